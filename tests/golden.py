@@ -1,4 +1,4 @@
-"""Read the reference outputs of bert4keras 0.11.5, whose formats `shared/golden/README.md` gives."""
+"""Read reference outputs of bert4keras 0.11.5; their formats: `shared/golden/README.md`."""
 
 import json
 from pathlib import Path

@@ -1,0 +1,424 @@
+"""What layers compute with: masking, attention, rotary positions, activations, losses.
+
+`keras`, `ops` and `K` are handed out here. Every function takes and returns tensors of the running
+backend (or symbolic Keras tensors) and is written in `keras.ops`.
+
+    shapes         align flatten reshape batch_gather divisible_temporal_padding pool1d
+    masking        sequence_masking attention_normalize
+    positions      sinusoidal_embeddings Sinusoidal apply_rotary_position_embeddings
+    activations    gelu_erf gelu_tanh swish leaky_relu set_gelu activation
+    losses         multilabel_categorical_crossentropy sparse_multilabel_categorical_crossentropy
+    other          root_mean_square piecewise_linear
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from bert4keras.legacy import K
+
+__all__ = ["K", "keras", "ops"]
+
+Tensor = Any
+"""A tensor of the running backend, a NumPy array or a symbolic Keras tensor."""
+
+
+def registered(thing: type | Callable) -> type | Callable:
+    """Register a layer, initializer or function for saving, under the package name `bert4keras`."""
+    return keras.saving.register_keras_serializable(package="bert4keras")(thing)
+
+
+# ------------------------------------------------------------------------------------------ shapes
+
+
+def align(tensor: Tensor, axes: Sequence[int], ndim: int | None = None) -> Tensor:
+    """Insert axes of size 1 so that axis `i` of `tensor` becomes axis `axes[i]` of the result.
+
+    Args:
+        tensor: a tensor with `len(axes)` axes.
+        axes: where its axes go, in ascending order; negative ones count from `ndim`.
+        ndim: number of axes of the result, `max(axes) + 1` if not given.
+
+    Raises:
+        ValueError: `axes` does not fit the tensor, or is negative without `ndim`.
+    """
+    rank = len(tensor.shape)
+    if len(axes) != rank or (ndim is None and min(axes) < 0):
+        raise ValueError(
+            f"align() got axes={list(axes)} and ndim={ndim} for a tensor with {rank} axes: "
+            "give one target per axis, and `ndim` if any target is negative"
+        )
+    ndim = ndim or max(axes) + 1
+    targets = [axis % ndim for axis in axes]
+    if targets != sorted(set(targets)):
+        raise ValueError(f"align() keeps the order of axes, but {list(axes)} of {ndim} changes it")
+    new_axes = [axis for axis in range(ndim) if axis not in targets]
+    return ops.expand_dims(tensor, new_axes) if new_axes else tensor
+
+
+def flatten(tensor: Tensor, start: int | None = None, end: int | None = None) -> Tensor:
+    """Merge the axes `start:end` (a slice, all by default) into one."""
+    shape = list(ops.shape(tensor))
+    start, end, _ = slice(start, end).indices(len(shape))
+    return ops.reshape(tensor, [*shape[:start], -1, *shape[end:]])
+
+
+def reshape(tensor: Tensor, *args: Any) -> Tensor:
+    """Replace single axes by several: `reshape(x, [2, -1], 1, [4, 8], 3)` splits axes 1 and 3.
+
+    Args:
+        tensor: any tensor.
+        *args: alternately a shape and the axis that it replaces, or a single shape for the whole
+            tensor. One size may be -1 in each shape.
+    """
+    if len(args) == 1:
+        return ops.reshape(tensor, args[0])
+    shape = list(ops.shape(tensor))
+    pieces = [[size] for size in shape]
+    for new_sizes, axis in zip(args[::2], args[1::2], strict=True):
+        known = int(np.prod([size for size in new_sizes if size != -1]))
+        size = shape[axis]
+        pieces[axis] = [
+            new if new != -1 else (-1 if size is None else size // known) for new in new_sizes
+        ]
+    return ops.reshape(tensor, [size for piece in pieces for size in piece])
+
+
+def batch_gather(params: Tensor, indices: Tensor) -> Tensor:
+    """Pick from the axis after the shared batch axes.
+
+    Args:
+        params: (*batch, length, ...).
+        indices: (*batch, n), integers (floats are cast). With `batch` empty: (n,).
+
+    Returns:
+        (*batch, n, ...).
+    """
+    indices = ops.cast(indices, "int32")
+    axis = len(indices.shape) - 1
+    if axis == 0:
+        return ops.take(params, indices, axis=0)
+    trailing = len(params.shape) - len(indices.shape)
+    indices = ops.expand_dims(indices, [axis + 1 + i for i in range(trailing)])
+    return ops.take_along_axis(params, indices, axis=axis)
+
+
+def divisible_temporal_padding(x: Tensor, n: int) -> Tensor:
+    """Append zeros to axis 1 of `x` (batch, length, ...) until its length is a multiple of `n`."""
+    missing = -ops.shape(x)[1] % n
+    return ops.pad(x, [[0, 0], [0, missing], *[[0, 0]] * (len(x.shape) - 2)])
+
+
+def pool1d(
+    x: Tensor,
+    pool_size: int,
+    strides: int = 1,
+    padding: str = "valid",
+    data_format: str | None = None,
+    pool_mode: str = "max",
+) -> Tensor:
+    """Pool over axis 1 of `x` (batch, length, features) by `pool_mode`, 'max' or 'avg'."""
+    modes = {"max": ops.max_pool, "avg": ops.average_pool}
+    if pool_mode not in modes:
+        raise ValueError(f"pool_mode must be 'max' or 'avg', not {pool_mode!r}")
+    return modes[pool_mode](x, pool_size, strides, padding, data_format)
+
+
+# ----------------------------------------------------------------------------------------- masking
+
+
+def is_bool(x: Tensor) -> bool:
+    """Tell whether a tensor or array holds booleans."""
+    return keras.backend.standardize_dtype(x.dtype) == "bool"
+
+
+def sequence_masking(
+    x: Tensor,
+    mask: Tensor | None = None,
+    value: float | str = 0,
+    axis: int | Sequence[int] | None = None,
+    bias: Tensor | None = None,
+    return_mask: bool = False,
+) -> Tensor | tuple[Tensor, Tensor | None]:
+    """Put `value` where positions are masked out.
+
+    Args:
+        x: any tensor whose axis 0 is the batch.
+        mask: (batch, length), true or non-zero where visible.
+        value: what masked positions become; 'inf' and '-inf' are understood.
+        axis: the axis, or axes, of `x` that `mask` runs along; 1 by default. With several axes an
+            element is visible if it is so along each of them.
+        bias: broadcastable to `x`. A boolean one is a further mask, a float one is added to `x`
+            before masking.
+        return_mask: return the combined boolean mask as well (None if there is none).
+    """
+    ndim = len(x.shape)
+    visible = None
+    if mask is not None:
+        mask = ops.cast(mask, "bool")
+        axes = [1] if axis is None else [axis] if isinstance(axis, int) else axis
+        for masked_axis in axes:
+            along = align(mask, [0, masked_axis % ndim], ndim)
+            visible = along if visible is None else ops.logical_and(visible, along)
+    if bias is not None and is_bool(bias):
+        visible = bias if visible is None else ops.logical_and(visible, bias)
+    elif bias is not None:
+        x = x + ops.cast(bias, x.dtype)
+    if visible is not None:
+        x = ops.where(visible, x, ops.cast(float(value), x.dtype))
+    return (x, visible) if return_mask else x
+
+
+def attention_normalize(
+    a: Tensor,
+    mask: Tensor | None = None,
+    axis: int = -1,
+    method: str = "softmax",
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Turn attention scores into attention weights.
+
+    A row in which nothing is visible gives zeros, not NaN.
+
+    Args:
+        a: scores, (batch, [heads,] query length, key length).
+        mask: (batch, key length), true where visible.
+        axis: the axis of the keys.
+        method: 'softmax'; 'softmax_plus', whose scores are multiplied by log n / log 512 for n
+            visible keys, at least 16 (https://kexue.fm/archives/9019); 'squared_relu', relu²
+            divided by the number of visible keys (https://kexue.fm/archives/8934); anything else
+            returns the masked scores.
+        bias: see `sequence_masking`.
+    """
+    if method not in ("softmax", "softmax_plus", "squared_relu"):
+        return sequence_masking(a, mask, "-inf", axis, bias)
+    # The lowest number rather than minus infinity: its exponential is 0 all the same, and a row
+    # without visible keys stays finite, in its gradient too.
+    a, visible = sequence_masking(a, mask, lowest(a.dtype), axis, bias, return_mask=True)
+    if visible is None:
+        n_visible = ops.cast(ops.shape(a)[axis], a.dtype)
+    else:
+        n_visible = ops.sum(ops.cast(visible, a.dtype), axis=axis, keepdims=True)
+    if method == "squared_relu":
+        return ops.square(ops.relu(a)) / ops.maximum(n_visible, 1)
+    if method == "softmax_plus":
+        a = a * ops.cast(ops.log(ops.maximum(n_visible, 16)) / np.log(512), a.dtype)
+    weights = ops.softmax(a, axis=axis)
+    return weights if visible is None else weights * ops.cast(n_visible > 0, a.dtype)
+
+
+def lowest(dtype: Any) -> float:
+    """A number of a float type that vanishes in a softmax and is still finite."""
+    name = keras.backend.standardize_dtype(dtype)
+    return float(np.finfo("float16").min) / 2 if name == "float16" else -1e38
+
+
+# --------------------------------------------------------------------------------------- positions
+
+
+def sinusoidal_embeddings(pos: Tensor, dim: int, base: float = 10000) -> Tensor:
+    """Sine and cosine of positions at `dim / 2` wavelengths, interleaved (Vaswani et al., 2017).
+
+    Args:
+        pos: (...), integers or floats; always computed in float32, for large positions.
+        dim: even size of the last axis.
+        base: the wavelengths run from 2π to 2π `base`.
+
+    Returns:
+        (..., dim), float32: sin, cos, sin, cos, …
+    """
+    if dim % 2:
+        raise ValueError(f"sinusoidal embeddings have an even size, not {dim}")
+    frequencies = np.power(float(base), -2.0 * np.arange(dim // 2) / dim)
+    angles = ops.expand_dims(ops.cast(pos, "float32"), -1)
+    angles = angles * ops.convert_to_tensor(frequencies, dtype="float32")
+    pairs = ops.stack([ops.sin(angles), ops.cos(angles)], axis=-1)
+    return ops.reshape(pairs, [*ops.shape(angles)[:-1], dim])
+
+
+@registered
+class Sinusoidal(keras.initializers.Initializer):
+    """Initialise a table (positions, dim) with `sinusoidal_embeddings`."""
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Tensor:
+        return ops.cast(sinusoidal_embeddings(np.arange(shape[0]), shape[1]), dtype or "float32")
+
+
+def apply_rotary_position_embeddings(sinusoidal: Tensor, *tensors: Tensor) -> Tensor | list[Tensor]:
+    """Rotate the feature pairs (2i, 2i + 1) of tensors by the angle of their position.
+
+    RoFormer, Su et al., 2021 (https://arxiv.org/abs/2104.09864).
+
+    Args:
+        sinusoidal: (batch or 1, length, dim) from `sinusoidal_embeddings`.
+        *tensors: (batch, length, ..., dim), all with the same number of axes.
+
+    Returns:
+        The rotated tensor, or a list of them if several were given.
+    """
+    if not tensors:
+        raise ValueError("apply_rotary_position_embeddings() got no tensor to rotate")
+    sinusoidal = align(sinusoidal, [0, 1, -1], len(tensors[0].shape))
+    sin = ops.repeat(sinusoidal[..., ::2], 2, axis=-1)
+    cos = ops.repeat(sinusoidal[..., 1::2], 2, axis=-1)
+
+    def rotate(x: Tensor) -> Tensor:
+        turned = ops.stack([-x[..., 1::2], x[..., ::2]], axis=-1)
+        turned = ops.reshape(turned, ops.shape(x))
+        return x * ops.cast(cos, x.dtype) + turned * ops.cast(sin, x.dtype)
+
+    return rotate(tensors[0]) if len(tensors) == 1 else [rotate(x) for x in tensors]
+
+
+# ------------------------------------------------------------------------------------- activations
+
+
+@registered
+def gelu_erf(x: Tensor) -> Tensor:
+    """Gaussian error linear unit in its exact form (Hendrycks & Gimpel, 2016)."""
+    return ops.gelu(x, approximate=False)
+
+
+@registered
+def gelu_tanh(x: Tensor) -> Tensor:
+    """Gaussian error linear unit, approximated by a tanh (Hendrycks & Gimpel, 2016)."""
+    return ops.gelu(x, approximate=True)
+
+
+@registered
+def swish(x: Tensor) -> Tensor:
+    """x · sigmoid(x)."""
+    return ops.silu(x)
+
+
+@registered
+def leaky_relu(x: Tensor, alpha: float = 0.2) -> Tensor:
+    """x, or `alpha` · x where x is negative."""
+    return ops.leaky_relu(x, negative_slope=alpha)
+
+
+ACTIVATIONS = {
+    "gelu": gelu_erf,
+    "gelu_erf": gelu_erf,
+    "gelu_tanh": gelu_tanh,
+    "gelu_new": gelu_tanh,
+    "swish": swish,
+    "leaky_relu": leaky_relu,
+}
+
+
+def set_gelu(version: str) -> None:
+    """Choose what 'gelu' means in models built from now on: 'erf' (the default) or 'tanh'."""
+    versions = {"erf": gelu_erf, "tanh": gelu_tanh}
+    if version.lower() not in versions:
+        raise ValueError(f"set_gelu() takes 'erf' or 'tanh', not {version!r}")
+    ACTIVATIONS["gelu"] = versions[version.lower()]
+
+
+def activation(identifier: str | Callable | dict | None) -> Callable:
+    """Look up an activation by name: those of this module first, then those of Keras."""
+    if isinstance(identifier, str) and identifier in ACTIVATIONS:
+        return ACTIVATIONS[identifier]
+    return keras.activations.get(identifier)
+
+
+# ------------------------------------------------------------------------------------------ losses
+
+
+def multilabel_categorical_crossentropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """Softmax cross-entropy generalised to several correct classes, hard or soft.
+
+    https://kexue.fm/archives/7359 and, for soft labels, https://kexue.fm/archives/9064. At
+    prediction time the classes whose score is above 0 are the answer.
+
+    Args:
+        y_true: (..., classes), 0 to 1.
+        y_pred: (..., classes), scores without activation. A class whose score is -inf is left out.
+
+    Returns:
+        (...), the loss of each row.
+    """
+    y_true = ops.cast(y_true, y_pred.dtype)
+    # Soft labels weigh exp(±score). Scripts mask with -inf and with -1e12.
+    masked = y_pred <= max(-1e11, lowest(y_pred.dtype))
+    scores = ops.where(masked, ops.zeros_like(y_pred), y_pred)
+    nothing = ops.cast(lowest(y_pred.dtype) / 10, y_pred.dtype)
+
+    def log_weight(weight: Tensor) -> Tensor:
+        positive = ops.logical_and(weight > 0, ops.logical_not(masked))
+        return ops.where(positive, ops.log(ops.where(positive, weight, 1)), nothing)
+
+    zero = ops.zeros_like(y_pred[..., :1])
+    positive = ops.concatenate([log_weight(y_true) - scores, zero], axis=-1)
+    negative = ops.concatenate([log_weight(1 - y_true) + scores, zero], axis=-1)
+    return ops.logsumexp(positive, axis=-1) + ops.logsumexp(negative, axis=-1)
+
+
+def sparse_multilabel_categorical_crossentropy(
+    y_true: Tensor, y_pred: Tensor, mask_zero: bool = False
+) -> Tensor:
+    """`multilabel_categorical_crossentropy` with the correct classes given by index.
+
+    https://kexue.fm/archives/8888#sparse.
+
+    Args:
+        y_true: (..., n), class indices (floats are cast), every row padded to the same `n`.
+        y_pred: (..., classes), scores without activation.
+        mask_zero: index 0 is padding; its score takes no part at all.
+
+    Returns:
+        (...), the loss of each row.
+    """
+    y_true = ops.cast(y_true, "int32")
+    zero = ops.zeros_like(y_pred[..., :1])
+    y_pred = ops.concatenate([y_pred, zero], axis=-1)
+    if mask_zero:
+        infinite = zero + ops.cast(-lowest(y_pred.dtype) / 10, y_pred.dtype)
+        y_pred = ops.concatenate([infinite, y_pred[..., 1:]], axis=-1)
+    positive = ops.take_along_axis(y_pred, y_true, axis=-1)
+    positive_with_zero = ops.concatenate([positive, zero], axis=-1)
+    if mask_zero:
+        y_pred = ops.concatenate([-infinite, y_pred[..., 1:]], axis=-1)
+        positive = ops.take_along_axis(y_pred, y_true, axis=-1)
+    positive_loss = ops.logsumexp(-positive_with_zero, axis=-1)
+    # log(Σ all − Σ positive), from the two logarithms.
+    log_all = ops.logsumexp(y_pred, axis=-1)
+    share = ops.exp(ops.logsumexp(positive, axis=-1) - log_all)
+    share = ops.clip(1 - share, keras.config.epsilon(), 1)
+    return positive_loss + log_all + ops.log(share)
+
+
+# ------------------------------------------------------------------------------------------- other
+
+
+def root_mean_square(
+    x: Tensor, axis: int | Sequence[int] | None = None, keepdims: bool = False
+) -> Tensor:
+    """Square root of the mean of squares along `axis` (everything by default)."""
+    return ops.sqrt(ops.mean(ops.square(x), axis=axis, keepdims=keepdims))
+
+
+def piecewise_linear(t: Tensor, schedule: dict[int, float], from_zero: bool = True) -> Tensor:
+    """A function of the step that is linear between given points and constant outside of them.
+
+    Args:
+        t: the step, a number or tensor.
+        schedule: step → value, e.g. {1000: 1, 2000: 0.1}; keys may be strings, as in JSON.
+        from_zero: start at (0, 0) unless the schedule says what holds at step 0.
+
+    Returns:
+        The value at `t`, in the default float type.
+    """
+    points = sorted((int(step), float(value)) for step, value in schedule.items())
+    if from_zero and points[0][0] != 0:
+        points.insert(0, (0, 0.0))
+    t = ops.cast(t, keras.config.floatx())
+    result = ops.full_like(t, points[0][1])
+    for (start, value), (end, next_value) in pairwise(points):
+        slope = (next_value - value) / (end - start)
+        result = ops.where(t >= start, value + slope * (t - start), result)
+    return ops.where(t >= points[-1][0], ops.full_like(t, points[-1][1]), result)

@@ -1,0 +1,1019 @@
+"""`K`: the Keras 2 backend functions that existing scripts call, over `keras.ops`.
+
+Names, arguments and meaning are those of `keras.backend` 2.3.1. Most entries differ from
+`keras.ops` by their name only and stand in the tables `_UNARY`, `_BINARY`, `_REDUCTIONS` and
+`_OTHERS`; the rest are the functions below, by theme. The library itself does not use any of them.
+
+What differs from Keras 2:
+
+* `K.shape(x)` is a tuple (see `Shape`) and no tensor. Its entries are numbers where the size is
+  known. Where it is not, they are scalar tensors (TensorFlow) or, for the symbolic tensors of a
+  functional model, `Dimension` objects, which go on being sizes through `+ - * // %` and as the
+  target of `reshape`, `zeros`, `tile`, `arange` and so on. JAX and PyTorch know every size when a
+  step runs, and JAX needs targets that were computed from sizes alone: `K.sum(K.shape(x))` is a
+  tensor, `K.prod(K.shape(x)[1:])` is a size.
+* `K.zeros` and `K.ones` give tensors. `K.mean`, `K.std` and `K.var` of integers are floats, and
+  `K.sum` of a bool tensor counts.
+* A random function without `seed` cannot be traced by JAX, and one with a number as seed gives the
+  same values every time. Inside a layer pass `seed=` a `keras.random.SeedGenerator` of the layer.
+* Functions that need a graph and a session raise and name their replacement.
+"""
+
+import contextlib
+import difflib
+import functools
+import math
+import operator
+import string
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+Tensor = Any
+"""A tensor of the backend, a `keras.Variable`, a `keras.KerasTensor` or what converts to one."""
+
+_FUNCTIONS: dict[str, Callable] = {}
+_SIZE_FUNCTIONS: dict[str, Callable] = {}
+
+
+def _entry(function: Callable) -> Callable:
+    """Offer a function as `K.<its name>`."""
+    _FUNCTIONS[function.__name__.rstrip("_")] = function
+    return function
+
+
+# === Sizes ===
+
+
+@keras.saving.register_keras_serializable(package="bert4keras")
+class SizeOperation(keras.Operation):
+    """A node of a functional model that computes a size, or computes with one.
+
+    The sizes of a symbolic tensor are unknown until the model runs. This node calls a function of
+    this module at that time, with numbers in the place of `Dimension` objects.
+
+    Args:
+        function: a name in `_SIZE_FUNCTIONS`, which give a size, or in `K`.
+    """
+
+    def __init__(self, function: str, name: str | None = None):
+        super().__init__(name=name)
+        self.function = function
+
+    def call(self, *args, **kwargs):
+        """Call the function."""
+        function = _SIZE_FUNCTIONS.get(self.function) or _FUNCTIONS[self.function]
+        return function(*args, **kwargs)
+
+    def compute_output_spec(self, *args, **kwargs) -> keras.KerasTensor:
+        """Return a `Dimension`, or what the function gives, with the sizes that are sure."""
+        if self.function in _SIZE_FUNCTIONS:
+            return Dimension()
+        # What changes with the size is unknown. Any two numbers would do.
+        first, second = (
+            self.call(*_replace_dimensions(args, size), **_replace_dimensions(kwargs, size))
+            for size in (83, 89)
+        )
+        shape = [a if a == b else None for a, b in zip(first.shape, second.shape, strict=True)]
+        return keras.KerasTensor(shape, dtype=keras.backend.standardize_dtype(first.dtype))
+
+    def get_config(self) -> dict:
+        """Return the constructor's arguments."""
+        return {"function": self.function, "name": self.name}
+
+
+def _replace_dimensions(structure, size: int):
+    return keras.tree.map_structure(lambda x: size if isinstance(x, Dimension) else x, structure)
+
+
+class Dimension(keras.KerasTensor):
+    """A size of a symbolic tensor that is not known before the model runs.
+
+    It is a scalar symbolic tensor like any other. In addition `+ - * // %` with numbers and with
+    other sizes give a size again, which can be part of a shape on every backend.
+    """
+
+    def __init__(self):
+        super().__init__(shape=(), dtype="int32")
+
+
+def _size_operator(name: str, reflected: bool) -> Callable:
+    """Return a special method of `Dimension`, e.g. `__floordiv__` or `__rfloordiv__`."""
+    method = f"__{'r' if reflected else ''}{name}__"
+
+    def apply(self, other):
+        if not isinstance(other, int | Dimension):
+            return getattr(super(Dimension, self), method)(other)
+        operands = (other, self) if reflected else (self, other)
+        return SizeOperation(name)(*operands)
+
+    return apply
+
+
+for _name in ("add", "sub", "mul", "floordiv", "mod"):
+    _SIZE_FUNCTIONS[_name] = getattr(operator, _name)
+    setattr(Dimension, f"__{_name}__", _size_operator(_name, reflected=False))
+    setattr(Dimension, f"__r{_name}__", _size_operator(_name, reflected=True))
+
+_SIZE_FUNCTIONS["size"] = lambda x, axis: ops.shape(x)[axis]
+
+
+class Shape(tuple):
+    """The sizes of a tensor; a tuple whose slices and sums (`shape[:-1] + (2, 3)`) are shapes too.
+
+    It goes wherever a shape goes, and `K.concatenate` joins it with lists of numbers.
+    """
+
+    __slots__ = ()
+
+    def __getitem__(self, key):
+        found = super().__getitem__(key)
+        return Shape(found) if isinstance(key, slice) else found
+
+    def __add__(self, other):
+        return Shape((*self, *other))
+
+    def __radd__(self, other):
+        return Shape((*other, *self))
+
+    def __mul__(self, other):
+        # A tuple would be repeated, the tensor of Keras 2 would be multiplied.
+        raise TypeError("K.shape(x) is a tuple: compute with its entries, K.shape(x)[0] * 2")
+
+    __rmul__ = __mul__
+
+
+def _is_shape(x) -> bool:
+    """Tell whether this is a `Shape` or a list of sizes."""
+    if isinstance(x, Shape):
+        return True
+    return isinstance(x, list | tuple) and all(_is_size(size) for size in x)
+
+
+def _is_size(x) -> bool:
+    return isinstance(x, Dimension) or (isinstance(x, int | np.integer) and not isinstance(x, bool))
+
+
+def _takes_sizes(function: Callable) -> Callable:
+    """Postpone a call until the model runs if an argument contains a `Dimension`."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        args, kwargs = _plain_tuples(args), {k: _plain_tuples(v) for k, v in kwargs.items()}
+        if any(isinstance(x, Dimension) for x in keras.tree.flatten((args, kwargs))):
+            return SizeOperation(function.__name__)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return _entry(call)
+
+
+def _plain_tuples(x):
+    """Replace `Shape`, which `keras.tree` takes for a leaf."""
+    return tuple(map(_plain_tuples, x)) if isinstance(x, tuple) else x
+
+
+def _as_shape(shape: Tensor) -> Tensor:
+    """Return a shape as `keras.ops` takes it: a tuple, or on TensorFlow a tensor."""
+    if isinstance(shape, list | tuple):
+        return tuple(-1 if size is None else size for size in shape)
+    if keras.backend.backend() == "tensorflow" and not isinstance(shape, np.ndarray):
+        return shape
+    return tuple(int(size) for size in ops.convert_to_numpy(shape))
+
+
+@_entry
+def shape(x: Tensor) -> Shape:
+    """Return the sizes of a tensor, each a number if it is known."""
+    if isinstance(x, keras.KerasTensor):
+        sizes = (
+            SizeOperation("size")(x, axis) if n is None else n for axis, n in enumerate(x.shape)
+        )
+        return Shape(sizes)
+    return Shape(ops.shape(x))
+
+
+@_entry
+def int_shape(x: Tensor) -> tuple[int | None, ...]:
+    """Return the sizes of a tensor, None where they are unknown."""
+    return tuple(x.shape if hasattr(x, "shape") else np.shape(x))
+
+
+@_entry
+def ndim(x: Tensor) -> int:
+    """Return the number of axes."""
+    return len(int_shape(x))
+
+
+@_takes_sizes
+def reshape(x: Tensor, shape: Sequence) -> Tensor:
+    """Give a tensor another shape, in which one size may be -1."""
+    return ops.reshape(x, _as_shape(shape))
+
+
+@_entry
+def flatten(x: Tensor) -> Tensor:
+    """Return a tensor with one axis."""
+    return ops.reshape(x, (-1,))
+
+
+@_entry
+def batch_flatten(x: Tensor) -> Tensor:
+    """Return a tensor with two axes, the first of which stays."""
+    sizes = int_shape(x)[1:]
+    if None in sizes:
+        return reshape(x, (shape(x)[0], -1))
+    return ops.reshape(x, (-1, math.prod(sizes)))
+
+
+@_entry
+def concatenate(tensors: Sequence[Tensor], axis: int = -1) -> Tensor:
+    """Join tensors along an axis, or shapes and lists of sizes to a shape."""
+    if all(_is_shape(tensor) for tensor in tensors):
+        return Shape(size for sizes in tensors for size in sizes)
+    return ops.concatenate(tensors, axis=axis)
+
+
+@_entry
+def stack(x: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Join tensors along a new axis, or sizes to a shape."""
+    return Shape(x) if _is_shape(x) else ops.stack(x, axis=axis)
+
+
+@_entry
+def prod(x: Tensor, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+    """Multiply the elements of a tensor along axes, or the sizes of a shape."""
+    return math.prod(x) if isinstance(x, Shape) else ops.prod(x, axis=axis, keepdims=keepdims)
+
+
+@_takes_sizes
+def tile(x: Tensor, n: int | Sequence[int]) -> Tensor:
+    """Repeat a tensor, `n` times along the last axis or `n[i]` times along axis `i`."""
+    return ops.tile(x, (n,) if isinstance(n, int) else _as_shape(n))
+
+
+@_takes_sizes
+def repeat(x: Tensor, n: int) -> Tensor:
+    """Repeat `(batch, size)` to `(batch, n, size)`."""
+    return ops.repeat(ops.expand_dims(x, 1), n, axis=1)
+
+
+@_takes_sizes
+def repeat_elements(x: Tensor, rep: int, axis: int) -> Tensor:
+    """Repeat each element along an axis, like `numpy.repeat`."""
+    return ops.repeat(x, rep, axis=axis)
+
+
+@_entry
+def temporal_padding(x: Tensor, padding: tuple[int, int] = (1, 1)) -> Tensor:
+    """Add zeros before and after along axis 1 of `(batch, length, size)`."""
+    return ops.pad(x, ((0, 0), tuple(padding), (0, 0)))
+
+
+# === Making tensors ===
+
+
+@_takes_sizes
+def zeros(shape: Sequence, dtype: str | None = None, name: str | None = None) -> Tensor:
+    """Return zeros, of the default float type if not said otherwise."""
+    return ops.zeros(_as_shape(shape), dtype=dtype or keras.config.floatx())
+
+
+@_takes_sizes
+def ones(shape: Sequence, dtype: str | None = None, name: str | None = None) -> Tensor:
+    """Return ones, of the default float type if not said otherwise."""
+    return ops.ones(_as_shape(shape), dtype=dtype or keras.config.floatx())
+
+
+@_entry
+def zeros_like(x: Tensor, dtype: str | None = None, name: str | None = None) -> Tensor:
+    """Return zeros in the shape of another tensor."""
+    return ops.zeros_like(x, dtype=dtype)
+
+
+@_entry
+def ones_like(x: Tensor, dtype: str | None = None, name: str | None = None) -> Tensor:
+    """Return ones in the shape of another tensor."""
+    return ops.ones_like(x, dtype=dtype)
+
+
+@_takes_sizes
+def eye(size: int, dtype: str | None = None, name: str | None = None) -> Tensor:
+    """Return an identity matrix."""
+    return ops.eye(size, dtype=dtype or keras.config.floatx())
+
+
+@_takes_sizes
+def arange(start: int, stop: int | None = None, step: int = 1, dtype: str = "int32") -> Tensor:
+    """Return the numbers from `start` to before `stop`, or from 0 to before `start`."""
+    start, stop = (0, start) if stop is None else (start, stop)
+    return ops.arange(start, stop, step, dtype=dtype)
+
+
+@_entry
+def constant(
+    value: Tensor, dtype: str | None = None, shape: Sequence | None = None, name: str | None = None
+) -> Tensor:
+    """Return a tensor of fixed values, a single one of which fills the shape."""
+    value = np.asarray(value, dtype=dtype or keras.config.floatx())
+    if shape is not None:
+        value = np.full(shape, value) if value.size == 1 else np.reshape(value, shape)
+    return ops.convert_to_tensor(value)
+
+
+@_takes_sizes
+def one_hot(indices: Tensor, num_classes: int) -> Tensor:
+    """Return vectors with a 1 at the index, in the default float type."""
+    return ops.one_hot(ops.cast(indices, "int32"), num_classes, dtype=keras.config.floatx())
+
+
+# === Types ===
+
+
+@_entry
+def dtype(x: Tensor) -> str:
+    """Return the name of the type, such as 'float32'."""
+    return keras.backend.standardize_dtype(x.dtype)
+
+
+@_entry
+def cast(x: Tensor, dtype: str) -> Tensor:
+    """Convert to another type."""
+    return ops.cast(_unpacked(x), dtype)
+
+
+@_entry
+def cast_to_floatx(x: Tensor) -> Tensor:
+    """Convert to the default float type; NumPy arrays stay such."""
+    if isinstance(x, np.ndarray):
+        return x.astype(keras.config.floatx())
+    return cast(x, keras.config.floatx())
+
+
+def _unpacked(x: Tensor) -> Tensor:
+    """Turn a shape that contains symbolic sizes into a tensor."""
+    if isinstance(x, Shape) and any(isinstance(size, Dimension) for size in x):
+        return ops.stack([size if isinstance(size, Dimension) else np.int32(size) for size in x])
+    return x
+
+
+# === Reductions of bool tensors ===
+
+
+def _logical_reduction(function: Callable) -> Callable:
+    def reduce(
+        x: Tensor, axis: int | Sequence[int] | None = None, keepdims: bool = False
+    ) -> Tensor:
+        """Reduce along axes after a conversion to bool."""
+        return function(ops.cast(x, "bool"), axis=axis, keepdims=keepdims)
+
+    return reduce
+
+
+def _float_reduction(function: Callable) -> Callable:
+    def reduce(
+        x: Tensor, axis: int | Sequence[int] | None = None, keepdims: bool = False
+    ) -> Tensor:
+        """Reduce along axes, integers and bool as floats."""
+        x = ops.convert_to_tensor(x) if not isinstance(x, keras.KerasTensor) else x
+        if "float" not in dtype(x):
+            x = ops.cast(x, keras.config.floatx())
+        return function(x, axis=axis, keepdims=keepdims)
+
+    return reduce
+
+
+# === Elements ===
+
+
+@_entry
+def clip(x: Tensor, min_value: float | None, max_value: float | None) -> Tensor:
+    """Limit the values; None is no limit, and a maximum under the minimum counts as the minimum."""
+    if max_value is not None:
+        x = ops.minimum(x, max_value)
+    return x if min_value is None else ops.maximum(x, min_value)
+
+
+@_entry
+def sqrt(x: Tensor) -> Tensor:
+    """Return the square root, 0 for negative values."""
+    return ops.sqrt(ops.maximum(x, 0.0))
+
+
+@_entry
+def relu(
+    x: Tensor, alpha: float = 0.0, max_value: float | None = None, threshold: float = 0.0
+) -> Tensor:
+    """Return `x` above the threshold, `alpha * (x - threshold)` below, at most `max_value`."""
+    x = ops.where(ops.greater(x, threshold), x, alpha * ops.subtract(x, threshold))
+    return clip(x, None, max_value)
+
+
+@_entry
+def l2_normalize(x: Tensor, axis: int | Sequence[int] | None = None) -> Tensor:
+    """Divide by the Euclidean norm along axes, which is taken for 1e-6 at least."""
+    square = ops.sum(ops.square(x), axis=axis, keepdims=True)
+    return x * ops.rsqrt(ops.maximum(square, 1e-12))
+
+
+@_entry
+def identity(x: Tensor, name: str | None = None) -> Tensor:
+    """Return a copy."""
+    return ops.copy(x)
+
+
+@_entry
+def stop_gradient(variables: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
+    """Let no gradient through, for a tensor or each tensor of a list."""
+    if isinstance(variables, list | tuple):
+        return [ops.stop_gradient(x) for x in variables]
+    return ops.stop_gradient(variables)
+
+
+@_entry
+def gather(reference: Tensor, indices: Tensor) -> Tensor:
+    """Return rows of a tensor, in the shape of the indices."""
+    return ops.take(reference, ops.cast(indices, "int32"), axis=0)
+
+
+@_entry
+def reverse(x: Tensor, axes: int | Sequence[int]) -> Tensor:
+    """Turn a tensor around along axes."""
+    return ops.flip(x, axis=axes if isinstance(axes, int) else tuple(axes))
+
+
+@_entry
+def permute_dimensions(x: Tensor, pattern: Sequence[int]) -> Tensor:
+    """Reorder the axes."""
+    return ops.transpose(x, axes=tuple(pattern))
+
+
+# === Products ===
+
+
+@_entry
+def batch_dot(x: Tensor, y: Tensor, axes: int | Sequence[int] | None = None) -> Tensor:
+    """Multiply two batches and sum over one axis of each.
+
+    Args:
+        x: `(batch, ...)`, of two axes at least.
+        y: `(batch, ...)`, of two axes at least.
+        axes: the axis of `x` and the axis of `y` to sum over; one number stands for both. The
+            default is the last of `x` with the last but one of `y`, or with axis 1 of a `y` of
+            two axes.
+
+    Returns:
+        The batch axis, the other axes of `x`, the other axes of `y`; `(batch, 1)` for two inputs
+        of two axes.
+
+    Raises:
+        ValueError: an input has fewer than two axes, or `axes` contains axis 0 or several axes.
+    """
+    x_ndim, y_ndim = ndim(x), ndim(y)
+    if min(x_ndim, y_ndim) < 2:
+        raise ValueError(
+            f"K.batch_dot needs a batch axis and another one, but the inputs have shapes "
+            f"{int_shape(x)} and {int_shape(y)}; K.dot multiplies single vectors"
+        )
+    if axes is None:
+        axes = (x_ndim - 1, max(y_ndim - 2, 1))
+    elif isinstance(axes, int):
+        axes = (axes, axes)
+    if len(axes) != 2 or not all(isinstance(axis, int) for axis in axes):
+        raise ValueError(f"K.batch_dot sums over one axis of each input, but got axes={axes}")
+    x_axis, y_axis = axes[0] % x_ndim, axes[1] % y_ndim
+    if 0 in (x_axis, y_axis):
+        raise ValueError(f"K.batch_dot cannot sum over the batch axis, but got axes={axes}")
+    letters = iter(string.ascii_letters)
+    x_letters = [next(letters) for _ in range(x_ndim)]
+    y_letters = [next(letters) for _ in range(y_ndim)]
+    y_letters[0], y_letters[y_axis] = x_letters[0], x_letters[x_axis]
+    kept = [letter for letter in x_letters + y_letters[1:] if letter != x_letters[x_axis]]
+    equation = f"{''.join(x_letters)},{''.join(y_letters)}->{''.join(kept)}"
+    result = ops.einsum(equation, x, y)
+    return ops.expand_dims(result, 1) if len(kept) == 1 else result
+
+
+@_entry
+def bias_add(x: Tensor, bias: Tensor, data_format: str | None = None) -> Tensor:
+    """Add a bias to a batch.
+
+    Args:
+        x: `(batch, ..., channels)`, or `(batch, channels, ...)` for 'channels_first'.
+        bias: `(channels,)`, or `(..., channels)` for all axes of `x` but the first.
+        data_format: 'channels_last' or 'channels_first'; that of `keras.config` by default.
+
+    Raises:
+        ValueError: the format is unknown or the bias has another number of axes.
+    """
+    data_format = data_format or keras.config.image_data_format()
+    if data_format not in ("channels_first", "channels_last"):
+        raise ValueError(
+            f"data_format is 'channels_last' or 'channels_first', but got {data_format!r}"
+        )
+    bias_shape = int_shape(bias)
+    if len(bias_shape) not in (1, ndim(x) - 1):
+        raise ValueError(
+            f"K.bias_add needs a bias of 1 axis or of {ndim(x) - 1}, one fewer than x, but its "
+            f"shape is {bias_shape}"
+        )
+    if data_format == "channels_first" and ndim(x) > 2:
+        sizes = (bias_shape[-1], *(bias_shape[:-1] or (1,) * (ndim(x) - 2)))
+        bias = ops.reshape(bias, (1, *sizes))
+    return ops.add(x, bias)
+
+
+# === Losses ===
+
+
+@_entry
+def binary_crossentropy(target: Tensor, output: Tensor, from_logits: bool = False) -> Tensor:
+    """Return the cross-entropy of each element."""
+    return ops.binary_crossentropy(_like(target, output), output, from_logits=from_logits)
+
+
+@_entry
+def categorical_crossentropy(
+    target: Tensor, output: Tensor, from_logits: bool = False, axis: int = -1
+) -> Tensor:
+    """Return the cross-entropy along an axis."""
+    return ops.categorical_crossentropy(
+        _like(target, output), output, from_logits=from_logits, axis=axis
+    )
+
+
+@_entry
+def sparse_categorical_crossentropy(
+    target: Tensor, output: Tensor, from_logits: bool = False, axis: int = -1
+) -> Tensor:
+    """Return the cross-entropy along an axis with the class of a given number.
+
+    Args:
+        target: the numbers, of any type, in the shape of `output` without the axis; a last axis
+            of 1 may follow, or all may stand in one row.
+        output: probabilities, or logits.
+        from_logits: whether `output` are logits, False by default.
+        axis: the axis of the classes, the last by default.
+
+    Returns:
+        A tensor of the shape of `output` without the axis.
+    """
+    axis = axis % ndim(output)
+    if ndim(target) == ndim(output):
+        target = target[..., 0]
+    elif ndim(target) != ndim(output) - 1:
+        sizes = shape(output)
+        target = reshape(target, sizes[:axis] + sizes[axis + 1 :])
+    # Keras on TensorFlow only takes the last axis.
+    return ops.sparse_categorical_crossentropy(
+        ops.cast(target, "int32"), ops.moveaxis(output, axis, -1), from_logits=from_logits
+    )
+
+
+def _like(target: Tensor, output: Tensor) -> Tensor:
+    """Convert labels to the type of the predictions."""
+    return ops.cast(target, output.dtype)
+
+
+# === Random numbers ===
+
+
+@_takes_sizes
+def random_normal(
+    shape: Sequence,
+    mean: float = 0.0,
+    stddev: float = 1.0,
+    dtype: str | None = None,
+    seed: int | keras.random.SeedGenerator | None = None,
+) -> Tensor:
+    """Draw from a normal distribution."""
+    return keras.random.normal(_as_shape(shape), mean, stddev, dtype=dtype, seed=seed)
+
+
+@_takes_sizes
+def truncated_normal(
+    shape: Sequence,
+    mean: float = 0.0,
+    stddev: float = 1.0,
+    dtype: str | None = None,
+    seed: int | keras.random.SeedGenerator | None = None,
+) -> Tensor:
+    """Draw from a normal distribution, nothing further than two deviations from the mean."""
+    return keras.random.truncated_normal(_as_shape(shape), mean, stddev, dtype=dtype, seed=seed)
+
+
+@_takes_sizes
+def random_uniform(
+    shape: Sequence,
+    minval: float = 0.0,
+    maxval: float = 1.0,
+    dtype: str | None = None,
+    seed: int | keras.random.SeedGenerator | None = None,
+) -> Tensor:
+    """Draw numbers from `minval` to below `maxval`, integers if `dtype` says so."""
+    draw = keras.random.randint if dtype and "int" in dtype else keras.random.uniform
+    return draw(_as_shape(shape), minval, maxval, dtype=dtype, seed=seed)
+
+
+@_takes_sizes
+def random_binomial(
+    shape: Sequence,
+    p: float = 0.0,
+    dtype: str | None = None,
+    seed: int | keras.random.SeedGenerator | None = None,
+) -> Tensor:
+    """Draw 1 with probability `p`, otherwise 0."""
+    drawn = keras.random.uniform(_as_shape(shape), seed=seed)
+    return ops.cast(ops.less(drawn, p), dtype or keras.config.floatx())
+
+
+@_takes_sizes
+def dropout(
+    x: Tensor,
+    level: float,
+    noise_shape: Sequence | None = None,
+    seed: int | keras.random.SeedGenerator | None = None,
+) -> Tensor:
+    """Set a fraction `level` of the elements to 0 and scale the others up."""
+    noise_shape = None if noise_shape is None else _as_shape(noise_shape)
+    return keras.random.dropout(x, level, noise_shape=noise_shape, seed=seed)
+
+
+# === Variables ===
+
+
+@_entry
+def variable(
+    value: Tensor,
+    dtype: str | None = None,
+    name: str | None = None,
+    constraint: Callable | None = None,
+) -> keras.Variable:
+    """Return a new variable, of the default float type if not said otherwise."""
+    created = keras.Variable(value, dtype=dtype or keras.config.floatx(), name=name)
+    created.constraint = constraint
+    return created
+
+
+@_entry
+def update(x: keras.Variable, new_x: Tensor) -> Tensor:
+    """Give a variable a new value and return that."""
+    return x.assign(new_x)
+
+
+@_entry
+def update_add(x: keras.Variable, increment: Tensor) -> Tensor:
+    """Add to a variable and return its new value."""
+    return x.assign_add(increment)
+
+
+@_entry
+def update_sub(x: keras.Variable, decrement: Tensor) -> Tensor:
+    """Subtract from a variable and return its new value."""
+    return x.assign_sub(decrement)
+
+
+@_entry
+def get_value(x: Tensor) -> np.ndarray:
+    """Return the value of a variable or tensor as a NumPy array.
+
+    Raises:
+        ValueError: the tensor is symbolic.
+    """
+    if isinstance(x, keras.KerasTensor):
+        raise ValueError(
+            f"{x} belongs to a functional model and has no value. Build keras.Model(inputs, x) "
+            "and call it or its predict()."
+        )
+    return ops.convert_to_numpy(x)
+
+
+@_entry
+def set_value(x: keras.Variable, value: Tensor) -> None:
+    """Give a variable a new value."""
+    x.assign(value)
+
+
+# The argument has the name that Keras 2 gives it, although it hides the module.
+@_entry
+def batch_get_value(ops: Sequence[Tensor]) -> list[np.ndarray]:
+    """Return the values of several variables."""
+    return [get_value(x) for x in ops]
+
+
+@_entry
+def batch_set_value(tuples: Sequence[tuple[keras.Variable, Tensor]]) -> None:
+    """Give several variables new values."""
+    for x, value in tuples:
+        x.assign(value)
+
+
+# === Control ===
+
+
+@keras.saving.register_keras_serializable(package="bert4keras")
+class TrainPhase(keras.layers.Layer):
+    """Return the first input in training and the second otherwise."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, inputs: Sequence[Tensor], training: bool | None = None) -> Tensor:
+        """Return one of two inputs."""
+        return inputs[0] if training else inputs[1]
+
+    def compute_output_spec(self, inputs: Sequence[Tensor], training: bool | None = None):
+        """Return what both inputs have in common."""
+        sizes = zip(inputs[0].shape, inputs[1].shape, strict=True)
+        return keras.KerasTensor([a if a == b else None for a, b in sizes], inputs[0].dtype)
+
+    def compute_mask(self, inputs: Sequence[Tensor], previous_mask=None):
+        """Return the mask of the second input, or else of the first."""
+        masks = previous_mask or [None, None]
+        return masks[1] if masks[1] is not None else masks[0]
+
+
+class PhaseProbe(keras.layers.Layer):
+    """Note whether the layer around it is called in training."""
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return the inputs."""
+        self.in_training = bool(training)
+        return inputs
+
+
+def _value(x: Tensor | Callable) -> Tensor:
+    return x() if callable(x) else x
+
+
+@_entry
+def learning_phase() -> int:
+    """Return 1 inside a layer that is called in training, otherwise 0.
+
+    There is no phase outside the call of a layer: a functional model is built once for both. Let
+    `K.in_train_phase` choose there, which does it when the model runs.
+    """
+    probe = PhaseProbe()
+    probe(np.zeros(1, dtype="float32"))
+    return int(probe.in_training)
+
+
+@_entry
+def in_train_phase(x: Tensor | Callable, alt: Tensor | Callable, training=None) -> Tensor:
+    """Return `x` in training and `alt` otherwise; each may be a function.
+
+    Args:
+        x: what to return in training.
+        alt: what to return in inference.
+        training: a number, a bool or a scalar tensor; by default what the running layer or model
+            was called with.
+    """
+    if training is not None:
+        return switch(training, x, alt)
+    return TrainPhase()([_value(x), _value(alt)])
+
+
+@_entry
+def switch(
+    condition: Tensor,
+    then_expression: Tensor | Callable,
+    else_expression: Tensor | Callable,
+) -> Tensor:
+    """Choose between two values, whole ones or element by element.
+
+    Args:
+        condition: a scalar, or a tensor with at most the axes of the values; axes of size 1 are
+            added behind its own.
+        then_expression: what to return where the condition holds, or a function of no arguments.
+        else_expression: what to return elsewhere, or a function of no arguments. If the condition
+            is a scalar tensor, only one of two functions runs; in a functional model both do.
+
+    Raises:
+        ValueError: the condition has more axes than the values.
+    """
+    if isinstance(condition, bool | int | float | np.bool_):
+        return _value(then_expression if condition else else_expression)
+    condition = ops.cast(condition, "bool")
+    symbolic = isinstance(condition, keras.KerasTensor)
+    if ndim(condition) == 0 and not symbolic and callable(then_expression):
+        return ops.cond(condition, then_expression, lambda: _value(else_expression))
+    then_value, else_value = _value(then_expression), _value(else_expression)
+    missing = ndim(then_value) - ndim(condition)
+    if missing < 0:
+        raise ValueError(
+            f"K.switch got a condition of shape {int_shape(condition)} for values of shape "
+            f"{int_shape(then_value)}: it must not have more axes than they"
+        )
+    if ndim(condition) > 0:
+        for _ in range(missing):
+            condition = ops.expand_dims(condition, -1)
+    return ops.where(condition, then_value, else_value)
+
+
+@_entry
+def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Choose element by element; the three are broadcast."""
+    return ops.where(ops.cast(condition, "bool"), x, y)
+
+
+@_entry
+def rnn(
+    step_function: Callable,
+    inputs: Tensor,
+    initial_states: Sequence[Tensor],
+    go_backwards: bool = False,
+    mask: Tensor | None = None,
+    constants: Sequence[Tensor] | None = None,
+    unroll: bool = False,
+    input_length: int | None = None,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Run a function over the time axis. To be called inside a layer.
+
+    Args:
+        step_function: takes the inputs of a step, `(batch, ...)`, and the list of states followed
+            by the constants; returns the output of the step, `(batch, ...)`, and the new states.
+        inputs: `(batch, time, ...)`.
+        initial_states: tensors `(batch, ...)`, in the shape and type of the states.
+        go_backwards: whether to run from the last step to the first; the outputs are in the order
+            of running then.
+        mask: `(batch, time)` or `(batch, time, 1)`. Where it is false the states stay and the
+            output is that of the step before, zero at the first.
+        constants: passed to each step.
+        unroll: whether to write out the steps, whose number must be known.
+        input_length: not needed.
+
+    Returns:
+        The last output, all outputs `(batch, time, ...)`, and the list of the last states.
+
+    Raises:
+        TypeError: the inputs are symbolic.
+    """
+    if isinstance(inputs, keras.KerasTensor):
+        raise TypeError(
+            "K.rnn runs inside a layer. Put it in the call() of a keras.layers.Layer, or write "
+            "the step as a cell for keras.layers.RNN."
+        )
+    constants = list(constants or [])
+    inputs = ops.swapaxes(ops.convert_to_tensor(inputs), 0, 1)
+    batch = ops.shape(inputs)[1]
+    visible = ops.ones((ops.shape(inputs)[0], batch), dtype="bool")
+    if mask is not None:
+        visible = ops.swapaxes(reshape(ops.cast(mask, "bool"), ops.shape(mask)[:2]), 0, 1)
+    if go_backwards:
+        inputs, visible = ops.flip(inputs, axis=0), ops.flip(visible, axis=0)
+
+    def step(carried, current):
+        step_inputs, step_visible = current
+        output, states = step_function(step_inputs, [*carried[1:], *constants])
+        if mask is not None:
+            output, *states = (
+                switch(step_visible, new, old)
+                for new, old in zip([output, *states], carried, strict=True)
+            )
+        carried = [output, *states]
+        # ops.scan on TensorFlow requires that what is stacked is like what is carried.
+        return carried, carried
+
+    states = [ops.convert_to_tensor(state) for state in initial_states]
+    # Only its shape and type count. They cannot be told without a call.
+    first_output = ops.zeros_like(step_function(inputs[0], [*states, *constants])[0])
+    if unroll:
+        carried, outputs = [first_output, *states], []
+        for time in range(inputs.shape[0]):
+            carried, _ = step(carried, (inputs[time], visible[time]))
+            outputs.append(carried[0])
+        outputs = ops.stack(outputs)
+    else:
+        carried, history = ops.scan(step, [first_output, *states], (inputs, visible))
+        outputs = history[0]
+    return carried[0], ops.swapaxes(outputs, 0, 1), list(carried[1:])
+
+
+@_entry
+def name_scope(name: str) -> contextlib.AbstractContextManager:
+    """Return a context in which new variables have `name` in their path."""
+    return keras.name_scope(name)
+
+
+# === What differs by its name only ===
+
+_UNARY: dict[str, Callable] = {
+    "abs": ops.absolute,
+    "cos": ops.cos,
+    "exp": ops.exp,
+    "log": ops.log,
+    "round": ops.round,
+    "sigmoid": ops.sigmoid,
+    "sign": ops.sign,
+    "sin": ops.sin,
+    "softplus": ops.softplus,
+    "square": ops.square,
+    "tanh": ops.tanh,
+    "transpose": ops.transpose,
+}
+
+_BINARY: dict[str, Callable] = {
+    "dot": ops.dot,
+    "equal": ops.equal,
+    "greater": ops.greater,
+    "greater_equal": ops.greater_equal,
+    "less": ops.less,
+    "less_equal": ops.less_equal,
+    "maximum": ops.maximum,
+    "minimum": ops.minimum,
+    "not_equal": ops.not_equal,
+}
+
+_REDUCTIONS: dict[str, Callable] = {
+    "all": _logical_reduction(ops.all),
+    "any": _logical_reduction(ops.any),
+    "logsumexp": ops.logsumexp,
+    "max": ops.max,
+    "mean": _float_reduction(ops.mean),
+    "min": ops.min,
+    "std": _float_reduction(ops.std),
+    "sum": ops.sum,
+    "var": _float_reduction(ops.var),
+}
+
+_OTHERS: dict[str, Callable] = {
+    "argmax": lambda x, axis=-1: ops.argmax(x, axis=axis),
+    "argmin": lambda x, axis=-1: ops.argmin(x, axis=axis),
+    "cumprod": lambda x, axis=0: ops.cumprod(x, axis=axis),
+    "cumsum": lambda x, axis=0: ops.cumsum(x, axis=axis),
+    "elu": lambda x, alpha=1.0: ops.elu(x, alpha=alpha),
+    "epsilon": keras.config.epsilon,
+    "eval": get_value,
+    "expand_dims": lambda x, axis=-1: ops.expand_dims(x, axis),
+    "floatx": keras.config.floatx,
+    "is_keras_tensor": keras.utils.is_keras_tensor,
+    "pow": lambda x, a: ops.power(x, a),
+    "random_bernoulli": random_binomial,
+    "set_epsilon": keras.config.set_epsilon,
+    "set_floatx": keras.config.set_floatx,
+    "softmax": lambda x, axis=-1: ops.softmax(x, axis=axis),
+    "squeeze": lambda x, axis: ops.squeeze(x, axis),
+    "clear_session": keras.utils.clear_session,
+}
+
+
+def _binary(function: Callable) -> Callable:
+    """Give a function of two tensors the argument names of Keras 2."""
+    return lambda x, y: function(x, y)
+
+
+_REPLACEMENTS: dict[str, str] = {
+    "function": "a keras.Model of the inputs and outputs, or a plain function of tensors",
+    "get_session": "nothing: tensors have values; K.get_value(x) gives them as NumPy arrays",
+    "gradients": (
+        "tf.GradientTape, jax.grad or torch.autograd.grad of the backend, in a train_step of your "
+        "own model"
+    ),
+    "manual_variable_initialization": "nothing: variables have values from the start",
+    "placeholder": "keras.Input",
+    "set_learning_phase": "the argument training=True or False of the call of a layer or model",
+    "set_session": "nothing: there are no sessions; tf.config sets the devices and threads",
+}
+
+
+class LegacyBackend:
+    """The object `K`: a read-only set of functions.
+
+    Raises:
+        AttributeError: a function has no meaning in Keras 3, or is unknown; the message says what
+            to use.
+    """
+
+    def __init__(self, functions: dict[str, Callable]):
+        vars(self).update(functions)
+
+    def __getattr__(self, name: str):
+        if name in _REPLACEMENTS:
+            raise AttributeError(f"K.{name} has no meaning in Keras 3. Use {_REPLACEMENTS[name]}.")
+        message = f"K has no function {name!r}."
+        if hasattr(ops, name):
+            message += f" Use keras.ops.{name}."
+        elif close := difflib.get_close_matches(name, vars(self), n=1):
+            message += f" Did you mean K.{close[0]}?"
+        else:
+            message += " Look for it in keras.ops."
+        raise AttributeError(message)
+
+    def __setattr__(self, name: str, value):
+        raise AttributeError(f"K.{name} cannot be set: K is shared by all that import it.")
+
+    def __repr__(self) -> str:
+        return f"<K: {len(vars(self))} functions of Keras 2 over keras.ops>"
+
+
+K = LegacyBackend(
+    {
+        **_FUNCTIONS,
+        **_UNARY,
+        **{name: _binary(function) for name, function in _BINARY.items()},
+        **_REDUCTIONS,
+        **_OTHERS,
+    }
+)

@@ -1,0 +1,188 @@
+"""Layers against the original, and what they promise on Keras 3."""
+
+import keras
+import numpy as np
+import pytest
+from golden import load_json
+from keras import ops
+
+from bert4keras import layers
+from bert4keras.backend import sinusoidal_embeddings
+
+pytestmark = pytest.mark.backend
+
+NUMPY = ops.convert_to_numpy
+
+
+def implemented(shared):
+    """The golden cases of the layers that there are, with their arrays."""
+    folder = shared / "golden/units/layers"
+    for case in load_json(folder / "layers.json")["cases"]:
+        if hasattr(layers, case["class"]):
+            yield case, np.load(folder / f"{case['name']}.npz")
+
+
+def call_eagerly(case, arrays):
+    """Build the layer of a golden case, give it its weights, and call it."""
+    layer = getattr(layers, case["class"])(**case["init"])
+    inputs = [ops.convert_to_tensor(arrays[f"input_{i}"]) for i in range(case["n_inputs"])]
+    given = inputs if case.get("inputs_as_list") else inputs[0]
+    masks = case["masks"] or [False] * len(inputs)
+    masks = [ops.cast(arrays[f"mask_{i}"], "bool") if m else None for i, m in enumerate(masks)]
+    arguments = dict(case["call_kwargs"])
+    if case.get("call_takes_mask", False):
+        arguments["mask"] = masks if case.get("inputs_as_list") else masks[0]
+    if case["name"] == "embedding_dense":
+        layer(np.zeros((1, 2), "int32"))
+    else:
+        layer(given, **arguments)
+    layer.set_weights([arrays[f"weight_{i}"] for i in range(len(case["weights"]))])
+    outputs = layer(given, **arguments)
+    output_mask = layer.compute_mask(given, masks if case.get("inputs_as_list") else masks[0])
+    return layer, keras.tree.flatten(outputs), output_mask
+
+
+def test_outputs_are_those_of_the_original(shared):
+    worst, ran = 0.0, 0
+    for case, arrays in implemented(shared):
+        layer, outputs, mask = call_eagerly(case, arrays)
+        labels = [weight.path.removeprefix(f"{layer.name}/") for weight in layer.weights]
+        assert labels == [label for label, _ in case["weights"]], case["name"]
+        for i, output in enumerate(outputs):
+            expected = arrays[f"output_{i}"]
+            np.testing.assert_allclose(
+                NUMPY(output), expected, atol=1e-5, rtol=1e-5, err_msg=case["name"]
+            )
+            difference = np.abs(NUMPY(output) - expected)
+            worst = max(worst, float(difference[np.isfinite(difference)].max(initial=0)))
+        if case.get("output_masks"):
+            first = mask[0] if isinstance(mask, list) else mask
+            assert (NUMPY(first) == arrays["output_mask_0"].astype(bool)).all(), case["name"]
+        ran += 1
+    print(f"{ran} cases, worst difference {worst:.1e}")
+    assert ran >= 90
+
+
+def test_a_layer_survives_its_config(shared):
+    for case, _ in implemented(shared):
+        layer = getattr(layers, case["class"])(**case["init"])
+        copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+        assert type(copy) is type(layer) and copy.get_config() == layer.get_config()
+
+
+def test_symbolic_shapes_are_the_real_ones(shared):
+    for case, arrays in implemented(shared):
+        if case["name"] == "embedding_dense":
+            continue
+        layer = getattr(layers, case["class"])(**case["init"])
+        values = [arrays[f"input_{i}"] for i in range(case["n_inputs"])]
+        inputs = [keras.Input(batch_shape=v.shape, dtype=str(v.dtype)) for v in values]
+        given = inputs if case.get("inputs_as_list") else inputs[0]
+        for i, output in enumerate(keras.tree.flatten(layer(given, **case["call_kwargs"]))):
+            assert tuple(output.shape) == arrays[f"output_{i}"].shape, case["name"]
+
+
+def test_add_keeps_the_mask_of_whichever_input_has_one():
+    """keras.layers.Add loses it, and every padded batch is silently wrong (Keras 3.15)."""
+    token_ids = np.array([[3, 0, 4, 0]])
+    tokens = layers.Embedding(5, 2, mask_zero=True)(token_ids)
+    segments = layers.Embedding(2, 2)(np.zeros_like(token_ids))
+    for pair in ([tokens, segments], [segments, tokens]):
+        mask = layers.Add().compute_mask(pair, [getattr(x, "_keras_mask", None) for x in pair])
+        assert NUMPY(mask).tolist() == [[True, False, True, False]]
+
+
+def test_the_first_token_is_always_visible():
+    mask = layers.Embedding(5, 2, mask_zero=True).compute_mask(np.array([[0, 0, 4], [0, 0, 0]]))
+    assert NUMPY(mask).tolist() == [[True, False, True], [True, False, False]]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_positions_are_not_rounded_under_mixed_precision(policy):
+    """Float inputs are cast to the compute type, and bfloat16 has no 2049."""
+    ids = np.array([[2047.0, 2048.0, 2049.0, 4097.0]], "float32")
+    layer = layers.SinusoidalPositionEmbedding(
+        8, merge_mode="zero", custom_position_ids=True, dtype=policy
+    )
+    x = np.zeros((1, 4, 8), "float32")
+    found = NUMPY(ops.cast(layer([x, ids]), "float32"))
+    assert np.abs(found - NUMPY(sinusoidal_embeddings(ids, 8))).max() < 1e-2
+
+
+def test_attention_without_any_visible_key_gives_zeros():
+    layer = layers.MultiHeadAttention(2, 4)
+    x = np.random.default_rng(0).normal(size=(2, 3, 8)).astype("float32")
+    mask = np.array([[True, True, False], [False, False, False]])
+    found = NUMPY(layer([x, x, x], mask=[ops.convert_to_tensor(mask)] * 3))
+    assert np.isfinite(found).all() and np.abs(found[1]).max() == 0
+
+
+def test_too_many_positions_are_refused():
+    layer = layers.PositionEmbedding(4, 8)
+    with pytest.raises(ValueError, match=r"vectors for 4 positions, but the input has 5"):
+        layer(np.zeros((1, 5, 8), "float32"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: layers.PositionEmbedding(4, 8, merge_mode="sum"), "merge_mode"),
+        (lambda: layers.Embedding(4, 8)(np.zeros((1, 2, 8)), mode="sparse"), "modes"),
+        (lambda: attend(3, p_bias="rotery"), "p_bias is one of"),
+        (lambda: attend(3, a_bias=True), "attention bias"),
+    ],
+)
+def test_wrong_arguments_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def attend(n_inputs, **arguments):
+    return layers.MultiHeadAttention(2, 4)([keras.Input((3, 8))] * n_inputs, **arguments)
+
+
+class Distance(layers.Loss):
+    """Mean squared distance of what is not padding; remembers the masks that it got."""
+
+    masks = ()
+
+    def compute_loss(self, inputs, mask=None):
+        Distance.masks = mask
+        y_true, y_pred = inputs
+        visible = ops.cast(mask[1], "float32")
+        distance = ops.mean(ops.square(y_true - y_pred), axis=-1)
+        return ops.sum(distance * visible) / ops.sum(visible)
+
+
+def test_a_loss_layer_trains_a_model_on_inputs_alone():
+    token_ids, y_true = keras.Input((None,), dtype="int32"), keras.Input((None, 4))
+    y_pred = layers.Embedding(9, 4, mask_zero=True, embeddings_initializer="zeros")(token_ids)
+    output = Distance(output_axis=1)([y_true, y_pred])
+    model = keras.Model([token_ids, y_true], output)
+    model.compile(keras.optimizers.SGD(1.0))
+    x = np.array([[3, 5, 0], [2, 0, 0]])
+    y = np.ones((2, 3, 4), "float32")
+    losses = [float(model.train_on_batch([x, y])) for _ in range(20)]
+    assert losses[0] == pytest.approx(1) and losses[-1] < 0.1
+    assert isinstance(Distance.masks, list) and len(Distance.masks) == 2
+    assert Distance.masks[0] is None
+    assert model.predict([x, y], verbose=0).shape == (2, 3, 4)
+
+
+class Sum(layers.Loss):
+    def compute_loss(self, inputs, mask=None):
+        assert isinstance(mask, list) and mask == [None] * (2 if isinstance(inputs, list) else 1)
+        return ops.sum(inputs[0] if isinstance(inputs, list) else inputs)
+
+
+def test_a_loss_layer_returns_the_outputs_it_is_asked_for():
+    a, b = np.ones((2, 3), "float32"), np.zeros((2, 1), "float32")
+    assert Sum(output_axis=1)([a, b]).shape == (2, 1)
+    assert [x.shape for x in Sum(output_axis=[1, 0])([a, b])] == [(2, 1), (2, 3)]
+    assert [x.shape for x in Sum()([a, b])] == [(2, 3), (2, 1)]
+    assert Sum()(a).shape == (2, 3)
+    layer = Sum()
+    layer([a, b])
+    assert [float(loss) for loss in layer.losses] == [6.0]
+    with pytest.raises(NotImplementedError, match="compute_loss"):
+        layers.Loss()([a, b])
