@@ -411,12 +411,12 @@ def piecewise_linear(t: Tensor, schedule: dict[int, float], from_zero: bool = Tr
         from_zero: start at (0, 0) unless the schedule says what holds at step 0.
 
     Returns:
-        The value at `t`, in the default float type.
+        The value at `t`, float32.
     """
     points = sorted((int(step), float(value)) for step, value in schedule.items())
     if from_zero and points[0][0] != 0:
         points.insert(0, (0, 0.0))
-    t = ops.cast(t, keras.config.floatx())
+    t = ops.cast(t, "float32")
     result = ops.full_like(t, points[0][1])
     for (start, value), (end, next_value) in pairwise(points):
         slope = (next_value - value) / (end - start)

@@ -81,7 +81,7 @@ class Concatenate1D(Layer):
         if all(m is None for m in masks):
             return None
         visible = [
-            ops.ones(ops.shape(x)[:2], dtype="bool") if m is None else m
+            ops.ones_like(x[..., 0], dtype="bool") if m is None else m
             for x, m in zip(inputs, masks, strict=True)
         ]
         return ops.concatenate(visible, axis=1)

@@ -16,6 +16,7 @@ What differs from Keras 2:
   `K.sum` of a bool tensor counts.
 * A random function without `seed` cannot be traced by JAX, and one with a number as seed gives the
   same values every time. Inside a layer pass `seed=` a `keras.random.SeedGenerator` of the layer.
+* A JAX array refuses a symbolic tensor on its right: write `x * K.ones((3,))`.
 * Functions that need a graph and a session raise and name their replacement.
 """
 
@@ -154,7 +155,11 @@ def _is_shape(x) -> bool:
 
 
 def _is_size(x) -> bool:
-    return isinstance(x, Dimension) or (isinstance(x, int | np.integer) and not isinstance(x, bool))
+    return isinstance(x, Dimension) or _is_number(x)
+
+
+def _is_number(x) -> bool:
+    return isinstance(x, int | np.integer) and not isinstance(x, bool)
 
 
 def _takes_sizes(function: Callable) -> Callable:
@@ -246,6 +251,15 @@ def stack(x: Sequence[Tensor], axis: int = 0) -> Tensor:
 def prod(x: Tensor, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
     """Multiply the elements of a tensor along axes, or the sizes of a shape."""
     return math.prod(x) if isinstance(x, Shape) else ops.prod(x, axis=axis, keepdims=keepdims)
+
+
+@_entry
+def squeeze(x: Tensor, axis: int) -> Tensor:
+    """Remove an axis of size 1, or of a size that is not known yet."""
+    if int_shape(x)[axis] is None:
+        sizes = shape(x)
+        return reshape(x, sizes[:axis] + sizes[axis:][1:])
+    return ops.squeeze(x, axis)
 
 
 @_takes_sizes
@@ -450,7 +464,35 @@ def permute_dimensions(x: Tensor, pattern: Sequence[int]) -> Tensor:
     return ops.transpose(x, axes=tuple(pattern))
 
 
+@_entry
+def transpose(x: Tensor) -> Tensor:
+    """Turn the order of the axes around."""
+    return ops.transpose(x, axes=tuple(reversed(range(ndim(x)))))
+
+
 # === Products ===
+
+
+@_entry
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """Sum over the last axis of `x` and the last but one of `y`; their other axes follow in order.
+
+    `(a, b, c)` and `(d, c, e)` give `(a, b, d, e)`, as in `numpy.dot`.
+    """
+    # Not ops.dot, which multiplies batches on PyTorch, nor ops.tensordot, which stumbles over
+    # unknown sizes.
+    return _contract(x, y, ndim(x) - 1, max(ndim(y) - 2, 0), batch_axes=0)
+
+
+def _contract(x: Tensor, y: Tensor, x_axis: int, y_axis: int, batch_axes: int) -> Tensor:
+    """Sum over an axis of each; leading batch axes are common, the other axes follow in order."""
+    # Keras takes small letters only.
+    x_letters, y_letters = string.ascii_lowercase[:13], list(string.ascii_lowercase[13:])
+    x_letters, y_letters = x_letters[: ndim(x)], y_letters[: ndim(y)]
+    y_letters[:batch_axes] = x_letters[:batch_axes]
+    y_letters[y_axis] = summed = x_letters[x_axis]
+    kept = [letter for letter in (*x_letters, *y_letters[batch_axes:]) if letter != summed]
+    return ops.einsum(f"{x_letters},{''.join(y_letters)}->{''.join(kept)}", x, y)
 
 
 @_entry
@@ -486,14 +528,8 @@ def batch_dot(x: Tensor, y: Tensor, axes: int | Sequence[int] | None = None) -> 
     x_axis, y_axis = axes[0] % x_ndim, axes[1] % y_ndim
     if 0 in (x_axis, y_axis):
         raise ValueError(f"K.batch_dot cannot sum over the batch axis, but got axes={axes}")
-    letters = iter(string.ascii_letters)
-    x_letters = [next(letters) for _ in range(x_ndim)]
-    y_letters = [next(letters) for _ in range(y_ndim)]
-    y_letters[0], y_letters[y_axis] = x_letters[0], x_letters[x_axis]
-    kept = [letter for letter in x_letters + y_letters[1:] if letter != x_letters[x_axis]]
-    equation = f"{''.join(x_letters)},{''.join(y_letters)}->{''.join(kept)}"
-    result = ops.einsum(equation, x, y)
-    return ops.expand_dims(result, 1) if len(kept) == 1 else result
+    result = _contract(x, y, x_axis, y_axis, batch_axes=1)
+    return ops.expand_dims(result, 1) if ndim(result) == 1 else result
 
 
 @_entry
@@ -513,15 +549,15 @@ def bias_add(x: Tensor, bias: Tensor, data_format: str | None = None) -> Tensor:
         raise ValueError(
             f"data_format is 'channels_last' or 'channels_first', but got {data_format!r}"
         )
-    bias_shape = int_shape(bias)
-    if len(bias_shape) not in (1, ndim(x) - 1):
+    if ndim(bias) not in (1, ndim(x) - 1):
         raise ValueError(
             f"K.bias_add needs a bias of 1 axis or of {ndim(x) - 1}, one fewer than x, but its "
-            f"shape is {bias_shape}"
+            f"shape is {int_shape(bias)}"
         )
     if data_format == "channels_first" and ndim(x) > 2:
-        sizes = (bias_shape[-1], *(bias_shape[:-1] or (1,) * (ndim(x) - 2)))
-        bias = ops.reshape(bias, (1, *sizes))
+        # As Keras 2 does it: not transposed, but laid out anew.
+        *others, channels = shape(bias)
+        bias = reshape(bias, (1, channels, *(others or [1] * (ndim(x) - 2))))
     return ops.add(x, bias)
 
 
@@ -539,9 +575,9 @@ def categorical_crossentropy(
     target: Tensor, output: Tensor, from_logits: bool = False, axis: int = -1
 ) -> Tensor:
     """Return the cross-entropy along an axis."""
-    return ops.categorical_crossentropy(
-        _like(target, output), output, from_logits=from_logits, axis=axis
-    )
+    # Keras tells the shape of a symbolic result only for the last axis.
+    target, output = ops.moveaxis(target, axis, -1), ops.moveaxis(output, axis, -1)
+    return ops.categorical_crossentropy(_like(target, output), output, from_logits=from_logits)
 
 
 @_entry
@@ -560,21 +596,23 @@ def sparse_categorical_crossentropy(
     Returns:
         A tensor of the shape of `output` without the axis.
     """
-    axis = axis % ndim(output)
-    if ndim(target) == ndim(output):
-        target = target[..., 0]
-    elif ndim(target) != ndim(output) - 1:
-        sizes = shape(output)
-        target = reshape(target, sizes[:axis] + sizes[axis + 1 :])
     # Keras on TensorFlow only takes the last axis.
+    output = ops.moveaxis(output, axis, -1)
+    target = _in_shape(target, shape(output)[:-1])
     return ops.sparse_categorical_crossentropy(
-        ops.cast(target, "int32"), ops.moveaxis(output, axis, -1), from_logits=from_logits
+        ops.cast(target, "int32"), output, from_logits=from_logits
     )
 
 
 def _like(target: Tensor, output: Tensor) -> Tensor:
-    """Convert labels to the type of the predictions."""
-    return ops.cast(target, output.dtype)
+    """Convert labels to the type and shape of the predictions."""
+    return ops.cast(_in_shape(target, shape(output)), output.dtype)
+
+
+def _in_shape(target: Tensor, sizes: Shape) -> Tensor:
+    """Give labels the shape that Keras compares with, in which unknown sizes differ from known."""
+    known = tuple(size if _is_number(size) else None for size in sizes)
+    return target if int_shape(target) == known else reshape(target, sizes)
 
 
 # === Random numbers ===
@@ -911,11 +949,9 @@ _UNARY: dict[str, Callable] = {
     "softplus": ops.softplus,
     "square": ops.square,
     "tanh": ops.tanh,
-    "transpose": ops.transpose,
 }
 
 _BINARY: dict[str, Callable] = {
-    "dot": ops.dot,
     "equal": ops.equal,
     "greater": ops.greater,
     "greater_equal": ops.greater_equal,
@@ -954,7 +990,6 @@ _OTHERS: dict[str, Callable] = {
     "set_epsilon": keras.config.set_epsilon,
     "set_floatx": keras.config.set_floatx,
     "softmax": lambda x, axis=-1: ops.softmax(x, axis=axis),
-    "squeeze": lambda x, axis: ops.squeeze(x, axis),
     "clear_session": keras.utils.clear_session,
 }
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from keras.layers import Activation, Dense, Dropout, Input
 
+import bert4keras.optimizers  # noqa: F401, registers them: a compiled model loads
 from bert4keras import checkpoints
 from bert4keras.backend import Tensor, activation, keras, registered
 from bert4keras.checkpoints import CheckpointError
@@ -600,7 +601,7 @@ class Transformer:
 
     def load_weights_from_checkpoint(
         self, checkpoint: str | Path, mapping: dict[str, list[str]] | None = None
-    ) -> checkpoints.LoadReport:
+    ) -> checkpoints.Report:
         """Load an official checkpoint: every variable, or none and an error.
 
         Args:
@@ -614,72 +615,61 @@ class Transformer:
             CheckpointError: the file is damaged, or a variable is missing, has another shape, or
                 holds NaN. The model is unchanged then.
         """
+        mapped = self.mapped_layers(mapping)
+        weights = {
+            name: pair for layer, names in mapped for name, *pair in weights_of(layer, names)
+        }
         with checkpoints.open_checkpoint(checkpoint) as bundle:
-            report = checkpoints.LoadReport(source=str(checkpoint), found=tuple(bundle))
-            pairs = []
-            for layer, names in self.mapped_layers(mapping):
-                weights = layer.weights[: len(names)]
-                if len(weights) != len(names):
-                    raise CheckpointError(
-                        f"layer {layer.name!r} has {len(layer.weights)} weights, and {len(names)} "
-                        f"variables are mapped to it: {names}. Correct variable_mapping()"
-                    )
-                values = self.layer_values(layer, weights, names, bundle, report)
-                pairs += [(w, v) for w, v in zip(weights, values, strict=True) if v is not None]
+            found = {name: bundle.shape(name) for name in bundle}
+            values = {}
+            for name, (layer, index) in weights.items():
+                if name in found:
+                    value = self.load_variable(bundle, name)
+                    values[name] = self.resized(layer, index, value)
+                    found[name] = values[name].shape
+            report = checkpoints.match_variables(
+                expected={
+                    name: tuple(layer.weights[index].shape)
+                    for name, (layer, index) in weights.items()
+                },
+                found=found,
+                layers={name: layer.name for name, (layer, _) in weights.items()},
+                from_scratch=self.from_scratch([layer for layer, _ in mapped]),
+            )
             if not self.ignore_invalid_weights:
-                report.raise_for_errors()
-            mapped = {layer.name for layer, _ in self.mapped_layers(mapping)}
-            report.from_scratch = [
-                layer.name
-                for layer in self.model.layers
-                if layer.weights and layer.name not in mapped
-            ]
-            assign(pairs)
+                report.raise_for_errors(checkpoint)
+            for name in report.loaded:
+                if not finite(values[name]):
+                    raise CheckpointError(f"{name!r} in {checkpoint} is not finite")
+            for name in report.loaded:
+                layer, index = weights[name]
+                layer.weights[index].assign(values[name])
         return report
 
-    def layer_values(
-        self,
-        layer: keras.Layer,
-        weights: Sequence[Any],
-        names: Sequence[str],
-        bundle: Any,
-        report: checkpoints.LoadReport,
-    ) -> list[np.ndarray | None]:
-        """The values of a layer's weights; None, and a line in the report, for invalid ones."""
-        values = []
-        for index, (weight, name) in enumerate(zip(weights, names, strict=True)):
-            if name not in bundle:
-                report.missing.append(name)
-                values.append(None)
-                continue
-            value = self.load_variable(bundle, name)
-            shape = tuple(weight.shape)
-            if value.shape != shape and self.autoresize_weights:
-                value = self.resized(layer, index, value, shape)
-            if value.shape != shape:
-                report.mismatched.append((layer.name, name, shape, tuple(value.shape)))
-                value = None
-            elif not finite(value):
-                raise CheckpointError(f"variable {name!r} of {report.source} holds NaN or infinity")
-            else:
-                report.loaded.append(name)
-            values.append(value)
-        return values
+    def from_scratch(self, mapped: Sequence[keras.Layer]) -> tuple[str, ...]:
+        """Names of the layers with weights that no checkpoint knows."""
+        known = {layer.name for layer in mapped}
+        return tuple(x.name for x in self.model.layers if x.weights and x.name not in known)
 
-    def resized(
-        self, layer: keras.Layer, index: int, value: np.ndarray, shape: tuple
-    ) -> np.ndarray:
-        """A variable cut or repeated to another shape so that activations keep their scale.
+    def resized(self, layer: keras.Layer, index: int, value: np.ndarray) -> np.ndarray:
+        """With `autoresize_weights`, a variable cut or repeated to the shape of the weight.
 
         https://kexue.fm/archives/8444. Queries and keys are scaled so that the scores, and the two
         kernels of a feed-forward layer so that its output, stay as large as they were.
         """
+        shape = tuple(layer.weights[index].shape)
+        if not self.autoresize_weights or value.shape == shape:
+            return value
         resized = orthogonally_resize(value, shape)
-        biases = 2 if layer.weights and getattr(layer, "use_bias", False) else 1
-        if isinstance(layer, MultiHeadAttention) and layer.attention_scale and index < 2 * biases:
+        per_dense = 2 if getattr(layer, "use_bias", False) else 1
+        if (
+            isinstance(layer, MultiHeadAttention)
+            and layer.attention_scale
+            and index < 2 * per_dense
+        ):
             return resized * (shape[-1] / value.shape[-1]) ** 0.25
         if isinstance(layer, FeedForward):
-            inner = 0 if self.hidden_act in ("relu", "leaky_relu") else biases
+            inner = 0 if self.hidden_act in ("relu", "leaky_relu") else per_dense
             if index < inner:
                 return resized * (shape[-1] / value.shape[-1]) ** 0.5
             return resized * (value.shape[0] / shape[0]) ** 0.5
@@ -703,6 +693,16 @@ class Transformer:
             for name, weight in zip(names, layer.weights, strict=False):
                 variables[name] = self.create_variable(name, to_numpy(weight), dtype)
         checkpoints.write_checkpoint(filename, variables)
+
+
+def weights_of(layer: keras.Layer, names: Sequence[str]) -> list[tuple[str, keras.Layer, int]]:
+    """Each variable name with the layer and the index of the weight that it belongs to."""
+    if len(layer.weights) < len(names):
+        raise ValueError(
+            f"layer {layer.name!r} has {len(layer.weights)} weights, and {len(names)} variables are "
+            f"mapped to it: {list(names)}. Correct variable_mapping()"
+        )
+    return [(name, layer, index) for index, name in enumerate(names)]
 
 
 def listed(value: Any) -> list:

@@ -5,8 +5,8 @@ An extension is a mix-in class. `_extend` puts it in front of an optimizer class
     AdamW = extend_with_weight_decay(Adam, name="AdamW")
     AdamWLR = extend_with_piecewise_linear_lr(AdamW, name="AdamWLR")
 
-are ordinary optimizer classes with the arguments of every part. Extensions see the step that the
-wrapped optimizer has taken and revise it; in a stack the innermost acts first.
+are ordinary optimizer classes with the arguments of every part. An extension revises the learning
+rate or the step that the wrapped optimizer has taken; in a stack the innermost acts first.
 """
 
 import inspect
@@ -96,8 +96,9 @@ class Adam(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate) -> None:
         """Move the moments and the variable by one step."""
         dtype = variable.dtype
-        # TensorFlow gives sparse gradients for embeddings, in which a row may occur twice.
-        gradient = ops.cast(ops.convert_to_tensor(gradient), dtype)
+        # TensorFlow gives sparse gradients for embeddings, in which a row may occur twice. To
+        # reshape them makes them dense and adds such rows.
+        gradient = ops.cast(ops.reshape(gradient, tuple(variable.shape)), dtype)
         momentum = self._momentums[self._get_variable_index(variable)]
         velocity = self._velocities[self._get_variable_index(variable)]
         new_momentum = self.beta_1 * momentum + (1 - self.beta_1) * gradient
@@ -154,33 +155,40 @@ class _Extension(keras.optimizers.Optimizer):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None):
-        """Build an optimizer of the class that `config` describes, or of a subclass of it."""
+        """Build an optimizer of the class that `config` describes."""
         config = dict(config)
         target = _find_optimizer(config.pop("base_optimizer"), custom_objects)
         for extension, name in config.pop("extensions"):
             target = _extend(target, extension, name)
-        if issubclass(cls, target):
+        # All stacks share their registration, so Keras may call this on any of them. Only a class
+        # derived by hand from a stack stands for itself.
+        if "extensions" not in vars(cls):
             target = cls
         return super(_Extension, target).from_config(config, custom_objects)
 
-    def _variable_name(self, variable) -> str:
-        """Return the path of a variable, such as `d1/kernel`.
-
-        `update_step` gets the bare variable of TensorFlow, which has no path.
-        """
-        known = self._trainable_variables[self._get_variable_index(variable)]
-        return getattr(known, "path", known.name)
-
-
-class _UpdateRevision(_Extension):
-    """An extension that revises the step which the wrapped optimizer takes."""
-
     def update_step(self, gradient, variable, learning_rate) -> None:
         """Let the optimizer move the variable, then replace the step by the revised one."""
+        learning_rate = self.revise_learning_rate(learning_rate)
+        if type(self).revise_step is _Extension.revise_step:
+            super().update_step(gradient, variable, learning_rate)
+            return
         value = ops.copy(variable)
         super().update_step(gradient, variable, learning_rate)
         step = self.revise_step(ops.subtract(variable, value), value, variable, learning_rate)
         self.assign(variable, ops.add(value, step))
+
+    def revise_learning_rate(self, learning_rate):
+        """Return the learning rate to use instead, in the optimizer and in all extensions.
+
+        An extension calls `super().revise_learning_rate` first and changes what that returns.
+
+        Args:
+            learning_rate: the learning rate so far, a scalar.
+
+        Returns:
+            A scalar tensor.
+        """
+        return learning_rate
 
     def revise_step(self, step, value, variable, learning_rate):
         """Return the step to take instead of `step`.
@@ -198,6 +206,14 @@ class _UpdateRevision(_Extension):
         """
         return step
 
+    def _variable_name(self, variable) -> str:
+        """Return the path of a variable, such as `d1/kernel`.
+
+        `update_step` gets the bare variable of TensorFlow, which has no path.
+        """
+        known = self._trainable_variables[self._get_variable_index(variable)]
+        return getattr(known, "path", known.name)
+
 
 def _find_optimizer(name: str, custom_objects: dict | None) -> type:
     """Return the optimizer class that is registered, or exported by Keras, under a name."""
@@ -213,7 +229,7 @@ def _find_optimizer(name: str, custom_objects: dict | None) -> type:
 
 
 @cache
-def _extend(base: type, extension: str, name: str | None) -> type:
+def _extend(base: type, extension: str, name: str) -> type:
     """Return `base` with an extension in front of it; equal arguments give the same class."""
     mixin = _EXTENSIONS[extension]
     if issubclass(base, mixin):
@@ -221,14 +237,13 @@ def _extend(base: type, extension: str, name: str | None) -> type:
             f"{base.__name__} already has the extension {extension!r}; every extension can be "
             "in a stack once."
         )
-    name = name or base.__name__
     # A class derived by hand from an extended one is a base of its own.
     inherited = vars(base).get("extensions", ())
     extended = type(
         name,
         (mixin, base),
         {
-            "__doc__": f"{base.__name__} with {mixin.__doc__[0].lower()}{mixin.__doc__[1:]}",
+            "__doc__": mixin.__doc__,
             "__module__": __name__,
             "base_optimizer": base.base_optimizer if inherited else base,
             "extensions": (*inherited, (extension, name)),
@@ -240,7 +255,7 @@ def _extend(base: type, extension: str, name: str | None) -> type:
 # === The extensions ===
 
 
-class _WeightDecay(_UpdateRevision):
+class _WeightDecay(_Extension):
     """Weight decay that is decoupled from the gradient (Loshchilov & Hutter, 2019).
 
     Each step subtracts `learning_rate * weight_decay_rate * value`.
@@ -267,6 +282,14 @@ class _WeightDecay(_UpdateRevision):
         self.weight_decay_rate = weight_decay_rate
         # `exclude_from_weight_decay` is a method of Keras optimizers and must stay one.
         self._no_decay_patterns = tuple(exclude_from_weight_decay)
+        for pattern in self._no_decay_patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"exclude_from_weight_decay contains {pattern!r}, which is no regular "
+                    f"expression: {error}. Use re.escape for a literal name."
+                ) from error
 
     def revise_step(self, step, value, variable, learning_rate):
         """Add the decay to the step."""
@@ -285,7 +308,7 @@ class _WeightDecay(_UpdateRevision):
         }
 
 
-class _PiecewiseLinearLR(_UpdateRevision):
+class _PiecewiseLinearLR(_Extension):
     """A learning rate that is multiplied by a piecewise linear function of the step.
 
     Args:
@@ -296,8 +319,13 @@ class _PiecewiseLinearLR(_UpdateRevision):
 
     def __init__(self, *args, lr_schedule: Mapping[int, float] | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        # JSON turns the keys into strings.
         schedule = {0: 1} if lr_schedule is None else lr_schedule
+        # JSON turns the keys into strings.
+        if not schedule or not all(str(step).isdigit() for step in schedule):
+            raise ValueError(
+                "lr_schedule maps at least one step, an integer from 0, to a factor of the "
+                f"learning rate, but got {schedule!r}. Write e.g. {{1000: 1, 10000: 0.1}}."
+            )
         self._lr_schedule = tuple((int(step), factor) for step, factor in schedule.items())
 
     @property
@@ -306,11 +334,11 @@ class _PiecewiseLinearLR(_UpdateRevision):
         # Kept as pairs: Keras on TensorFlow would wrap a dict, and refuses integer keys.
         return dict(self._lr_schedule)
 
-    def revise_step(self, step, value, variable, learning_rate):
-        """Scale the step."""
-        step = super().revise_step(step, value, variable, learning_rate)
+    def revise_learning_rate(self, learning_rate):
+        """Multiply by the factor of the current step."""
+        learning_rate = super().revise_learning_rate(learning_rate)
         factor = piecewise_linear(self.iterations, self.lr_schedule)
-        return step * ops.cast(factor, step.dtype)
+        return ops.multiply(learning_rate, factor)
 
     def get_config(self) -> dict:
         """Return the constructor's arguments."""
@@ -439,7 +467,7 @@ def extend_with_weight_decay(BaseOptimizer: type, name: str | None = None) -> ty
     Raises:
         ValueError: the class has weight decay already.
     """
-    return _extend(BaseOptimizer, "weight_decay", name)
+    return _extend(BaseOptimizer, "weight_decay", name or BaseOptimizer.__name__)
 
 
 def extend_with_piecewise_linear_lr(BaseOptimizer: type, name: str | None = None) -> type:
@@ -448,7 +476,7 @@ def extend_with_piecewise_linear_lr(BaseOptimizer: type, name: str | None = None
     New argument of the class: `lr_schedule={0: 1}`, from steps to factors of the learning rate.
     `{1000: 1, 10000: 0.1}` warms up from 0 for 1000 steps and decays to a tenth until 10000. The
     factor is read before a step is counted, so that the first step has factor 0 unless the
-    schedule has the key 0. It scales all that stands further inside in the stack.
+    schedule has the key 0. Weight decay follows the schedule too, wherever it stands in the stack.
 
     Args:
         BaseOptimizer: any Keras optimizer class, extended or not.
@@ -460,7 +488,7 @@ def extend_with_piecewise_linear_lr(BaseOptimizer: type, name: str | None = None
     Raises:
         ValueError: the class has a schedule already.
     """
-    return _extend(BaseOptimizer, "piecewise_linear_lr", name)
+    return _extend(BaseOptimizer, "piecewise_linear_lr", name or BaseOptimizer.__name__)
 
 
 def extend_with_exponential_moving_average(BaseOptimizer: type, name: str | None = None) -> type:
@@ -480,7 +508,7 @@ def extend_with_exponential_moving_average(BaseOptimizer: type, name: str | None
     Raises:
         ValueError: the class has an average already.
     """
-    return _extend(BaseOptimizer, "exponential_moving_average", name)
+    return _extend(BaseOptimizer, "exponential_moving_average", name or BaseOptimizer.__name__)
 
 
 # The original has a second set of functions for tf.keras; here one set serves all.

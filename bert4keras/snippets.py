@@ -3,6 +3,8 @@
 Importing this module starts no Keras, so that worker processes which only tokenize stay light.
 """
 
+# ruff: noqa: NPY002 - scripts make shuffling repeatable by np.random.seed
+
 import builtins
 import functools
 import itertools
@@ -23,7 +25,7 @@ import unicodedata2 as unicodedata
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from .training import BatchFeed
+    from bert4keras.training import BatchFeed
 
 uniout = None  # Python 2 needed the package of this name to print Chinese; scripts import it still.
 
@@ -277,7 +279,7 @@ class open:
     ):
         self.name = name
         binary = "b" in mode
-        self.file = builtins.open(name, mode, encoding=encoding, errors=None if binary else errors)
+        self.file = builtins.open(name, mode, encoding=encoding, errors=None if binary else errors)  # noqa: SIM115
         self.encoding = None if binary else self.file.encoding
         self.errors = errors
         self.offsets: np.ndarray | None = None
@@ -596,7 +598,9 @@ def sequence_padding(
         )
     # An empty list has a type, float64, but no element that has it.
     dtypes = {x.dtype for x in arrays if x.size} or {x.dtype for x in arrays}
-    dtype = np.result_type(*dtypes, value)
+    dtype = np.result_type(*dtypes)
+    if dtype.kind in "bui" and not float(value).is_integer():
+        dtype = np.result_type(dtype, value)
     outputs = np.full((len(arrays), *lengths[:seq_dims], *rest.pop()), value, dtype)
     for output, x in zip(outputs, arrays, strict=True):
         kept = [min(n, m) for n, m in zip(x.shape, lengths[:seq_dims], strict=False)]
@@ -954,13 +958,13 @@ class DataGenerator:
         Returns:
             A `training.BatchFeed`, which is also an iterator over what `__iter__` yields.
         """
-        from .training import BatchFeed
+        from bert4keras.training import BatchFeed
 
         return BatchFeed(self._passes(random))
 
     def fortest(self) -> "BatchFeed":
         """Give the inputs of endless passes in order, for `model.predict(..., steps=len(self))`."""
-        from .training import BatchFeed
+        from bert4keras.training import BatchFeed
 
         inputs = (batch[0] if isinstance(batch, tuple) else batch for batch in self._passes(False))
         return BatchFeed(inputs, inputs_only=True)
@@ -1016,7 +1020,7 @@ def _map_like(types: Any, values: Any, leaf: Callable) -> Any:
         return {key: _map_like(types[key], values[key], leaf) for key in types}
     if not isinstance(types, list | tuple):
         return leaf(types, values)
-    if isinstance(values, list | tuple) and values[len(types) :] in ((None,), [None]):
+    if isinstance(values, list | tuple) and len(values) == len(types) + 1 and values[-1] is None:
         values = values[:-1]
     if not isinstance(values, list | tuple) or len(values) != len(types):
         raise ValueError(

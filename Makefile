@@ -1,0 +1,59 @@
+# Everything happens in .venv, which is made once and again when pyproject.toml changes.
+
+ifndef PYTHON
+FIT := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+CANDIDATES := python3.11 python3.12 python3.13 python3
+PYTHON := $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(FIT)' 2>/dev/null && echo $(p))))
+endif
+# The builds of PyTorch on package indexes differ in size by gigabytes; this one is named so that
+# the tests run on the version they were written with. TORCH="torch>=2.5" takes what is newest.
+TORCH ?= torch==2.13.0
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help demo test lint test-tensorflow test-jax test-torch bench clean
+
+help:  ## show what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
+
+demo: $(VENV)/.demo  ## fine-tune the small Chinese BERT on reviews; ARGS="…" goes to the script
+	$(BIN)/python examples/quickstart.py $(ARGS)
+
+# All steps run even if one fails; the exit status tells.
+test: $(VENV)/.test  ## lint, the whole suite on TensorFlow, what runs through Keras on the others
+	@$(MAKE) --no-print-directory --keep-going --jobs=1 lint test-tensorflow test-jax test-torch
+
+lint: $(VENV)/.test  ## ruff, rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test-tensorflow: $(VENV)/.test  ## the whole suite on TensorFlow
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-jax test-torch: test-%: $(VENV)/.test
+	KERAS_BACKEND=$* $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m backend
+
+bench: $(VENV)/.test  ## the benchmarks, one after the other
+	set -e; for file in benchmarks/*.py; do $(BIN)/python $$file; done
+
+clean:  ## remove the environment and all that tools have left
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Installed in place, so that an edited file takes effect without a new installation.
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; run make PYTHON=/path/to/one"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[examples]"
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[test]"
+	@touch $@ $(VENV)/.demo
