@@ -60,7 +60,17 @@ class Model(keras.Model):
     """
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> keras.callbacks.History:
-        """Train as `keras.Model.fit` does."""
+        """Train as `keras.Model.fit` does.
+
+        Raises:
+            ValueError: targets or class weights beside batches that bring their own: Keras would
+                ignore them.
+        """
+        if is_stream(x) and (y is not None or kwargs.get("class_weight") is not None):
+            raise ValueError(
+                "fit() got batches one by one, and y= or class_weight= beside them: let each batch "
+                "be (inputs, targets) or (inputs, targets, sample_weights)"
+            )
         validation = kwargs.get("validation_data")
         if is_stream(validation):
             kwargs["validation_data"] = as_feed(validation)
@@ -699,8 +709,8 @@ def weights_of(layer: keras.Layer, names: Sequence[str]) -> list[tuple[str, kera
     """Each variable name with the layer and the index of the weight that it belongs to."""
     if len(layer.weights) < len(names):
         raise ValueError(
-            f"layer {layer.name!r} has {len(layer.weights)} weights, and {len(names)} variables are "
-            f"mapped to it: {list(names)}. Correct variable_mapping()"
+            f"layer {layer.name!r} has {len(layer.weights)} weights, and {len(names)} variables "
+            f"are mapped to it: {list(names)}. Correct variable_mapping()"
         )
     return [(name, layer, index) for index, name in enumerate(names)]
 

@@ -285,6 +285,9 @@ def test_a_generator_of_lists_trains(folder):
         for length in (5, 5, 7, 6, 9, 5) * 2:
             yield [np.ones((2, length), "int32"), np.zeros((2, length), "int32")], np.array([0, 1])
 
+    for ignored in ({"y": np.array([0, 1])}, {"class_weight": {0: 1.0, 1: 2.0}}):
+        with pytest.raises(ValueError, match="each batch"):
+            model.fit(batches(), steps_per_epoch=6, verbose=0, **ignored)
     history = model.fit(batches(), steps_per_epoch=6, epochs=2, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
 
