@@ -12,6 +12,9 @@ WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
+# One thread each: processes of several threads on few cores wait for each other, PyTorch's 50 times
+# as long as they compute.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help demo test lint test-tensorflow test-jax test-torch bench clean
@@ -31,10 +34,10 @@ lint: $(VENV)/.test  ## ruff, rules and format
 	$(BIN)/ruff format --check .
 
 test-tensorflow: $(VENV)/.test  ## the whole suite on TensorFlow
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	KERAS_BACKEND=tensorflow $(PYTEST)
 
 test-jax test-torch: test-%: $(VENV)/.test
-	KERAS_BACKEND=$* $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m backend
+	KERAS_BACKEND=$* $(PYTEST) -m backend
 
 bench: $(VENV)/.test  ## the benchmarks, one after the other
 	set -e; for file in benchmarks/*.py; do $(BIN)/python $$file; done

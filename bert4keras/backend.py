@@ -8,7 +8,7 @@ backend (or symbolic Keras tensors) and is written in `keras.ops`.
     positions      sinusoidal_embeddings Sinusoidal apply_rotary_position_embeddings
     activations    gelu_erf gelu_tanh swish leaky_relu set_gelu activation
     losses         multilabel_categorical_crossentropy sparse_multilabel_categorical_crossentropy
-    other          root_mean_square piecewise_linear
+    other          search_layer root_mean_square piecewise_linear
 """
 
 from collections.abc import Callable, Sequence
@@ -393,6 +393,32 @@ def sparse_multilabel_categorical_crossentropy(
 
 
 # ------------------------------------------------------------------------------------------- other
+
+
+def search_layer(inputs: Any, name: str) -> keras.Layer | None:
+    """Find a layer by name among those that symbolic tensors, or a layer, were computed by.
+
+    Args:
+        inputs: a symbolic tensor, a list of them, or a layer that has been called.
+        name: name of the layer.
+
+    Returns:
+        The layer, or None if there is none of that name.
+    """
+    if isinstance(inputs, keras.Layer):
+        pending = [inputs]
+    else:
+        pending = [x._keras_history.operation for x in keras.tree.flatten(inputs)]
+    seen = set()
+    while pending:
+        layer = pending.pop()
+        if layer.name == name:
+            return layer
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            before = [x for node in layer._inbound_nodes for x in node.input_tensors]
+            pending += [x._keras_history.operation for x in before]
+    return None
 
 
 def root_mean_square(

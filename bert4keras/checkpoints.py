@@ -18,6 +18,7 @@ buffers, and `PREFIX.data-00000-of-00001`, ..., the bytes of the variables. The 
 
 import contextlib
 import difflib
+import itertools
 import math
 import mmap
 import os
@@ -931,7 +932,7 @@ def _read_layers(h5, path: Path) -> dict[str, dict[str, np.ndarray]]:
                 "Expected a file that save_weights wrote."
             )
         root = h5["model_weights"]
-    limit = path.stat().st_size
+    limit = h5.id.get_filesize()
     layers = {}
     for layer in _read_names(root, "layer_names"):
         weights = {}
@@ -954,14 +955,19 @@ def _read_layers(h5, path: Path) -> dict[str, dict[str, np.ndarray]]:
 def _read_names(group, attribute: str) -> list[str]:
     """Read a list of names; Keras 2 cuts one of more than 64 KiB into `layer_names0`, ..."""
     if attribute in group.attrs:
-        names = list(group.attrs[attribute])
+        pieces = [attribute]
     else:
-        names, i = [], 0
-        while f"{attribute}{i}" in group.attrs:
-            names += list(group.attrs[f"{attribute}{i}"])
-            i += 1
-        if not i:
+        numbered = (f"{attribute}{i}" for i in itertools.count())
+        pieces = list(itertools.takewhile(group.attrs.__contains__, numbered))
+        if not pieces:
             raise ValueError(f"{group.name} has no {attribute}")
+    names = []
+    for piece in pieces:
+        stored = group.attrs.get_id(piece)
+        # A damaged size would have HDF5 fill gigabytes before it notices.
+        if math.prod(stored.shape or ()) * stored.dtype.itemsize > group.file.id.get_filesize():
+            raise ValueError(f"{piece} of {group.name} exceeds the file")
+        names += list(group.attrs[piece])
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 

@@ -155,3 +155,12 @@ def test_gelu_can_be_chosen_for_models_built_later():
     assert backend.activation("gelu") is backend.gelu_tanh
     with pytest.raises(ValueError, match="'erf' or 'tanh'"):
         backend.set_gelu("quick")
+
+
+def test_layers_are_found_from_what_they_lead_to():
+    x = keras.Input((3,), name="x")
+    hidden = keras.layers.Dense(2, name="hidden")(x)
+    output = keras.layers.Add(name="sum")([hidden, keras.layers.Dense(2, name="other")(x)])
+    for start in (output, [output], output._keras_history.operation):
+        assert backend.search_layer(start, "hidden").name == "hidden"
+    assert backend.search_layer(hidden, "other") is None

@@ -1,0 +1,152 @@
+"""Scripts in the style of 0.11.5 run as they stand, from the data to the saved weights."""
+
+import json
+
+import numpy as np
+import pytest
+from keras.layers import Dense
+
+from bert4keras.backend import K, keras
+from bert4keras.layers import Loss
+from bert4keras.models import Model, build_transformer_model
+from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr
+from bert4keras.snippets import DataGenerator, sequence_padding
+from bert4keras.tokenizers import Tokenizer, load_vocab
+
+pytestmark = pytest.mark.backend
+
+TEXTS = [("春江潮水连海平", "海上明月"), ("何处春江无月明", "江月"), ("月", "明")] * 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint as people download it: config, weights, vocabulary."""
+    folder = tmp_path_factory.mktemp("chinese_L-1_H-16_A-2")
+    characters = sorted({c for pair in TEXTS for text in pair for c in text})
+    tokens = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, "a"]
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    config = {
+        "vocab_size": len(tokens),
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "hidden_act": "gelu",
+        "max_position_embeddings": 32,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+    }
+    (folder / "bert_config.json").write_text(json.dumps(config))
+    keras.utils.set_random_seed(0)
+    build_transformer_model(
+        folder / "bert_config.json", with_mlm=True, return_keras_model=False
+    ).save_weights_as_checkpoint(folder / "bert_model.ckpt")
+    return folder
+
+
+class TitleGenerator(DataGenerator):
+    tokenizer: Tokenizer
+
+    def __iter__(self, random=False):
+        batch_token_ids, batch_segment_ids = [], []
+        for is_end, (content, title) in self.sample(random):
+            token_ids, segment_ids = self.tokenizer.encode(content, title, maxlen=16)
+            batch_token_ids.append(token_ids)
+            batch_segment_ids.append(segment_ids)
+            if len(batch_token_ids) == self.batch_size or is_end:
+                batch_token_ids = sequence_padding(batch_token_ids)
+                batch_segment_ids = sequence_padding(batch_segment_ids)
+                yield [batch_token_ids, batch_segment_ids], None
+                batch_token_ids, batch_segment_ids = [], []
+
+
+class CrossEntropy(Loss):
+    def compute_loss(self, inputs, mask=None):
+        y_true, y_mask, y_pred = inputs
+        y_true = y_true[:, 1:]
+        y_mask = K.cast(mask[2], K.floatx())[:, 1:] * K.cast(y_mask[:, 1:], K.floatx())
+        y_pred = y_pred[:, :-1]
+        loss = K.sparse_categorical_crossentropy(y_true, y_pred)
+        return K.sum(loss * y_mask) / K.sum(y_mask)
+
+
+def test_a_seq2seq_script(folder, tmp_path):
+    token_dict, keep_tokens = load_vocab(
+        dict_path=folder / "vocab.txt",
+        simplified=True,
+        startswith=["[PAD]", "[UNK]", "[CLS]", "[SEP]"],
+    )
+    assert len(keep_tokens) < len(load_vocab(folder / "vocab.txt"))
+    TitleGenerator.tokenizer = Tokenizer(token_dict, do_lower_case=True)
+    model = build_transformer_model(
+        str(folder / "bert_config.json"),
+        str(folder / "bert_model.ckpt"),
+        application="unilm",
+        keep_tokens=keep_tokens,
+    )
+    output = CrossEntropy(2)(model.inputs + model.outputs)
+    model = Model(model.inputs, output)
+    AdamLR = extend_with_piecewise_linear_lr(Adam, name="AdamLR")
+    model.compile(optimizer=AdamLR(learning_rate=0.02, lr_schedule={5: 1, 60: 0.1}))
+
+    class Evaluator(keras.callbacks.Callback):
+        lowest = 1e10
+
+        def on_epoch_end(self, epoch, logs=None):
+            if logs["loss"] <= self.lowest:
+                self.lowest = logs["loss"]
+                model.save_weights(str(tmp_path / "best_model.weights"))
+
+    generator = TitleGenerator(TEXTS, 4)
+    history = model.fit(
+        generator.forfit(),
+        steps_per_epoch=len(generator),
+        epochs=8,
+        callbacks=[Evaluator()],
+        verbose=0,
+    )
+    losses = history.history["loss"]
+    assert losses[-1] < 0.5 * losses[0]
+    model.load_weights(str(tmp_path / "best_model.weights"))
+    token_ids, segment_ids = TitleGenerator.tokenizer.encode("春江", "月")
+    probabilities = model.predict([[token_ids], [segment_ids]], verbose=0)
+    assert probabilities.shape == (1, len(token_ids), len(keep_tokens))
+
+
+def test_a_classification_script(folder):
+    tokenizer = Tokenizer(str(folder / "vocab.txt"), do_lower_case=True)
+    bert = build_transformer_model(
+        config_path=str(folder / "bert_config.json"),
+        checkpoint_path=str(folder / "bert_model.ckpt"),
+        model="bert",
+        return_keras_model=False,
+    )
+    assert K.int_shape(bert.model.output)[-1] == 16
+    output = keras.layers.GlobalAveragePooling1D()(bert.model.output)
+    output = Dense(2, activation="softmax", kernel_initializer=bert.initializer)(output)
+    model = keras.models.Model(bert.model.input, output)
+    model.compile(
+        loss="sparse_categorical_crossentropy", optimizer=Adam(0.01), metrics=["accuracy"]
+    )
+
+    class Labelled(DataGenerator):
+        def __iter__(self, random=False):
+            batch_token_ids, batch_segment_ids, batch_labels = [], [], []
+            for is_end, (text, _) in self.sample(random):
+                token_ids, segment_ids = tokenizer.encode(text, maxlen=16)
+                batch_token_ids.append(token_ids)
+                batch_segment_ids.append(segment_ids)
+                batch_labels.append([int("江" in text)])
+                if len(batch_token_ids) == self.batch_size or is_end:
+                    batch = [sequence_padding(x) for x in (batch_token_ids, batch_segment_ids)]
+                    yield batch, sequence_padding(batch_labels)
+                    batch_token_ids, batch_segment_ids, batch_labels = [], [], []
+
+    generator = Labelled(TEXTS, 8)
+    history = model.fit(generator.forfit(), steps_per_epoch=len(generator), epochs=10, verbose=0)
+    assert history.history["accuracy"][-1] > 0.95
+    right = 0
+    for x_true, y_true in generator:
+        scores = np.asarray(model.predict_on_batch(x_true))
+        right += int((scores.argmax(axis=1) == y_true[:, 0]).sum())
+    assert right == len(TEXTS)
