@@ -220,9 +220,13 @@ def to_numpy(weight: Any) -> np.ndarray:
 
 
 def assign(pairs: Iterable[tuple[Any, np.ndarray]]) -> None:
-    """Set Keras variables to values whose shapes have been checked."""
+    """Set Keras variables to values whose shapes have been checked.
+
+    The values may be views of a mapped file, which JAX would go on using instead of a copy.
+    """
+    aliasing = keras.backend.backend() == "jax"
     for weight, value in pairs:
-        weight.assign(value)
+        weight.assign(np.array(value) if aliasing else value)
 
 
 def some(names: Iterable[str], limit: int = 3) -> str:
@@ -282,6 +286,8 @@ class Transformer:
     """
 
     block = Block()
+    foreign_variables: tuple[str, ...] = ()
+    """Variables that tell a checkpoint of another architecture, although all of ours are in it."""
 
     def __init__(
         self,
@@ -625,40 +631,54 @@ class Transformer:
             CheckpointError: the file is damaged, or a variable is missing, has another shape, or
                 holds NaN. The model is unchanged then.
         """
-        mapped = self.mapped_layers(mapping)
-        weights = {
-            name: pair for layer, names in mapped for name, *pair in weights_of(layer, names)
-        }
+        targets = [t for pair in self.mapped_layers(mapping) for t in weights_of(*pair)]
         with checkpoints.open_checkpoint(checkpoint) as bundle:
             found = {name: bundle.shape(name) for name in bundle}
-            values = {}
-            for name, (layer, index) in weights.items():
-                if name in found:
-                    value = self.load_variable(bundle, name)
-                    values[name] = self.resized(layer, index, value)
-                    found[name] = values[name].shape
+            not_finite = []
+            # Two passes, so that an error changes nothing and no value is held: the pages of the
+            # file stay cached, and checksums are verified once.
+            for name, layer, index in targets:
+                if name in bundle:
+                    value = self.loaded_value(bundle, name, layer, index)
+                    found[name] = value.shape
+                    if not finite(value):
+                        not_finite.append(name)
             report = checkpoints.match_variables(
-                expected={
-                    name: tuple(layer.weights[index].shape)
-                    for name, (layer, index) in weights.items()
-                },
+                expected={name: tuple(layer.weights[i].shape) for name, layer, i in targets},
                 found=found,
-                layers={name: layer.name for name, (layer, _) in weights.items()},
-                from_scratch=self.from_scratch([layer for layer, _ in mapped]),
+                layers={name: layer.name for name, layer, _ in targets},
+                from_scratch=self.from_scratch(targets),
             )
             if not self.ignore_invalid_weights:
                 report.raise_for_errors(checkpoint)
-            for name in report.loaded:
-                if not finite(values[name]):
-                    raise CheckpointError(f"{name!r} in {checkpoint} is not finite")
-            for name in report.loaded:
-                layer, index = weights[name]
-                layer.weights[index].assign(values[name])
+                self.check_foreign(report.unused, checkpoint)
+            if not_finite:
+                raise CheckpointError(f"{checkpoint} holds NaN or infinity in {some(not_finite)}")
+            loaded = set(report.loaded)
+            assign(
+                (layer.weights[index], self.loaded_value(bundle, name, layer, index))
+                for name, layer, index in targets
+                if name in loaded
+            )
         return report
 
-    def from_scratch(self, mapped: Sequence[keras.Layer]) -> tuple[str, ...]:
+    def loaded_value(self, bundle: Any, name: str, layer: keras.Layer, index: int) -> np.ndarray:
+        """The value that a weight of a layer gets from a variable of a checkpoint."""
+        return self.resized(layer, index, self.load_variable(bundle, name))
+
+    def check_foreign(self, unused: Sequence[str], checkpoint: str | Path) -> None:
+        """Refuse a checkpoint of another architecture that happens to hold all our variables."""
+        foreign = [name for name in self.foreign_variables if name in unused]
+        if foreign:
+            raise CheckpointError(
+                f"{checkpoint} holds {foreign[0]}, which {type(self).__name__} does not have: it "
+                "is of another architecture, so correct model=. To start from it all the same, "
+                "pass ignore_invalid_weights=True"
+            )
+
+    def from_scratch(self, targets: Sequence[tuple[str, keras.Layer, int]]) -> tuple[str, ...]:
         """Names of the layers with weights that no checkpoint knows."""
-        known = {layer.name for layer in mapped}
+        known = {layer.name for _, layer, _ in targets}
         return tuple(x.name for x in self.model.layers if x.weights and x.name not in known)
 
     def resized(self, layer: keras.Layer, index: int, value: np.ndarray) -> np.ndarray:
@@ -1001,6 +1021,7 @@ class RoFormer(BERT):
     """RoFormer (Su et al., 2021): BERT with rotary positions instead of a position table."""
 
     block = Block(epsilon=1e-7, position_bias="rotary")
+    foreign_variables = ("bert/embeddings/position_embeddings",)
 
     def apply_position_embedding(self, x: Tensor, position_ids: Tensor | None) -> Tensor:
         """Nothing: positions enter attention."""
@@ -1090,9 +1111,10 @@ def build_transformer_model(
         CheckpointError: see `Transformer.load_weights_from_checkpoint`.
     """
     if config_path is not None and Path(config_path).is_dir():
-        files = checkpoints.find_files(config_path)
+        wanted = ("config",) if checkpoint_path else ("config", "checkpoint")
+        files = checkpoints.find_files(config_path, need=wanted)
+        vocabulary = Path(config_path) / "vocab.txt"
         config_path, checkpoint_path = files.config, checkpoint_path or files.checkpoint
-        vocabulary = files.vocabulary
     else:
         vocabulary = None
     config = read_config(config_path) | kwargs
@@ -1142,7 +1164,7 @@ def check_config(config: dict[str, Any], path: Any, vocabulary: Path | None) -> 
     wrong = [k for k in REQUIRED if not isinstance(config[k], int) or config[k] < 0]
     if wrong:
         raise ValueError(f"{source} has {wrong[0]}={config[wrong[0]]!r}: expected a whole number")
-    if vocabulary is not None:
+    if vocabulary is not None and vocabulary.exists():
         with open(vocabulary, encoding="utf-8") as lines:
             n_tokens = sum(1 for _ in lines)
         if n_tokens > config["vocab_size"]:
