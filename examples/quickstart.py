@@ -49,7 +49,8 @@ def read_reviews() -> list[tuple[str, str]]:
     return [
         (line.strip(), label)
         for label, file in files.items()
-        for line in file.read_text(encoding="utf-8").splitlines()
+        for line in file.read_text(encoding="utf-8").split("\n")
+        if line.strip()
     ]
 
 
@@ -57,7 +58,7 @@ def read_tsv(path: Path) -> list[tuple[str, str]]:
     """The lines `text<TAB>label` of a file."""
     reviews = []
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SystemExit(f"{path} cannot be read as UTF-8 text: {error}") from error
     for number, line in enumerate(lines, 1):

