@@ -663,7 +663,7 @@ def test_half_precision_stays_close(folder, model, policy):
 
 
 def test_a_model_does_not_depend_on_its_file(tmp_path, folder):
-    """Arrays of a checkpoint are views of the mapped file; weights must not be (JAX would alias)."""
+    """Arrays of a checkpoint are views of a mapped file; weights must not be: JAX would alias."""
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     model = build_transformer_model(tmp_path)
