@@ -117,20 +117,21 @@ class Batches(DataGenerator):
 
 
 def classifier(config: Path, checkpoint: Path | None, n_labels: int) -> Model:
-    """BERT with a softmax on its pooled first token; random weights if there is no checkpoint."""
-    bert = build_transformer_model(config, checkpoint, with_pool=True)
-    probabilities = keras.layers.Dense(n_labels, activation="softmax", name="Label")(bert.output)
+    """BERT with a softmax on the mean of its vectors; random weights if there is no checkpoint."""
+    bert = build_transformer_model(config, checkpoint)
+    mean = keras.layers.GlobalAveragePooling1D(name="Mean")(bert.output)
+    probabilities = keras.layers.Dense(n_labels, activation="softmax", name="Label")(mean)
     return Model(bert.inputs, probabilities)
 
 
 def fine_tune(model: Model, train: Batches, held_out: Batches, args: argparse.Namespace) -> float:
     """Train a model and return its accuracy on the held-out reviews.
 
-    The learning rate is by default 3e-4 for a width of 128 and 5e-5 for one of 768.
+    The learning rate is by default 6e-4 for a width of 128 and 1.7e-5 for one of 768.
     """
-    width = model.get_layer("Pooler-Dense").units
+    width = model.get_layer("Label").kernel.shape[0]
     model.compile(
-        optimizer=Adam(args.learning_rate or 0.04 / width),
+        optimizer=Adam(args.learning_rate or 10 / width**2),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
@@ -158,9 +159,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, default=TINY, help="folder of a checkpoint")
     parser.add_argument("--data", type=Path, help="UTF-8 file of lines text<TAB>label")
     parser.add_argument("--train-size", type=int, default=2000, help="reviews to train on")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--maxlen", type=int, default=128, help="tokens of a review at most")
+    parser.add_argument("--maxlen", type=int, default=96, help="tokens of a review at most")
     parser.add_argument("--learning-rate", type=float, help="smaller for wider models by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/quickstart.keras"))
