@@ -40,8 +40,13 @@ MASKED_SHARE = 0.15
 class Gather(keras.layers.Layer):
     """Vectors at given positions: [(batch, length, size), (batch, n)] → (batch, n, size)."""
 
+    supports_masking = True
+
     def call(self, inputs):
         return batch_gather(*inputs)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None  # the positions are never padding
 
 
 class MaskedBERT(BERT):
