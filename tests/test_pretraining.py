@@ -63,9 +63,10 @@ def test_it_learns_and_its_output_loads(script, corpus, tmp_path, monkeypatch):
     script.main()
     log = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
     assert log["tokens"].tolist() == [5120, 10240, 15360]
-    assert log["val_loss"][-1] < log["val_loss"][0] - 0.2
-    model = build_transformer_model(tmp_path, with_pool=True, with_mlm=True)
     tokenizer = Tokenizer(tmp_path)
+    assert log["val_loss"][-1] < log["val_loss"][0]
+    assert log["val_loss"][-1] < np.log(tokenizer._vocab_size) - 0.5  # a uniform guess
+    model = build_transformer_model(tmp_path, with_pool=True, with_mlm=True)
     token_ids, segment_ids = tokenizer.encode("春江潮水")
     pooled, probabilities = model.predict_on_batch([[token_ids], [segment_ids]])
     assert np.asarray(pooled).shape == (1, 16)
