@@ -4,11 +4,14 @@
 backend (or symbolic Keras tensors) and is written in `keras.ops`.
 
     shapes         align flatten reshape batch_gather divisible_temporal_padding pool1d
-    masking        sequence_masking attention_normalize
-    positions      sinusoidal_embeddings Sinusoidal apply_rotary_position_embeddings
+    masking        sequence_masking attention_normalize attention_visibility
+    dense          affine layer_norm
+    attention      attention_scores weighted_values dot_product_attention
+    positions      rotary_frequencies sinusoidal_embeddings Sinusoidal initializer
+                   apply_rotary_position_embeddings
     activations    gelu_erf gelu_tanh swish leaky_relu set_gelu activation
     losses         multilabel_categorical_crossentropy sparse_multilabel_categorical_crossentropy
-    other          search_layer root_mean_square piecewise_linear
+    other          fold search_layer root_mean_square piecewise_linear
 """
 
 from collections.abc import Callable, Sequence
@@ -196,12 +199,15 @@ def attention_normalize(
     """
     if method not in ("softmax", "softmax_plus", "squared_relu"):
         return sequence_masking(a, mask, "-inf", axis, bias)
-    # The lowest number rather than minus infinity: its exponential is 0 all the same, and a row
-    # without visible keys stays finite, in its gradient too.
-    a, visible = sequence_masking(a, mask, lowest(a.dtype), axis, bias, return_mask=True)
+    visible, bias = attention_visibility(mask, bias, a.dtype, axis, len(a.shape))
+    if bias is not None:
+        a = a + bias
     if visible is None:
         n_visible = ops.cast(ops.shape(a)[axis], a.dtype)
     else:
+        # The lowest number rather than minus infinity: its exponential is 0 all the same, and a row
+        # without visible keys stays finite, in its gradient too.
+        a = ops.where(visible, a, ops.cast(lowest(a.dtype), a.dtype))
         n_visible = ops.sum(ops.cast(visible, a.dtype), axis=axis, keepdims=True)
     if method == "squared_relu":
         return ops.square(ops.relu(a)) / ops.maximum(n_visible, 1)
@@ -211,32 +217,340 @@ def attention_normalize(
     return weights if visible is None else weights * ops.cast(n_visible > 0, a.dtype)
 
 
+def attention_visibility(
+    mask: Tensor | None, bias: Tensor | None, dtype: Any, axis: int = -1, ndim: int = 4
+) -> tuple[Tensor | None, Tensor | None]:
+    """Sort what is known about visible keys into a boolean and a float part.
+
+    Args:
+        mask: (batch, key length), true where visible.
+        bias: boolean (a further mask) or float; minus infinity hides a key like a boolean does.
+        dtype: type of the scores.
+        axis: the axis of the keys.
+        ndim: number of axes of the scores.
+
+    Returns:
+        What is visible (None: everything) and the float bias (None: there is none) in `dtype`, both
+        broadcastable to the scores.
+    """
+    visible = None if mask is None else align(ops.cast(mask, "bool"), [0, axis % ndim], ndim)
+    if bias is None:
+        return visible, None
+    floats = None if is_bool(bias) else ops.cast(bias, dtype)
+    allowed = bias if floats is None else floats > lowest(dtype)
+    return allowed if visible is None else ops.logical_and(visible, allowed), floats
+
+
 def lowest(dtype: Any) -> float:
     """A number of a float type that vanishes in a softmax and is still finite."""
     name = keras.backend.standardize_dtype(dtype)
     return float(np.finfo("float16").min) / 2 if name == "float16" else -1e38
 
 
+# ------------------------------------------------------------------------------------------- dense
+
+
+def affine(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x · kernel + bias, as one operation on PyTorch; graphs and XLA join it themselves.
+
+    Args:
+        x: (..., size).
+        kernel: (size, units).
+        bias: (units,).
+
+    Returns:
+        (..., units).
+    """
+    if keras.backend.backend() == "torch":
+        import torch
+
+        kernel = ops.convert_to_tensor(kernel)
+        bias = None if bias is None else ops.convert_to_tensor(bias)
+        return torch.nn.functional.linear(ops.cast(x, kernel.dtype), kernel.T, bias)
+    x = ops.matmul(x, kernel)
+    return x if bias is None else ops.add(x, bias)
+
+
+def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
+    """Layer normalisation over the last axis (Ba et al., 2016), in float32 inside.
+
+    Args:
+        x: (..., size).
+        gamma: (size,), what the standardised values are multiplied by.
+        beta: (size,), what is added after that.
+        epsilon: what is added to the variance.
+    """
+    if keras.backend.backend() == "torch":
+        import torch
+
+        gamma, beta = (ops.cast(w, x.dtype) for w in (gamma, beta))
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], gamma, beta, epsilon)
+    y = ops.cast(x, "float32")
+    y = y - ops.mean(y, axis=-1, keepdims=True)
+    y = y * ops.rsqrt(ops.mean(ops.square(y), axis=-1, keepdims=True) + epsilon)
+    return ops.cast(y * ops.cast(gamma, y.dtype) + ops.cast(beta, y.dtype), x.dtype)
+
+
+# --------------------------------------------------------------------------------------- attention
+
+
+def attention_scores(query: Tensor, key: Tensor) -> Tensor:
+    """Products of queries and keys.
+
+    Args:
+        query: (batch, query length, heads, size).
+        key: (batch, key length, key heads, size), where `key heads` divides `heads` and each of
+            them serves as many neighbouring query heads (Ainslie et al., 2023,
+            https://arxiv.org/abs/2305.13245).
+
+    Returns:
+        (batch, heads, query length, key length).
+    """
+    batch, length, heads, size = ops.shape(query)
+    key_heads, keys = key.shape[2], ops.shape(key)[1]
+    query = ops.transpose(query, (0, 2, 1, 3))
+    key = ops.transpose(key, (0, 2, 3, 1))
+    if heads == key_heads:
+        return ops.matmul(query, key)
+    query = ops.reshape(query, (batch, key_heads, heads // key_heads * length, size))
+    return ops.reshape(ops.matmul(query, key), (batch, heads, length, keys))
+
+
+def weighted_values(weights: Tensor, value: Tensor) -> Tensor:
+    """Sums of values by attention weights.
+
+    Args:
+        weights: (batch, heads, query length, key length).
+        value: (batch, key length, value heads, size), see `attention_scores`.
+
+    Returns:
+        (batch, query length, heads, size).
+    """
+    batch, heads, length, keys = ops.shape(weights)
+    value_heads, size = value.shape[2:]
+    value = ops.transpose(value, (0, 2, 1, 3))
+    if heads != value_heads:
+        weights = ops.reshape(weights, (batch, value_heads, heads // value_heads * length, keys))
+    output = ops.matmul(weights, value)
+    if heads != value_heads:
+        output = ops.reshape(output, (batch, heads, length, size))
+    return ops.transpose(output, (0, 2, 1, 3))
+
+
+def dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    visible: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Softmax attention that keeps neither scores nor weights: softmax(q·kᵀ · scale + bias)·v.
+
+    A query for which nothing is visible gets zeros.
+
+    Args:
+        query: (batch, query length, heads, size).
+        key: (batch, key length, key heads, size), see `attention_scores`.
+        value: (batch, key length, key heads, value size).
+        scale: factor of the products.
+        visible: boolean, broadcastable to (batch, heads, query length, key length).
+        bias: float, likewise; added to the scaled products.
+
+    Returns:
+        (batch, query length, heads, value size).
+    """
+    if visible is not None:
+        floats = ops.zeros((), query.dtype) if bias is None else bias
+        bias = ops.where(visible, floats, ops.cast(lowest(query.dtype), query.dtype))
+    kernel = torch_attention if keras.backend.backend() == "torch" else plain_attention
+    output = kernel(query, key, value, scale, bias)
+    if visible is None:
+        return output
+    any_visible = ops.any(visible, axis=-1, keepdims=True)
+    return output * ops.cast(ops.transpose(any_visible, (0, 2, 1, 3)), output.dtype)
+
+
+def plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None
+) -> Tensor:
+    """`dot_product_attention` as two matrix products, which TensorFlow and XLA do best with.
+
+    On a CPU it takes 0.7 to 0.85 of the time of `keras.ops.dot_product_attention`.
+    """
+    scores = attention_scores(query * ops.cast(scale, query.dtype), key)
+    scores = scores if bias is None else scores + bias
+    return weighted_values(ops.softmax(scores, axis=-1), value)
+
+
+def torch_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None
+) -> Tensor:
+    """`dot_product_attention` by PyTorch's own kernel, which takes heads before positions."""
+    import torch
+
+    output = torch.nn.functional.scaled_dot_product_attention(
+        *(x.transpose(1, 2) for x in (query, key, value)),
+        attn_mask=bias,
+        scale=scale,
+        enable_gqa=query.shape[2] != key.shape[2],
+    )
+    return output.transpose(1, 2)
+
+
 # --------------------------------------------------------------------------------------- positions
 
 
-def sinusoidal_embeddings(pos: Tensor, dim: int, base: float = 10000) -> Tensor:
+ROTARY_SCALING = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor", "original_max_position_embeddings"),
+    "yarn": ("factor", "original_max_position_embeddings"),
+    "llama3": (
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ),
+}
+"""Kinds of `scaling` of rotary frequencies, with the keys that each of them needs."""
+
+YARN_OPTIONS = (
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+)
+
+
+def scaling_kind(scaling: dict[str, Any] | None) -> str:
+    """Name the kind of a `scaling`, see `rotary_frequencies`, whose keys are checked.
+
+    Raises:
+        ValueError: the kind is not known, a key is missing, or there are keys without a meaning.
+    """
+    if scaling is None:
+        return "default"
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind not in ROTARY_SCALING:
+        raise ValueError(f"rope_type is one of {list(ROTARY_SCALING)}, not {kind!r}")
+    needed = set(ROTARY_SCALING[kind])
+    known = {*needed, "rope_type", "type", *(YARN_OPTIONS if kind == "yarn" else ())}
+    if needed - scaling.keys() or scaling.keys() - known:
+        raise ValueError(
+            f"scaling of the kind {kind!r} needs {sorted(needed)} and understands {sorted(known)}, "
+            f"but it has {sorted(scaling)}"
+        )
+    return kind
+
+
+def rotary_frequencies(
+    dim: int, base: float = 10000.0, scaling: dict[str, Any] | None = None
+) -> tuple[np.ndarray, float]:
+    """Frequencies of rotary positions, and the factor of sine and cosine.
+
+    Unscaled, they are base^(−2i / dim). Scaling stretches a model's reach beyond the length that it
+    was trained with. It is a dict with the keys of `rope_scaling` in Hugging Face configs:
+
+    * linear: all divided by `factor` (Chen et al., 2023, https://arxiv.org/abs/2306.15595);
+    * dynamic: computed in `sinusoidal_embeddings`, since it depends on the length;
+    * yarn: divided by `factor` where fewer than `beta_slow` (1) turns fit into the original length,
+      as they are from `beta_fast` (32) turns on, linear in i between; sine and cosine times
+      `attention_factor`, 0.1 · ln factor + 1 by default (Peng et al., 2023,
+      https://arxiv.org/abs/2309.00071), with `mscale` and `mscale_all_dim` the ratio of two such
+      terms (DeepSeek-AI, 2024, https://arxiv.org/abs/2405.04434);
+    * llama3: the same by wavelength, linear in the number of turns, from `low_freq_factor` to
+      `high_freq_factor` turns in the original length (Llama 3.1, `apply_scaling` in
+      https://github.com/meta-llama/llama-models).
+
+    Args:
+        dim: even size of the rotated vectors.
+        base: the wavelengths run from 2π to 2π `base`.
+        scaling: None, or the dict; `rope_type` (or `type`) names the kind.
+
+    Returns:
+        (dim / 2,), float64, and the factor.
+
+    Raises:
+        ValueError: the scaling is not understood.
+    """
+    kind = scaling_kind(scaling)
+    frequencies = np.power(float(base), -2.0 * np.arange(dim // 2) / dim)
+    if kind == "linear":
+        return frequencies / scaling["factor"], 1.0
+    if kind == "yarn":
+        return yarn_frequencies(frequencies, dim, base, scaling), yarn_factor(scaling)
+    if kind == "llama3":
+        turns = scaling["original_max_position_embeddings"] * frequencies / (2 * np.pi)
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        kept = np.clip((turns - low) / (high - low), 0, 1)
+        return frequencies * (kept + (1 - kept) / scaling["factor"]), 1.0
+    return frequencies, 1.0
+
+
+def yarn_frequencies(
+    frequencies: np.ndarray, dim: int, base: float, scaling: dict[str, Any]
+) -> np.ndarray:
+    """Frequencies scaled by YaRN, see `rotary_frequencies`."""
+
+    def index_of(turns: float) -> float:
+        length = scaling["original_max_position_embeddings"]
+        return dim * np.log(length / (turns * 2 * np.pi)) / (2 * np.log(base))
+
+    low, high = index_of(scaling.get("beta_fast") or 32), index_of(scaling.get("beta_slow") or 1)
+    if scaling.get("truncate", True):
+        low, high = np.floor(low), np.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    divided = np.clip((np.arange(dim // 2) - low) / max(high - low, 0.001), 0, 1)
+    return frequencies * (1 - divided + divided / scaling["factor"])
+
+
+def yarn_factor(scaling: dict[str, Any]) -> float:
+    """The factor of sine and cosine under YaRN, see `rotary_frequencies`."""
+
+    def term(scale: float) -> float:
+        return 0.1 * scale * np.log(max(scaling["factor"], 1)) + 1
+
+    if scaling.get("attention_factor") is not None:
+        return float(scaling["attention_factor"])
+    if scaling.get("mscale") and scaling.get("mscale_all_dim"):
+        return float(term(scaling["mscale"]) / term(scaling["mscale_all_dim"]))
+    return float(term(1))
+
+
+def sinusoidal_embeddings(
+    pos: Tensor, dim: int, base: float = 10000, scaling: dict[str, Any] | None = None
+) -> Tensor:
     """Sine and cosine of positions at `dim / 2` wavelengths, interleaved (Vaswani et al., 2017).
 
     Args:
         pos: (...), integers or floats; always computed in float32, for large positions.
         dim: even size of the last axis.
         base: the wavelengths run from 2π to 2π `base`.
+        scaling: see `rotary_frequencies`. 'dynamic' is NTK-aware scaling (bloc97 and emozilla,
+            2023, section A.2 of https://arxiv.org/abs/2309.00071): beyond the original length `m`,
+            for a length `n` (the largest position plus 1), the base is multiplied by
+            (factor · n / m − factor + 1)^(dim / (dim − 2)).
 
     Returns:
         (..., dim), float32: sin, cos, sin, cos, …
     """
     if dim % 2:
         raise ValueError(f"sinusoidal embeddings have an even size, not {dim}")
-    frequencies = np.power(float(base), -2.0 * np.arange(dim // 2) / dim)
-    angles = ops.expand_dims(ops.cast(pos, "float32"), -1)
-    angles = angles * ops.convert_to_tensor(frequencies, dtype="float32")
+    frequencies, factor = rotary_frequencies(dim, base, scaling)
+    frequencies = ops.convert_to_tensor(frequencies, dtype="float32")
+    pos = ops.cast(pos, "float32")
+    if scaling_kind(scaling) == "dynamic":
+        beyond = (ops.max(pos) + 1) / scaling["original_max_position_embeddings"] - 1
+        ratio = 1 + scaling["factor"] * ops.maximum(beyond, 0)
+        exponents = (-2 * np.arange(dim // 2) / (dim - 2)).astype("float32")
+        frequencies = frequencies * ops.power(ratio, exponents)
+    angles = ops.expand_dims(pos, -1) * frequencies
     pairs = ops.stack([ops.sin(angles), ops.cos(angles)], axis=-1)
+    if factor != 1:
+        pairs = pairs * factor
     return ops.reshape(pairs, [*ops.shape(angles)[:-1], dim])
 
 
@@ -248,14 +562,23 @@ class Sinusoidal(keras.initializers.Initializer):
         return ops.cast(sinusoidal_embeddings(np.arange(shape[0]), shape[1]), dtype or "float32")
 
 
-def apply_rotary_position_embeddings(sinusoidal: Tensor, *tensors: Tensor) -> Tensor | list[Tensor]:
-    """Rotate the feature pairs (2i, 2i + 1) of tensors by the angle of their position.
+def initializer(identifier: str | Callable | dict) -> Callable:
+    """Look up an initializer by name: 'Sinusoidal' here, all others in Keras."""
+    return Sinusoidal() if identifier == "Sinusoidal" else keras.initializers.get(identifier)
+
+
+def apply_rotary_position_embeddings(
+    sinusoidal: Tensor, *tensors: Tensor, half: bool = False
+) -> Tensor | list[Tensor]:
+    """Rotate pairs of features by the angle of their position.
 
     RoFormer, Su et al., 2021 (https://arxiv.org/abs/2104.09864).
 
     Args:
         sinusoidal: (batch or 1, length, dim) from `sinusoidal_embeddings`.
         *tensors: (batch, length, ..., dim), all with the same number of axes.
+        half: the pairs are the features (i, i + dim / 2), as in GPT-NeoX and LLaMA, rather than
+            (2i, 2i + 1).
 
     Returns:
         The rotated tensor, or a list of them if several were given.
@@ -263,13 +586,21 @@ def apply_rotary_position_embeddings(sinusoidal: Tensor, *tensors: Tensor) -> Te
     if not tensors:
         raise ValueError("apply_rotary_position_embeddings() got no tensor to rotate")
     sinusoidal = align(sinusoidal, [0, 1, -1], len(tensors[0].shape))
-    sin = ops.repeat(sinusoidal[..., ::2], 2, axis=-1)
-    cos = ops.repeat(sinusoidal[..., 1::2], 2, axis=-1)
+    sin, cos = sinusoidal[..., ::2], sinusoidal[..., 1::2]
+    if half:
+        sin, cos = ops.concatenate([sin, sin], axis=-1), ops.concatenate([cos, cos], axis=-1)
+    else:
+        sin, cos = ops.repeat(sin, 2, axis=-1), ops.repeat(cos, 2, axis=-1)
+
+    def turned(x: Tensor) -> Tensor:
+        if half:
+            first, second = ops.split(x, 2, axis=-1)
+            return ops.concatenate([-second, first], axis=-1)
+        pairs = ops.stack([-x[..., 1::2], x[..., ::2]], axis=-1)
+        return ops.reshape(pairs, ops.shape(x))
 
     def rotate(x: Tensor) -> Tensor:
-        turned = ops.stack([-x[..., 1::2], x[..., ::2]], axis=-1)
-        turned = ops.reshape(turned, ops.shape(x))
-        return x * ops.cast(cos, x.dtype) + turned * ops.cast(sin, x.dtype)
+        return x * ops.cast(cos, x.dtype) + turned(x) * ops.cast(sin, x.dtype)
 
     return rotate(tensors[0]) if len(tensors) == 1 else [rotate(x) for x in tensors]
 
@@ -393,6 +724,27 @@ def sparse_multilabel_categorical_crossentropy(
 
 
 # ------------------------------------------------------------------------------------------- other
+
+
+def fold(step: Callable, state: Any, elements: Any) -> Any:
+    """Run `state = step(state, element)` over axis 0 of `elements` and return the last state.
+
+    The graph holds one step whatever the length is, and gradients pass. `keras.ops.scan` alone does
+    not do on TensorFlow: it gives the loop no bound, and XLA refuses to differentiate such a loop.
+
+    Args:
+        step: takes the state and an element, returns a state of the same shapes and types.
+        state: the initial state, a tensor or a nest of them.
+        elements: a tensor (length, ...) or a nest of them.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return ops.scan(lambda state, element: (step(state, element), None), state, elements)[0]
+    length = ops.shape(keras.tree.flatten(elements)[0])[0]
+
+    def body(i: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return i + 1, step(state, keras.tree.map_structure(lambda x: x[i], elements))
+
+    return ops.while_loop(lambda i, _: i < length, body, (0, state), maximum_iterations=length)[1]
 
 
 def search_layer(inputs: Any, name: str) -> keras.Layer | None:

@@ -1,11 +1,17 @@
 """Every layer that models are assembled from. All save to `.keras` and load in safe mode.
 
-    merging        Add Concatenate1D AttentionBias
+    merging        Add Concatenate1D BatchConcat BatchSplit AttentionBias
     normalising    ScaleOffset LayerNormalization
     embedding      Embedding PositionEmbedding SinusoidalPositionEmbedding
-    attention      MultiHeadAttention AttentionMask (LMMask, UniLMMask)
-    feed-forward   FeedForward
-    heads          FirstToken
+                   RelativePositionEmbedding RelativePositionTable
+                   RelativePositionEmbeddingT5
+    attention      MultiHeadAttention DisentangledAttention
+                   AttentionMask (LMMask, UniLMMask, LocalMask)
+    feed-forward   FeedForward MaskedConv1D
+    both in one    GatedAttentionUnit
+    heads          FirstToken GlobalAveragePooling1D GlobalMaxPooling1D
+    labels         ConditionalRandomField MaximumEntropyMarkovModel
+    spans          GlobalPointer EfficientGlobalPointer
     training       Loss
 
 Masks are Keras masks: (batch, length), true where there is text. Layers create their weights in the
@@ -13,25 +19,40 @@ order of the original, which is the order in which checkpoints are read: their o
 of the sub-layers in the order of creation.
 """
 
+import functools
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
+import numpy as np
 from keras import initializers
-from keras.layers import Dense, Dropout, Layer
+from keras.layers import Dropout, Layer
 from keras.layers import Embedding as KerasEmbedding
 
 from bert4keras.backend import (
     Tensor,
+    affine,
     align,
     apply_rotary_position_embeddings,
     attention_normalize,
+    attention_scores,
+    attention_visibility,
+    batch_gather,
+    dot_product_attention,
+    fold,
     is_bool,
     keras,
+    layer_norm,
+    lowest,
     ops,
     registered,
+    scaling_kind,
+    sequence_masking,
     sinusoidal_embeddings,
+    weighted_values,
 )
 from bert4keras.backend import activation as find_activation
+from bert4keras.backend import initializer as find_initializer
 
 Mask = Tensor | None
 Masks = Sequence[Mask] | Mask
@@ -54,6 +75,40 @@ def activation_config(function: Any) -> Any:
     return keras.activations.serialize(function)
 
 
+def require_positive(layer: Layer, **sizes: Any) -> None:
+    """Refuse sizes of a layer that are not whole numbers above 0."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(
+                f"{type(layer).__name__} got {name}={size!r}, give a whole number of at least 1"
+            )
+
+
+@registered
+class Dense(keras.layers.Dense):
+    """`keras.layers.Dense` that adds its bias within the matrix product where the backend can."""
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        x = affine(inputs, self.kernel, self.bias)
+        return x if self.activation is None else self.activation(x)
+
+
+def built_dense(
+    layer: Layer, name: str, units: int, input_shape: tuple, activation: Any = None
+) -> Dense:
+    """Create and build a Dense with the bias, initializer and types of the layer it belongs to."""
+    dense = Dense(
+        units,
+        activation=activation,
+        use_bias=layer.use_bias,
+        kernel_initializer=layer.kernel_initializer.clone(),
+        dtype=layer.dtype_policy,
+        name=name,
+    )
+    dense.build(input_shape)
+    return dense
+
+
 # ----------------------------------------------------------------------------------------- merging
 
 
@@ -73,8 +128,10 @@ class Add(keras.layers.Add):
 class Concatenate1D(Layer):
     """Join sequences (batch, length_i, features) along axis 1; without a mask all is visible."""
 
+    axis = 1
+
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
-        return ops.concatenate(inputs, axis=1)
+        return ops.concatenate(inputs, axis=self.axis)
 
     def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
         masks = mask_list(mask, inputs)
@@ -84,19 +141,83 @@ class Concatenate1D(Layer):
             ops.ones_like(x[..., 0], dtype="bool") if m is None else m
             for x, m in zip(inputs, masks, strict=True)
         ]
-        return ops.concatenate(visible, axis=1)
+        return ops.concatenate(visible, axis=self.axis)
+
+
+@registered
+class BatchConcat(Concatenate1D):
+    """Join batches (batch_i, ...) along axis 0, masks included: the way back from `BatchSplit`."""
+
+    axis = 0
+
+
+@registered
+class BatchSplit(Layer):
+    """Cut batches into parts along axis 0, masks included.
+
+    The output is a flat list: all parts of the first input, then all of the second, …
+
+    Args:
+        parts: the number of parts, each of ceil(batch / parts) rows except at the end, where the
+            rows run out; or a list of whole numbers, to which the sizes are proportional: part i
+            ends before row floor(batch · sum(parts[: i + 1]) / sum(parts)).
+    """
+
+    def __init__(self, parts: int | Sequence[int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.parts = list(parts) if isinstance(parts, list | tuple) else parts
+        for part in as_list(self.parts) or [None]:
+            require_positive(self, parts=part)
+        self.n_parts = parts if isinstance(parts, int) else len(parts)
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Cut one tensor; a symbolic batch of unknown size gives parts of unknown size."""
+        batch = ops.shape(x)[0]
+        if batch is None:
+            return [keras.KerasTensor(x.shape, dtype=x.dtype) for _ in range(self.n_parts)]
+        if isinstance(self.parts, int):
+            rows = -(-batch // self.parts)
+            ends = [i * rows for i in range(self.parts + 1)]
+        else:
+            ends = [batch * share // sum(self.parts) for share in accumulate([0, *self.parts])]
+        return [x[start:end, ...] for start, end in pairwise(ends)]
+
+    def call(self, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        return [part for x in as_list(inputs) for part in self.split(x)]
+
+    def compute_mask(self, inputs: Tensor | Sequence[Tensor], mask: Masks = None) -> list[Mask]:
+        masks = mask_list(mask, as_list(inputs))
+        parts = []
+        for m in masks:
+            if isinstance(m, keras.KerasTensor):
+                # The mask of a symbolic tensor needs a history, a call of a layer.
+                parts += BatchSplit(self.parts)(m)
+            else:
+                parts += [None] * self.n_parts if m is None else self.split(m)
+        return parts
+
+    def compute_output_spec(self, inputs: Any) -> list[keras.KerasTensor]:
+        return self.call(inputs)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"parts": self.parts}
 
 
 @registered
 class AttentionBias(Layer):
-    """Combine attention biases into one: floats are added up, booleans hide with minus infinity.
+    """Combine attention biases into one.
 
-    Inputs broadcast to (batch, heads, query length, key length).
+    Booleans alone give a boolean, true where all of them are. Floats are added up, and booleans
+    hide with minus infinity. Inputs broadcast to (batch, heads, query length, key length).
     """
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
-        total = sum(ops.cast(x, self.compute_dtype) for x in inputs if not is_bool(x))
-        for visible in (x for x in inputs if is_bool(x)):
+        booleans = [x for x in inputs if is_bool(x)]
+        floats = [ops.cast(x, self.compute_dtype) for x in inputs if not is_bool(x)]
+        if not floats:
+            return functools.reduce(ops.logical_and, booleans)
+        total = sum(floats)
+        for visible in booleans:
             total = ops.where(visible, total, ops.cast(-float("inf"), self.compute_dtype))
         return total
 
@@ -241,6 +362,9 @@ class LayerNormalization(ScaleOffset):
 
     def call(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
         x, *condition = inputs if self.conditional else [inputs]
+        plain = self.zero_mean and self.unit_variance and self.scale is True and self.offset is True
+        if plain and not condition:
+            return layer_norm(x, self.gamma, self.beta, self.epsilon)
         x = ops.cast(x, "float32")
         if self.zero_mean:
             x = x - ops.mean(x, axis=-1, keepdims=True)
@@ -267,14 +391,23 @@ class Embedding(KerasEmbedding):
     `layer(token_ids)` looks vectors up; `layer(x, mode='dense')` multiplies x (batch, length, dim)
     by the transposed table and gives one score per token. With `mask_zero`, id 0 is padding except
     at position 0, which is always visible.
+
+    Args:
+        *args: see `keras.layers.Embedding`.
+        mask_id: the id that is padding instead of 0.
+        **kwargs: see `keras.layers.Embedding`.
     """
+
+    def __init__(self, *args: Any, mask_id: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.mask_id = mask_id
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> Mask:
         if len(inputs.shape) != 2:
             return mask
-        mask = super().compute_mask(inputs, mask)
-        if mask is None:
+        if not self.mask_zero:
             return None
+        mask = ops.not_equal(inputs, self.mask_id)
         return ops.concatenate([ops.ones_like(mask[:, :1]), mask[:, 1:]], axis=1)
 
     def call(self, inputs: Tensor, mode: str = "embedding") -> Tensor:
@@ -289,6 +422,9 @@ class Embedding(KerasEmbedding):
         size = self.output_dim if mode == "embedding" else self.input_dim
         leading = inputs.shape if mode == "embedding" else inputs.shape[:-1]
         return keras.KerasTensor((*leading, size), dtype=self.compute_dtype)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"mask_id": self.mask_id}
 
 
 class PositionEmbeddingBase(Layer):
@@ -385,7 +521,7 @@ class PositionEmbedding(PositionEmbeddingBase):
         super().__init__(output_dim, merge_mode, custom_position_ids, **kwargs)
         self.input_dim = input_dim
         self.hierarchical = hierarchical
-        self.embeddings_initializer = initializers.get(embeddings_initializer)
+        self.embeddings_initializer = find_initializer(embeddings_initializer)
 
     def build(self, input_shape: Any) -> None:
         self.embeddings = self.add_weight(
@@ -429,10 +565,172 @@ class SinusoidalPositionEmbedding(PositionEmbeddingBase):
     """Position embedding by sine and cosine, without weights (see `sinusoidal_embeddings`).
 
     Position ids may be fractions.
+
+    Args:
+        base: the wavelengths run from 2π to 2π `base`.
+        scaling: for rotary positions, how they reach beyond the length that a model was trained
+            with: None, or a dict of the kind 'linear', 'dynamic', 'yarn' or 'llama3' with the keys
+            of `rope_scaling` in Hugging Face configs (see `rotary_frequencies`).
+        **kwargs: see `PositionEmbeddingBase`.
     """
 
+    def __init__(
+        self,
+        output_dim: int,
+        merge_mode: str = "add",
+        custom_position_ids: bool = False,
+        base: float = 10000.0,
+        scaling: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(output_dim, merge_mode, custom_position_ids, **kwargs)
+        scaling_kind(scaling)
+        self.base = base
+        self.scaling = None if scaling is None else dict(scaling)
+
     def position_vectors(self, position_ids: Tensor) -> Tensor:
-        return sinusoidal_embeddings(position_ids, self.output_dim)
+        return sinusoidal_embeddings(position_ids, self.output_dim, self.base, self.scaling)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"base": self.base, "scaling": self.scaling}
+
+
+@registered
+class RelativePositionEmbedding(Layer):
+    """A trainable vector for each distance of two positions (Shaw et al., 2018; NEZHA).
+
+    Inputs are [query, key], of which only the lengths matter. The output (query length, key length,
+    output_dim) holds the vector of key position − query position; it is what `MultiHeadAttention`
+    takes as the position bias 'typical_relative'. Distances beyond ±(input_dim − 1) // 2 share the
+    vector of that distance.
+
+    Args:
+        input_dim: number of distances in the table: 2 · (largest distance) + 1.
+        output_dim: size of a vector.
+        embeddings_initializer: initializer of the table.
+    """
+
+    def __init__(
+        self, input_dim: int, output_dim: int, embeddings_initializer: Any = "zeros", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        require_positive(self, input_dim=input_dim, output_dim=output_dim)
+        self.input_dim = input_dim
+        self.output_dim = output_dim
+        self.embeddings_initializer = find_initializer(embeddings_initializer)
+
+    def build(self, input_shape: Any) -> None:
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(self.input_dim, self.output_dim),
+            initializer=self.embeddings_initializer,
+        )
+
+    def rows(self) -> np.ndarray:
+        """The row of the table for each distance −d, …, d; what is farther counts as ±d."""
+        return np.arange(2 * ((self.input_dim - 1) // 2) + 1)
+
+    def compute_position_ids(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Look up which row of the table serves which pair: (query length, key length)."""
+        query, key = inputs
+        rows = self.rows()
+        largest = len(rows) // 2
+        rows = ops.convert_to_tensor(rows, dtype="int32")
+        query_positions = ops.arange(ops.shape(query)[1], dtype="int32")
+        key_positions = ops.arange(ops.shape(key)[1], dtype="int32")
+        distance = ops.expand_dims(key_positions, 0) - ops.expand_dims(query_positions, 1)
+        return ops.take(rows, ops.clip(distance, -largest, largest) + largest, axis=0)
+
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        table = ops.cast(self.embeddings, self.compute_dtype)
+        return ops.take(table, self.compute_position_ids(inputs), axis=0)
+
+    def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
+        return mask_list(mask, inputs)[0]
+
+    def compute_output_spec(self, inputs: Sequence[Tensor]) -> keras.KerasTensor:
+        query, key = inputs
+        shape = (query.shape[1], key.shape[1], self.output_dim)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {
+            "input_dim": self.input_dim,
+            "output_dim": self.output_dim,
+            "embeddings_initializer": initializers.serialize(self.embeddings_initializer),
+        }
+
+
+@registered
+class RelativePositionTable(RelativePositionEmbedding):
+    """The table of `RelativePositionEmbedding` itself, (input_dim, output_dim).
+
+    This is what `DisentangledAttention` takes. The input is any tensor; nothing of it matters.
+    """
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return ops.cast(ops.convert_to_tensor(self.embeddings), self.compute_dtype)
+
+    def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
+        return None
+
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
+        return keras.KerasTensor((self.input_dim, self.output_dim), dtype=self.compute_dtype)
+
+
+@registered
+class RelativePositionEmbeddingT5(RelativePositionEmbedding):
+    """A trainable vector for each bucket of distances (T5, https://arxiv.org/abs/1910.10683).
+
+    Half of the buckets hold one distance each; the others grow with the logarithm of the distance
+    up to `max_distance`, and the last one holds all that is farther. With output_dim = heads this
+    is what `MultiHeadAttention` takes as the position bias 't5_relative'.
+
+    Args:
+        input_dim: number of buckets.
+        output_dim: size of a vector, one number per head.
+        max_distance: distance from which on there is a single bucket.
+        bidirectional: tell keys after the query from keys before it, with half of the buckets for
+            each (encoder). Otherwise all keys after the query count as distance 0 (decoder).
+        embeddings_initializer: initializer of the table.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        max_distance: int = 128,
+        bidirectional: bool = True,
+        embeddings_initializer: Any = "zeros",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(input_dim, output_dim, embeddings_initializer, **kwargs)
+        require_positive(self, max_distance=max_distance)
+        self.max_distance = max_distance
+        self.bidirectional = bidirectional
+        one_way = input_dim // 2 if bidirectional else input_dim
+        if not 1 <= one_way // 2 < max_distance:
+            raise ValueError(
+                f"RelativePositionEmbeddingT5 got input_dim={input_dim} and max_distance="
+                f"{max_distance}: give at least {4 if bidirectional else 2} buckets, and a "
+                "distance beyond those that have a bucket of their own"
+            )
+
+    def rows(self) -> np.ndarray:
+        distance = np.arange(-self.max_distance, self.max_distance + 1)
+        buckets = self.input_dim // 2 if self.bidirectional else self.input_dim
+        back = np.abs(distance) if self.bidirectional else np.maximum(-distance, 0)
+        single = buckets // 2
+        growth = np.log(np.maximum(back, 1) / single) / np.log(self.max_distance / single)
+        shared = single + (growth * (buckets - single)).astype("int32")
+        rows = np.where(back < single, back, np.minimum(shared, buckets - 1))
+        return rows + buckets * (distance > 0) if self.bidirectional else rows
+
+    def get_config(self) -> dict:
+        return super().get_config() | {
+            "max_distance": self.max_distance,
+            "bidirectional": self.bidirectional,
+        }
 
 
 # --------------------------------------------------------------------------------------- attention
@@ -448,26 +746,38 @@ class MultiHeadAttention(Layer):
     `p_bias` names a position bias that comes after it:
 
     * 'rotary': (batch or 1, length, key size) sinusoidal vectors by which queries and keys are
-      rotated (RoFormer);
+      rotated, in pairs of neighbouring features (RoFormer);
+    * 'rotary_half': the same in pairs (i, i + key size / 2) (LLaMA, Qwen, ModernBERT);
     * 'typical_relative': (query length, key length, head size) vectors added to keys and to values
-      (Shaw et al., 2018; NEZHA);
+      (Shaw et al., 2018; NEZHA); if key size and head size differ, those for the keys and those for
+      the values, one after the other on the last axis;
     * 't5_relative': (query length, key length, heads) numbers added to the scores.
 
-    The mask of the value input hides keys; the mask of the output is that of the query.
+    The mask of the value input hides keys; the mask of the output is that of the query. A query for
+    which every key is hidden, by masks or by minus infinity in a float bias, gets zeros. Softmax
+    attention runs in one kernel (`dot_product_attention`), unless the scores, dropout of weights in
+    training or 'typical_relative' need what is inside.
 
     Args:
         heads: number of heads.
         head_size: size of a head's value.
         out_dim: size of the output, heads · head_size by default.
         key_size: size of a head's query and key, head_size by default.
-        use_bias: whether the four projections have a bias.
+        use_bias: whether the projections of query, key and value have a bias.
         normalization: see `attention_normalize`.
         attention_scale: divide scores by √key_size.
         attention_dropout: dropout rate of the attention weights.
         return_attention_scores: also return the scores (batch, heads, query length, key length),
             after position bias and scaling, before attention bias, mask and normalisation.
         kernel_initializer: initializer of the four kernels.
+        key_value_heads: number of heads of keys and values, `heads` by default. Each serves as many
+            neighbouring query heads (grouped queries, https://arxiv.org/abs/2305.13245).
+        out_bias: whether the output projection has a bias, `use_bias` by default.
+        query_key_norm: if given, every head's query and key are divided by their root mean square
+            and multiplied by a trainable gamma before rotation, as in Qwen3; this is the epsilon.
     """
+
+    position_biases = ("rotary", "rotary_half", "typical_relative", "t5_relative")
 
     def __init__(
         self,
@@ -481,6 +791,9 @@ class MultiHeadAttention(Layer):
         attention_dropout: float | None = None,
         return_attention_scores: bool = False,
         kernel_initializer: Any = "glorot_uniform",
+        key_value_heads: int | None = None,
+        out_bias: bool | None = None,
+        query_key_norm: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -494,24 +807,37 @@ class MultiHeadAttention(Layer):
         self.attention_dropout = attention_dropout
         self.return_attention_scores = return_attention_scores
         self.kernel_initializer = initializers.get(kernel_initializer)
+        self.key_value_heads = key_value_heads or heads
+        if heads % self.key_value_heads:
+            raise ValueError(
+                f"{heads} heads cannot share {key_value_heads} key and value heads evenly: "
+                "key_value_heads must divide heads"
+            )
+        self.out_bias = use_bias if out_bias is None else out_bias
+        self.query_key_norm = query_key_norm
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
         query, key, value = (tuple(shape) for shape in input_shape[:3])
         values = self.heads * self.head_size
-        keys = self.heads * self.key_size
-        self.q_dense = self.projection("q_dense", keys, query)
-        self.k_dense = self.projection("k_dense", keys, key)
-        self.v_dense = self.projection("v_dense", values, value)
-        self.o_dense = self.projection("o_dense", self.out_dim, (*query[:-1], values))
+        self.q_dense = self.projection("q_dense", self.heads * self.key_size, query)
+        self.k_dense = self.projection("k_dense", self.key_value_heads * self.key_size, key)
+        self.v_dense = self.projection("v_dense", self.key_value_heads * self.head_size, value)
+        self.o_dense = self.projection(
+            "o_dense", self.out_dim, (*query[:-1], values), self.out_bias
+        )
+        if self.query_key_norm:
+            self.q_norm, self.k_norm = self.head_norm("q_norm"), self.head_norm("k_norm")
         if self.attention_dropout:
             self.dropout = Dropout(self.attention_dropout, dtype=self.dtype_policy, name="dropout")
 
-    def projection(self, name: str, units: int, input_shape: tuple) -> Dense:
+    def projection(
+        self, name: str, units: int, input_shape: tuple, use_bias: bool | None = None
+    ) -> Dense:
         """Create and build one of the Dense layers."""
         dense = Dense(
             units,
-            use_bias=self.use_bias,
+            use_bias=self.use_bias if use_bias is None else use_bias,
             kernel_initializer=self.kernel_initializer.clone(),
             dtype=self.dtype_policy,
             name=name,
@@ -519,9 +845,23 @@ class MultiHeadAttention(Layer):
         dense.build(input_shape)
         return dense
 
-    def split_heads(self, x: Tensor, size: int) -> Tensor:
+    def head_norm(self, name: str) -> LayerNormalization:
+        """Create and build the normalisation of a head's queries or keys."""
+        norm = LayerNormalization(
+            zero_mean=False,
+            offset=False,
+            epsilon=self.query_key_norm,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        norm.build((None, None, self.heads, self.key_size))
+        return norm
+
+    @staticmethod
+    def split_heads(x: Tensor, heads: int, size: int) -> Tensor:
         """(batch, length, heads · size) → (batch, length, heads, size)."""
-        return ops.reshape(x, (ops.shape(x)[0], ops.shape(x)[1], self.heads, size))
+        # With the batch's size in place of -1, tf2onnx takes the length for the batch.
+        return ops.reshape(x, (-1, ops.shape(x)[1], heads, size))
 
     def call(
         self,
@@ -533,43 +873,65 @@ class MultiHeadAttention(Layer):
     ) -> Tensor | list[Tensor]:
         query, key, value, *biases = inputs
         key_mask = mask_list(mask, inputs)[2]
-        attention_bias = biases.pop(0) if a_bias else None
+        attention_bias = self.with_heads_axis(biases.pop(0)) if a_bias else None
         position_bias = biases.pop(0) if p_bias else None
-        query = self.split_heads(self.q_dense(query), self.key_size)
-        key = self.split_heads(self.k_dense(key), self.key_size)
-        value = self.split_heads(self.v_dense(value), self.head_size)
-        if p_bias == "rotary":
-            query, key = apply_rotary_position_embeddings(position_bias, query, key)
-        scores = self.scores(query, key, position_bias, p_bias)
-        weights = attention_normalize(
-            scores, key_mask, -1, self.normalization, self.with_heads_axis(attention_bias)
-        )
+        query = self.split_heads(self.q_dense(query), self.heads, self.key_size)
+        key = self.split_heads(self.k_dense(key), self.key_value_heads, self.key_size)
+        value = self.split_heads(self.v_dense(value), self.key_value_heads, self.head_size)
+        if self.query_key_norm:
+            query, key = self.q_norm(query), self.k_norm(key)
+        if p_bias in ("rotary", "rotary_half"):
+            query, key = apply_rotary_position_embeddings(
+                position_bias, query, key, half=p_bias == "rotary_half"
+            )
+        added = self.position_scores(query, key, position_bias, p_bias)
+        if self.needs_no_scores(p_bias, training):
+            visible, bias = attention_visibility(key_mask, attention_bias, query.dtype)
+            if added is not None:
+                bias = added if bias is None else bias + added
+            output = dot_product_attention(query, key, value, self.score_scale, visible, bias)
+            return self.merge_heads(output)
+        scores = attention_scores(query, key) * ops.cast(self.score_scale, query.dtype)
+        scores = scores if added is None else scores + added
+        weights = attention_normalize(scores, key_mask, -1, self.normalization, attention_bias)
         if self.attention_dropout:
             weights = self.dropout(weights, training=training)
-        output = self.weighted_sum(weights, value, position_bias, p_bias)
+        output = weighted_values(weights, value)
+        if p_bias == "typical_relative":
+            position_bias = ops.cast(position_bias[..., -self.head_size :], value.dtype)
+            output = output + ops.einsum("bhqk,qkd->bqhd", weights, position_bias)
+        output = self.merge_heads(output)
         return [output, scores] if self.return_attention_scores else output
 
-    def scores(
-        self, query: Tensor, key: Tensor, position_bias: Tensor | None, p_bias: str | None
-    ) -> Tensor:
-        """Scores (batch, heads, query length, key length) with position bias, scaled."""
-        scores = ops.einsum("bqhd,bkhd->bhqk", query, key)
-        if p_bias == "typical_relative":
-            position_bias = ops.cast(position_bias, query.dtype)
-            scores = scores + ops.einsum("bqhd,qkd->bhqk", query, position_bias)
-        elif p_bias == "t5_relative":
-            position_bias = ops.cast(position_bias, query.dtype)
-            scores = scores + ops.expand_dims(ops.transpose(position_bias, (2, 0, 1)), 0)
-        return scores / self.key_size**0.5 if self.attention_scale else scores
+    def needs_no_scores(self, p_bias: str | None, training: bool | None) -> bool:
+        """Tell whether softmax attention may run without keeping scores or weights."""
+        return (
+            self.normalization == "softmax"
+            and not self.return_attention_scores
+            and not (self.attention_dropout and training)
+            and p_bias != "typical_relative"
+        )
 
-    def weighted_sum(
-        self, weights: Tensor, value: Tensor, position_bias: Tensor | None, p_bias: str | None
-    ) -> Tensor:
-        """Weights times values, through the output projection: (batch, query length, out_dim)."""
-        output = ops.einsum("bhqk,bkhd->bqhd", weights, value)
+    @property
+    def score_scale(self) -> float:
+        """What scores are multiplied by."""
+        return self.key_size**-0.5 if self.attention_scale else 1.0
+
+    def position_scores(
+        self, query: Tensor, key: Tensor, position_bias: Tensor | None, p_bias: str | None
+    ) -> Tensor | None:
+        """What the position bias adds to the scaled scores, broadcastable to them."""
+        if p_bias not in ("typical_relative", "t5_relative"):
+            return None
+        position_bias = ops.cast(position_bias, query.dtype)
         if p_bias == "typical_relative":
-            position_bias = ops.cast(position_bias, value.dtype)
-            output = output + ops.einsum("bhqk,qkd->bqhd", weights, position_bias)
+            added = ops.einsum("bqhd,qkd->bhqk", query, position_bias[..., : self.key_size])
+        else:
+            added = ops.expand_dims(ops.transpose(position_bias, (2, 0, 1)), 0)
+        return added * ops.cast(self.score_scale, added.dtype)
+
+    def merge_heads(self, output: Tensor) -> Tensor:
+        """Send (batch, length, heads, head size) through the output projection."""
         batch, length = ops.shape(output)[:2]
         return self.o_dense(ops.reshape(output, (batch, length, self.heads * self.head_size)))
 
@@ -590,7 +952,7 @@ class MultiHeadAttention(Layer):
         p_bias: str | None = None,
         training: bool | None = None,
     ) -> Any:
-        known = (None, "rotary", "typical_relative", "t5_relative")
+        known = (None, *self.position_biases)
         if p_bias not in known:
             raise ValueError(f"p_bias is one of {known}, not {p_bias!r}")
         if len(inputs) < 3 + bool(a_bias) + bool(p_bias):
@@ -619,11 +981,113 @@ class MultiHeadAttention(Layer):
             "attention_dropout": self.attention_dropout,
             "return_attention_scores": self.return_attention_scores,
             "kernel_initializer": initializers.serialize(self.kernel_initializer),
+            "key_value_heads": self.key_value_heads,
+            "out_bias": self.out_bias,
+            "query_key_norm": self.query_key_norm,
         }
 
 
+@registered
+class DisentangledAttention(MultiHeadAttention):
+    """Attention of DeBERTa v2 and v3 (He et al., 2021, https://arxiv.org/abs/2006.03654).
+
+    Besides contents, each query is multiplied by the key of its relative position, and each key by
+    the query of it. These come from a table of relative positions through the projections of the
+    contents (`share_att_key`). The call takes it as `p_bias='disentangled'`: (2 · buckets, size of
+    the query input), row `buckets + b` for bucket b of the query's position minus the key's.
+    Distances up to half the buckets have a bucket each, larger ones share them by logarithm. The
+    queries and the keys are those of the same sequence.
+
+    Args:
+        buckets: number of buckets in either direction (`position_buckets` in configs).
+        max_distance: from here on, distances share the last bucket (`max_relative_positions`, or
+            `max_position_embeddings` where that is negative).
+        **kwargs: see `MultiHeadAttention`.
+    """
+
+    position_biases = ("disentangled",)
+
+    def __init__(
+        self,
+        heads: int,
+        head_size: int,
+        *args: Any,
+        buckets: int = 256,
+        max_distance: int = 512,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(heads, head_size, *args, **kwargs)
+        if self.key_value_heads != heads:
+            raise ValueError("DisentangledAttention has no grouped queries: leave key_value_heads")
+        self.buckets = buckets
+        self.max_distance = max_distance
+
+    @property
+    def score_scale(self) -> float:
+        """What scores are multiplied by: they are sums of three products."""
+        return (3 * self.key_size) ** -0.5 if self.attention_scale else 1.0
+
+    def table_rows(self) -> np.ndarray:
+        """Rows of the table for the distances −`max_distance` to `max_distance`."""
+        exact = self.buckets // 2
+        distances = np.arange(self.max_distance + 1, dtype="float32")
+        # In float32, as in the published code: the bucket is rounded up.
+        steps = np.log(np.maximum(distances, exact) / np.float32(exact))
+        steps /= np.log(np.float32((self.max_distance - 1) / exact))
+        shared = np.ceil(steps * np.float32(exact - 1)) + exact
+        buckets = np.where(distances <= exact, distances, shared).astype("int32")
+        signed = np.concatenate([-buckets[:0:-1], buckets])
+        return np.clip(signed + self.buckets, 0, 2 * self.buckets - 1)
+
+    def position_scores(
+        self, query: Tensor, key: Tensor, position_bias: Tensor | None, p_bias: str | None
+    ) -> Tensor | None:
+        if p_bias is None:
+            return None
+        length = ops.shape(query)[1]
+        # Distances from 1 − length to length − 1: every score depends on one of them.
+        distances = ops.clip(
+            ops.arange(2 * length - 1) - (length - 1), -self.max_distance, self.max_distance
+        )
+        rows = ops.take(ops.convert_to_tensor(self.table_rows()), distances + self.max_distance)
+        table = ops.take(ops.cast(position_bias, query.dtype), rows, axis=0)[None]
+        keys = self.split_heads(self.k_dense(table), self.key_value_heads, self.key_size)
+        queries = self.split_heads(self.q_dense(table), self.heads, self.key_size)
+        to_position = shifted(attention_scores(query, ops.flip(keys, axis=1)))
+        from_position = shifted(attention_scores(key, queries))
+        added = to_position + ops.transpose(from_position, (0, 1, 3, 2))
+        return added * ops.cast(self.score_scale, added.dtype)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {
+            "buckets": self.buckets,
+            "max_distance": self.max_distance,
+        }
+
+
+def shifted(scores: Tensor) -> Tensor:
+    """Pick the columns `length − 1 − i` to `2 · length − 2 − i` of every row i.
+
+    Written end to end, rows shorter by one start one column earlier each time: no index is needed
+    (the relative shift of Dai et al., 2019, https://arxiv.org/abs/1901.02860).
+
+    Args:
+        scores: (batch, heads, length, 2 · length − 1).
+
+    Returns:
+        (batch, heads, length, length).
+    """
+    batch, heads, length, width = ops.shape(scores)
+    flat = ops.reshape(scores, (batch, heads, length * width))
+    flat = flat[..., length - 1 : length - 1 + length * (width - 1)]
+    return ops.reshape(flat, (batch, heads, length, width - 1))[..., :length]
+
+
 class AttentionMask(Layer):
-    """Base of the layers that derive a boolean attention bias (batch or 1, 1, length, length)."""
+    """Base of the layers that derive a boolean attention bias (batch or 1, 1, length, length).
+
+    `AttentionBias` combines several.
+    """
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
         return None
@@ -649,6 +1113,28 @@ class UniLMMask(AttentionMask):
     def call(self, inputs: Tensor) -> Tensor:
         order = ops.cumsum(ops.cast(inputs, "int32"), axis=1)
         return (order[:, None, :] <= order[:, :, None])[:, None]
+
+
+@registered
+class LocalMask(AttentionMask):
+    """Sliding window: each position sees those at most `window // 2` away. Input: (batch, length).
+
+    Args:
+        window: how many positions are visible, itself included, if odd (`local_attention` in the
+            configs of ModernBERT, which are even).
+    """
+
+    def __init__(self, window: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.window = window
+
+    def call(self, inputs: Tensor) -> Tensor:
+        positions = ops.arange(ops.shape(inputs)[1])
+        distance = ops.absolute(positions[None, :] - positions[:, None])
+        return (distance <= self.window // 2)[None, None]
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"window": self.window}
 
 
 # ------------------------------------------------------------------------------------ feed-forward
@@ -719,6 +1205,184 @@ class FeedForward(Layer):
         }
 
 
+@registered
+class MaskedConv1D(keras.layers.Conv1D):
+    """Convolution along a sequence, (batch, length, features), in which padding counts as zero."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
+        return super().call(sequence_masking(inputs, mask, 0, 1))
+
+
+# --------------------------------------------------------------------------------- gated attention
+
+
+@registered
+class GatedAttentionUnit(Layer):
+    """Attention of a single head and gated feed-forward in one (https://arxiv.org/abs/2202.10447).
+
+    With gate U, values V and a shared Z, all of them activated Dense layers of the input x, the
+    output is Dense(U · attention(query, key) V), where query and key are Z, each with a scale and
+    offset of its own. Inputs are x (batch, length, size), alone or as the first of a list. The call
+    takes `a_bias=True` and `p_bias='rotary'` like `MultiHeadAttention`, the tensors follow x.
+
+    With `self_attention=False` the inputs are [query, key, value, *biases]: U and the query come
+    from the first, the key from the second and V from the third.
+
+    The mask of x (of the value) hides keys; the mask of the output is that of the first input.
+
+    Args:
+        units: size of U and V.
+        key_size: size of query and key.
+        activation: activation of the Dense layers before attention.
+        use_bias: whether Dense layers have a bias, and query and key an offset.
+        normalization: see `attention_normalize`.
+        self_attention: whether query, key and value are computed from one input.
+        attention_scale: divide scores by √key_size.
+        attention_dropout: dropout rate of the attention weights.
+        kernel_initializer: initializer of the kernels.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        key_size: int,
+        activation: Any = "swish",
+        use_bias: bool = True,
+        normalization: str = "squared_relu",
+        self_attention: bool = True,
+        attention_scale: bool = True,
+        attention_dropout: float | None = None,
+        kernel_initializer: Any = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        require_positive(self, units=units, key_size=key_size)
+        self.units = units
+        self.key_size = key_size
+        self.activation = find_activation(activation)
+        self.use_bias = use_bias
+        self.normalization = normalization
+        self.self_attention = self_attention
+        self.attention_scale = attention_scale
+        self.attention_dropout = attention_dropout
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.n_sequences = 1 if self_attention else 3
+
+    def build(self, input_shape: Any) -> None:
+        several = isinstance(input_shape[0], list | tuple)
+        shapes = [tuple(shape) for shape in (input_shape if several else [input_shape])]
+        self.check_count(len(shapes) >= self.n_sequences, len(shapes))
+        units, key_size = self.units, self.key_size
+        if self.self_attention:
+            size = 2 * units + key_size
+            self.i_dense = built_dense(self, "i_dense", size, shapes[0], self.activation)
+            self.q_scaleoffset = self.scale_offset("q_scaleoffset")
+            self.k_scaleoffset = self.scale_offset("k_scaleoffset")
+        else:
+            query, key, value = shapes[:3]
+            self.uq_dense = built_dense(self, "uq_dense", units + key_size, query, self.activation)
+            self.k_dense = built_dense(self, "k_dense", key_size, key, self.activation)
+            self.v_dense = built_dense(self, "v_dense", units, value, self.activation)
+        self.o_dense = built_dense(self, "o_dense", shapes[0][-1], (*shapes[0][:-1], units))
+        if self.attention_dropout:
+            self.dropout = Dropout(self.attention_dropout, dtype=self.dtype_policy, name="dropout")
+
+    def scale_offset(self, name: str) -> ScaleOffset:
+        """Create and build what makes a query or key of Z."""
+        layer = ScaleOffset(offset=self.use_bias, dtype=self.dtype_policy, name=name)
+        layer.build((None, None, self.key_size))
+        return layer
+
+    def separated(
+        self, inputs: Tensor | Sequence[Tensor], a_bias: bool | None, p_bias: str | None
+    ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+        """Tell the sequences, the attention bias and the position bias among the inputs."""
+        inputs = as_list(inputs)
+        if p_bias not in (None, "rotary"):
+            raise ValueError(f"p_bias of {self.name} is None or 'rotary', not {p_bias!r}")
+        n_biases = bool(a_bias) + bool(p_bias)
+        self.check_count(len(inputs) == self.n_sequences + n_biases, len(inputs))
+        sequences, biases = inputs[: self.n_sequences], inputs[self.n_sequences :]
+        attention_bias = biases.pop(0) if a_bias else None
+        return sequences, attention_bias, biases.pop(0) if p_bias else None
+
+    def check_count(self, right: bool, n_inputs: int) -> None:
+        """Refuse a wrong number of inputs."""
+        if not right:
+            sequences = "x" if self.self_attention else "query, key, value"
+            raise ValueError(
+                f"{self.name} got {n_inputs} inputs: it takes [{sequences}], then the attention "
+                "bias if a_bias=True, then the position bias if p_bias='rotary'"
+            )
+
+    def projected(self, sequences: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute the gate U, query, key and value."""
+        units = self.units
+        if self.self_attention:
+            hidden = self.i_dense(sequences[0])
+            shared = hidden[..., 2 * units :]
+            query, key = self.q_scaleoffset(shared), self.k_scaleoffset(shared)
+            return hidden[..., :units], query, key, hidden[..., units : 2 * units]
+        query, key, value = sequences
+        hidden = self.uq_dense(query)
+        return hidden[..., :units], hidden[..., units:], self.k_dense(key), self.v_dense(value)
+
+    def call(
+        self,
+        inputs: Tensor | Sequence[Tensor],
+        mask: Masks = None,
+        a_bias: bool | None = None,
+        p_bias: str | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
+        sequences, attention_bias, sinusoidal = self.separated(inputs, a_bias, p_bias)
+        gate, query, key, value = self.projected(sequences)
+        if sinusoidal is not None:
+            query, key = apply_rotary_position_embeddings(sinusoidal, query, key)
+        if self.attention_scale:
+            query = query / self.key_size**0.5
+        scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
+        if attention_bias is not None and len(attention_bias.shape) == 4:
+            # What `AttentionMask` layers give has an axis for heads.
+            attention_bias = ops.squeeze(attention_bias, 1)
+        key_mask = mask_list(mask, as_list(inputs))[len(sequences) - 1]
+        weights = attention_normalize(scores, key_mask, -1, self.normalization, attention_bias)
+        if self.attention_dropout:
+            weights = self.dropout(weights, training=training)
+        return self.o_dense(gate * ops.matmul(weights, value))
+
+    def compute_mask(self, inputs: Tensor | Sequence[Tensor], mask: Masks = None) -> Mask:
+        return mask_list(mask, as_list(inputs))[0]
+
+    def compute_output_spec(
+        self,
+        inputs: Tensor | Sequence[Tensor],
+        mask: Masks = None,
+        a_bias: bool | None = None,
+        p_bias: str | None = None,
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
+        sequences, _, _ = self.separated(inputs, a_bias, p_bias)
+        return keras.KerasTensor(sequences[0].shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {
+            "units": self.units,
+            "key_size": self.key_size,
+            "activation": activation_config(self.activation),
+            "use_bias": self.use_bias,
+            "normalization": self.normalization,
+            "self_attention": self.self_attention,
+            "attention_scale": self.attention_scale,
+            "attention_dropout": self.attention_dropout,
+            "kernel_initializer": initializers.serialize(self.kernel_initializer),
+        }
+
+
 # ------------------------------------------------------------------------------------------- heads
 
 
@@ -731,6 +1395,543 @@ class FirstToken(Layer):
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
         return None
+
+
+class GlobalPooling1D(Layer):
+    """Base of the layers that pool sequences to vectors (batch, features), padding left out.
+
+    A sequence of nothing but padding gives zeros.
+
+    Args:
+        data_format: 'channels_last' for inputs (batch, length, features), 'channels_first' for
+            (batch, features, length).
+    """
+
+    def __init__(self, data_format: str = "channels_last", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if data_format not in ("channels_last", "channels_first"):
+            raise ValueError(
+                f"data_format is 'channels_last' or 'channels_first', not {data_format!r}"
+            )
+        self.data_format = data_format
+        self.axis = 1 if data_format == "channels_last" else 2
+
+    def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
+        return None
+
+    def compute_output_spec(self, inputs: Tensor, mask: Mask = None) -> keras.KerasTensor:
+        shape = (inputs.shape[0], inputs.shape[3 - self.axis])
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"data_format": self.data_format}
+
+
+@registered
+class GlobalAveragePooling1D(GlobalPooling1D):
+    """Mean over the visible positions, taken in float32."""
+
+    def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
+        x = sequence_masking(ops.cast(inputs, "float32"), mask, 0, self.axis)
+        if mask is None:
+            mean = ops.mean(x, axis=self.axis)
+        else:
+            n_visible = ops.sum(ops.cast(mask, "float32"), axis=1, keepdims=True)
+            mean = ops.sum(x, axis=self.axis) / ops.maximum(n_visible, 1)
+        return ops.cast(mean, self.compute_dtype)
+
+
+@registered
+class GlobalMaxPooling1D(GlobalPooling1D):
+    """Maximum over the visible positions."""
+
+    def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
+        largest = ops.max(sequence_masking(inputs, mask, "-inf", self.axis), axis=self.axis)
+        if mask is None:
+            return largest
+        return sequence_masking(largest, ops.any(mask, axis=1, keepdims=True), 0, 1)
+
+
+# ------------------------------------------------------------------------------ sequences of labels
+
+
+def visible_mean(values: Tensor, visible: Tensor) -> Tensor:
+    """Mean of `values` (batch, length) over the visible positions, 0 if there are none."""
+    visible = ops.cast(visible, values.dtype)
+    return ops.sum(values * visible) / ops.maximum(ops.sum(visible), 1)
+
+
+def previous_visible(x: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """Find what stands at the visible position before each position.
+
+    Args:
+        x: (batch, length, features).
+        visible: (batch, length), booleans.
+
+    Returns:
+        The features found (batch, length, features), zeros where there is no such position, and
+        whether there is one (batch, length).
+    """
+    positions = ops.arange(ops.shape(visible)[1], dtype="int32")
+    length = ops.shape(visible)[1]
+    visible_first = ops.argsort(ops.where(visible, positions, positions + length), axis=1)
+    count = ops.cast(visible, "int32")
+    n_before = ops.cumsum(count, axis=1) - count
+    index = ops.take_along_axis(visible_first, ops.maximum(n_before - 1, 0), axis=1)
+    exists = n_before > 0
+    return ops.where(exists[..., None], batch_gather(x, index), 0), exists
+
+
+def log_sum_exp(x: Tensor, axis: int) -> Tensor:
+    """Logarithm of a sum of exponentials whose gradient adds up to 1.
+
+    That of `keras.ops.logsumexp` on PyTorch is exp(x − result), which loses digits where the result
+    is large, as sums along a text are.
+    """
+    largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
+    total = ops.sum(ops.exp(x - largest), axis=axis, keepdims=True)
+    return ops.squeeze(largest + ops.log(total), axis)
+
+
+def compiled_without_weights(layer: Layer, x: Tensor) -> bool:
+    """Tell on JAX whether `x` belongs to a compiled function that weights are constants of.
+
+    Such a function would go on with the values they had when it was compiled. While `fit` runs,
+    they have no values at all.
+    """
+    import jax
+
+    def constant(weight: Any) -> bool:
+        try:
+            return not isinstance(weight.value, jax.core.Tracer)
+        except TypeError:  # Keras took the value away, and has no initializer to ask any more.
+            return True
+
+    return isinstance(x, jax.core.Tracer) and any(map(constant, layer.weights))
+
+
+class LabelChain(Layer):
+    """Base of the layers that score sequences of labels by emissions and transitions.
+
+    The call takes emissions (batch, length, labels), one score for each label at each position, and
+    returns them in float32 with minus infinity where the mask hides a position. That is how the
+    losses, metrics and `decode` know the padding. Hidden positions count as if they were cut out,
+    wherever they are; everything is computed in float32 under any dtype policy.
+
+        crf = ConditionalRandomField(lr_multiplier=2)
+        scores = crf(Dense(n_labels)(hidden))
+        model = keras.Model(inputs, scores)
+        model.compile(optimizer, loss=crf.sparse_loss, metrics=[crf.sparse_accuracy])
+        tagger = keras.Model(inputs, crf.decode(scores))  # shares its weights with `model`
+
+    As the loss belongs to the layer, load such a model with `load_model(path, compile=False)`, and
+    compile it with the `sparse_loss` of its own layer.
+
+    Args:
+        lr_multiplier: the transition scores are this times the weights, so that they learn at a
+            rate of their own (https://kexue.fm/archives/7196).
+    """
+
+    # A position none of whose labels scores more is padding. Scripts mask with -inf and with -1e12.
+    padding_score = -1e6
+
+    def __init__(self, lr_multiplier: float = 1, **kwargs: Any) -> None:
+        # Emissions are to keep the precision that they come with.
+        super().__init__(**{"autocast": False, **kwargs})
+        if not lr_multiplier > 0:
+            raise ValueError(
+                f"{type(self).__name__} got lr_multiplier={lr_multiplier!r}, give a number above 0"
+            )
+        self.lr_multiplier = lr_multiplier
+
+    def build(self, input_shape: Any) -> None:
+        if len(input_shape) != 3 or input_shape[-1] is None:
+            raise ValueError(
+                f"{self.name} takes emissions (batch, length, labels) with a known number of "
+                f"labels, not the shape {tuple(input_shape)}"
+            )
+        self.build_transitions(input_shape[-1])
+
+    def build_transitions(self, labels: int) -> None:
+        """Create the weights that transition scores are made of."""
+        raise NotImplementedError(f"{type(self).__name__} must define build_transitions()")
+
+    def add_transitions(self, name: str, shape: tuple[int, int]) -> Any:
+        """Create a weight that starts as Glorot's uniform distribution, times 1 / lr_multiplier."""
+        initializer = initializers.VarianceScaling(1 / self.lr_multiplier**2, "fan_avg", "uniform")
+        return self.add_weight(name=name, shape=shape, initializer=initializer)
+
+    @property
+    def score_dtype(self) -> str:
+        """The type in which scores are computed: float32, or float64 if the weights are so."""
+        return keras.backend.result_type(self.variable_dtype, "float32")
+
+    def effective(self, weight: Any) -> Tensor:
+        """A transition weight as it enters the scores."""
+        return self.lr_multiplier * ops.cast(weight, self.score_dtype)
+
+    @property
+    def trans(self) -> Tensor:
+        """Score of going from the row's label to the column's, (labels, labels)."""
+        raise NotImplementedError(f"{type(self).__name__} must define trans")
+
+    def call(self, inputs: Tensor, mask: Mask = None, decode: bool = False) -> Tensor:
+        scores = sequence_masking(ops.cast(inputs, self.score_dtype), mask, "-inf", 1)
+        return self.best_labels(scores) if decode else scores
+
+    def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
+        # Keras would apply it to a loss that is already a number for each text, or for the batch.
+        return None
+
+    def compute_output_spec(
+        self, inputs: Tensor, mask: Mask = None, decode: bool = False
+    ) -> keras.KerasTensor:
+        if decode:
+            return keras.KerasTensor(inputs.shape[:2], dtype="int32")
+        return keras.KerasTensor(inputs.shape, dtype=self.score_dtype)
+
+    def decode(self, emissions: Tensor, mask: Mask = None) -> Tensor:
+        """Find the best labels of each text, by the Viterbi algorithm, on the device.
+
+        Works on arrays, in compiled functions, and on symbolic tensors, to build a model that
+        predicts labels. For each row it gives what `snippets.ViterbiDecoder(trans)` gives.
+
+        Args:
+            emissions: (batch, length, labels), as the layer takes or returns them.
+            mask: (batch, length), true where visible; taken from the tensor if not given.
+
+        Returns:
+            (batch, length), int32, the labels of the best path, those of smaller number on a tie; 0
+            at hidden positions, as `sequence_padding` pads labels.
+        """
+        return self(emissions, mask=mask, decode=True)
+
+    def visible(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Tell padding by its scores: the scores with 0 there, and what is visible."""
+        scores = ops.cast(scores, self.score_dtype)
+        visible = ops.any(scores > self.padding_score, axis=-1)
+        return ops.where(visible[..., None], scores, 0), visible
+
+    def start(self, scores: Tensor) -> Tensor:
+        """State (batch, labels) of recursions before anything is visible: one path of score 0."""
+        state = lowest(scores.dtype) * np.minimum(np.arange(scores.shape[-1]), 1)
+        return ops.zeros_like(scores[:, 0]) + ops.cast(state, scores.dtype)
+
+    def transitions(self, visible: Tensor, trans: Tensor) -> Tensor:
+        """Transitions into a position, (batch, labels, labels), 0 where no label stands before."""
+        return ops.where(visible[:, None, None], trans, 0)
+
+    def best_labels(self, scores: Tensor) -> Tensor:
+        """Find the best labels (batch, length) under scores that tell their padding."""
+        scores, visible = self.visible(scores)
+        _, exists = previous_visible(scores, visible)
+        trans, labels = self.trans, ops.arange(ops.shape(scores)[-1], dtype="int32")
+
+        def forwards(best: Tensor, element: tuple) -> tuple[Tensor, Tensor]:
+            emission, visible, exists = element
+            paths = best[:, :, None] + self.transitions(exists, trans)
+            visible = visible[:, None]
+            origin = ops.where(visible, ops.cast(ops.argmax(paths, axis=1), "int32"), labels)
+            best = ops.where(visible, ops.max(paths, axis=1) + emission, best)
+            # keras.ops.scan on TensorFlow wants what it collects to be of the type of the state.
+            return best, ops.cast(origin, best.dtype)
+
+        def backwards(label: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
+            return ops.take_along_axis(origin, label[:, None], axis=1)[:, 0], label
+
+        by_time = (ops.transpose(scores, (1, 0, 2)), ops.transpose(visible), ops.transpose(exists))
+        best, origins = ops.scan(forwards, self.start(scores), by_time)
+        last = ops.cast(ops.argmax(best, axis=-1), "int32")
+        _, path = ops.scan(backwards, last, ops.cast(origins, "int32"), reverse=True)
+        return ops.where(visible, ops.transpose(path), 0)
+
+    def one_hot(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Label ids (batch, length) or (batch, length, 1), floats too, as one-hot vectors."""
+        if len(y_true.shape) == 3 and y_true.shape[-1] == 1:
+            y_true = y_true[..., 0]
+        self.compare(y_true.shape, y_pred.shape[:-1], "sparse labels are ids (batch, length)")
+        return ops.one_hot(ops.cast(y_true, "int32"), y_pred.shape[-1], dtype=self.score_dtype)
+
+    def compare(self, given: Any, expected: Any, meaning: str) -> None:
+        """Refuse labels whose shape cannot be the expected one."""
+        given, expected = tuple(given), tuple(expected)
+        both = zip(given, expected, strict=False)
+        if len(given) != len(expected) or any(a != b and a and b for a, b in both):
+            raise ValueError(
+                f"{self.name}: {meaning}, of the shape {expected} for these scores, but they have "
+                f"the shape {given}"
+            )
+
+    def prepared(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Check one-hot labels; they and the scores, 0 at padding, and what is visible."""
+        meaning = "dense labels are one-hot vectors (batch, length, labels)"
+        self.compare(y_true.shape, y_pred.shape, meaning)
+        scores, visible = self.visible(y_pred)
+        y_true = ops.where(visible[..., None], ops.cast(y_true, scores.dtype), 0)
+        return y_true, scores, visible
+
+    def dense_loss(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Loss for labels as one-hot vectors (batch, length, labels); `y_pred` from the call."""
+        return self.loss(*self.prepared(y_true, y_pred))
+
+    def sparse_loss(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Loss for label ids (batch, length), of any value at padding; `y_pred` from the call."""
+        return self.dense_loss(self.one_hot(y_true, y_pred), y_pred)
+
+    def dense_accuracy(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Share of visible positions whose label has the best score; `y_true` one-hot vectors.
+
+        This is a quick look on each position by itself, without a search for the best path.
+        """
+        shares = []
+        for scores, labels, visible in self.views(*self.prepared(y_true, y_pred)):
+            right = ops.argmax(labels, axis=-1) == ops.argmax(scores, axis=-1)
+            shares.append(visible_mean(ops.cast(right, scores.dtype), visible))
+        return sum(shares) / len(shares)
+
+    def sparse_accuracy(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """`dense_accuracy` for label ids (batch, length)."""
+        return self.dense_accuracy(self.one_hot(y_true, y_pred), y_pred)
+
+    def views(
+        self, y_true: Tensor, scores: Tensor, visible: Tensor
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """List the scores that each position is judged by, with labels and mask in their order."""
+        raise NotImplementedError(f"{type(self).__name__} must define views()")
+
+    def loss(self, y_true: Tensor, scores: Tensor, visible: Tensor) -> Tensor:
+        """Loss of one-hot labels, both they and the scores 0 at padding."""
+        raise NotImplementedError(f"{type(self).__name__} must define loss()")
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"lr_multiplier": self.lr_multiplier}
+
+
+@registered
+class ConditionalRandomField(LabelChain):
+    """Linear-chain conditional random field (Lafferty et al., 2001; https://kexue.fm/archives/5542).
+
+    The probability of a sequence of labels is proportional to exp(sum of emissions and transitions
+    along it). `sparse_loss` and `dense_loss` give −log p of each text, (batch,). See `LabelChain`
+    for its use.
+    """
+
+    def build_transitions(self, labels: int) -> None:
+        self._trans = self.add_transitions("trans", (labels, labels))
+
+    @property
+    def trans(self) -> Tensor:
+        return self.effective(self._trans)
+
+    def loss(self, y_true: Tensor, scores: Tensor, visible: Tensor) -> Tensor:
+        before, exists = previous_visible(y_true, visible)
+        trans = self.trans
+        target = ops.sum(y_true * (scores + ops.matmul(before, trans)), axis=(1, 2))
+
+        def step(total: Tensor, element: tuple) -> Tensor:
+            emission, visible, exists = element
+            paths = total[:, :, None] + self.transitions(exists, trans)
+            return ops.where(visible[:, None], log_sum_exp(paths, axis=1) + emission, total)
+
+        by_time = (ops.transpose(scores, (1, 0, 2)), ops.transpose(visible), ops.transpose(exists))
+        return log_sum_exp(fold(step, self.start(scores), by_time), axis=-1) - target
+
+    def views(
+        self, y_true: Tensor, scores: Tensor, visible: Tensor
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        return [(scores, y_true, visible)]
+
+
+@registered
+class MaximumEntropyMarkovModel(LabelChain):
+    """Maximum-entropy Markov model in both directions (https://kexue.fm/archives/7213).
+
+    A label is predicted from the mean of its emission and of the transition from its true
+    neighbour, once the one before and once the one after; a label without neighbour by the emission
+    alone. `sparse_loss` and `dense_loss` give the mean cross-entropy over the visible positions of
+    the batch and both directions, one number. `decode` takes the best path under the emissions and
+    `trans`, as with a CRF. See `LabelChain` for its use.
+
+    Args:
+        hidden_dim: if given, the transitions are a product of two matrices (labels, hidden_dim),
+            for large numbers of labels.
+        **kwargs: see `LabelChain`.
+    """
+
+    def __init__(
+        self, lr_multiplier: float = 1, hidden_dim: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(lr_multiplier, **kwargs)
+        if hidden_dim is not None:
+            require_positive(self, hidden_dim=hidden_dim)
+        self.hidden_dim = hidden_dim
+
+    def build_transitions(self, labels: int) -> None:
+        if self.hidden_dim is None:
+            self._trans = self.add_transitions("trans", (labels, labels))
+        else:
+            self._l_trans = self.add_transitions("l_trans", (labels, self.hidden_dim))
+            self._r_trans = self.add_transitions("r_trans", (labels, self.hidden_dim))
+
+    @property
+    def factors(self) -> list[Tensor]:
+        """The matrices whose product the transitions are."""
+        if self.hidden_dim is None:
+            return [self.effective(self._trans)]
+        return [self.effective(self._l_trans), ops.transpose(self.effective(self._r_trans))]
+
+    @property
+    def trans(self) -> Tensor:
+        return functools.reduce(ops.matmul, self.factors)
+
+    def views(
+        self, y_true: Tensor, scores: Tensor, visible: Tensor
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        factors = self.factors
+        reverse = [ops.flip(x, axis=1) for x in (y_true, scores, visible)]
+        return [
+            self.view(y_true, scores, visible, factors),
+            self.view(*reverse, [ops.transpose(factor) for factor in reversed(factors)]),
+        ]
+
+    def dense_accuracy(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """See `LabelChain`; not for `compile(metrics=…)` on JAX, where it raises a RuntimeError."""
+        if keras.backend.backend() == "jax" and compiled_without_weights(self, y_pred):
+            raise RuntimeError(
+                f"the accuracy of {self.name} depends on its transitions, and Keras hands no "
+                "weights to metrics on JAX: leave it out of compile(), and call it on the scores "
+                "that model.predict() returns"
+            )
+        return super().dense_accuracy(y_true, y_pred)
+
+    @staticmethod
+    def view(
+        y_true: Tensor, scores: Tensor, visible: Tensor, factors: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores given the label before, by transitions from it."""
+        before, exists = previous_visible(y_true, visible)
+        mean = (scores + functools.reduce(ops.matmul, factors, before)) / 2
+        return ops.where(exists[..., None], mean, scores), y_true, visible
+
+    def loss(self, y_true: Tensor, scores: Tensor, visible: Tensor) -> Tensor:
+        losses = [
+            visible_mean(-ops.sum(labels * ops.log_softmax(x, axis=-1), axis=-1), visible)
+            for x, labels, visible in self.views(y_true, scores, visible)
+        ]
+        return sum(losses) / len(losses)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"hidden_dim": self.hidden_dim}
+
+
+# ------------------------------------------------------------------------------------------- spans
+
+
+@registered
+class GlobalPointer(Layer):
+    """A score for each pair of start and end, for each kind of span (https://kexue.fm/archives/8373).
+
+    Input (batch, length, features), output (batch, heads, length, length): [b, h, i, j] scores the
+    span of kind h from position i to position j, both included. Pairs of which one position is
+    masked are minus infinity, and so are those that end before they start. Spans whose score is
+    above 0 are the answer; train with `multilabel_categorical_crossentropy` on each head's
+    flattened matrix.
+
+    Args:
+        heads: number of kinds of spans.
+        head_size: size of a head's query and key, even with `RoPE`.
+        RoPE: rotate queries and keys by their positions.
+        use_bias: whether Dense layers have a bias.
+        tril_mask: mask spans that end before they start.
+        kernel_initializer: initializer of the kernels.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        head_size: int,
+        RoPE: bool = True,
+        use_bias: bool = True,
+        tril_mask: bool = True,
+        kernel_initializer: Any = "lecun_normal",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        require_positive(self, heads=heads, head_size=head_size)
+        if RoPE and head_size % 2:
+            raise ValueError(
+                f"{type(self).__name__} got head_size={head_size}: with RoPE it must be even"
+            )
+        self.heads = heads
+        self.head_size = head_size
+        self.RoPE = RoPE
+        self.use_bias = use_bias
+        self.tril_mask = tril_mask
+        self.kernel_initializer = initializers.get(kernel_initializer)
+
+    def build(self, input_shape: Any) -> None:
+        size = self.heads * 2 * self.head_size
+        self.dense = built_dense(self, "dense", size, tuple(input_shape))
+
+    def projected(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Compute queries and keys (batch, length, heads or 1, head_size) and a bias of the scores.
+
+        Scores of one head broadcast over all; the bias is (batch, heads, length, length) or None.
+        """
+        batch, length = ops.shape(inputs)[:2]
+        pairs = ops.reshape(self.dense(inputs), (batch, length, self.heads, 2 * self.head_size))
+        return pairs[..., : self.head_size], pairs[..., self.head_size :], None
+
+    def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
+        query, key, bias = self.projected(inputs)
+        length = ops.shape(inputs)[1]
+        positions = ops.arange(length, dtype="int32")
+        if self.RoPE:
+            sinusoidal = sinusoidal_embeddings(positions[None], self.head_size)
+            query, key = apply_rotary_position_embeddings(sinusoidal, query, key)
+        # Scaled before the product, which would not overflow float16 then.
+        scores = ops.einsum("bmhd,bnhd->bhmn", query / self.head_size**0.5, key)
+        scores = scores if bias is None else scores + bias
+        forwards = (positions[:, None] <= positions)[None, None] if self.tril_mask else None
+        return sequence_masking(scores, mask, "-inf", [2, 3], bias=forwards)
+
+    def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
+        return None
+
+    def compute_output_spec(self, inputs: Tensor, mask: Mask = None) -> keras.KerasTensor:
+        batch, length = inputs.shape[:2]
+        return keras.KerasTensor((batch, self.heads, length, length), dtype=self.compute_dtype)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {
+            "heads": self.heads,
+            "head_size": self.head_size,
+            "RoPE": self.RoPE,
+            "use_bias": self.use_bias,
+            "tril_mask": self.tril_mask,
+            "kernel_initializer": initializers.serialize(self.kernel_initializer),
+        }
+
+
+@registered
+class EfficientGlobalPointer(GlobalPointer):
+    """`GlobalPointer` with few weights per kind of span (https://kexue.fm/archives/8877).
+
+    All kinds share one matrix of scores, which tells spans from others; each adds a score of the
+    start and one of the end, which tell its kind. Arguments are those of `GlobalPointer`.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        shape = tuple(input_shape)
+        size = 2 * self.head_size
+        self.p_dense = built_dense(self, "p_dense", size, shape)
+        self.q_dense = built_dense(self, "q_dense", 2 * self.heads, (*shape[:-1], size))
+
+    def projected(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        pairs = self.p_dense(inputs)
+        by_kind = ops.transpose(self.q_dense(pairs), (0, 2, 1)) / 2
+        bias = by_kind[:, ::2, None, :] + by_kind[:, 1::2, :, None]
+        return pairs[:, :, None, ::2], pairs[:, :, None, 1::2], bias
 
 
 # ---------------------------------------------------------------------------------------- training

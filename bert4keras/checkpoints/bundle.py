@@ -1,0 +1,627 @@
+"""TensorFlow checkpoints (the V2 format, "tensor bundle"), read and written without TensorFlow.
+
+A tensor bundle is `PREFIX.index`, a sorted table in the format of LevelDB
+(https://github.com/google/leveldb/blob/main/doc/table_format.md) from variable names to protocol
+buffers, and `PREFIX.data-00000-of-00001`, ..., the bytes of the variables. The protocol buffers are
+`BundleHeaderProto` and `BundleEntryProto` of tensorflow/core/protobuf/tensor_bundle.proto.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cramjam
+import google_crc32c
+import numpy as np
+
+from bert4keras.checkpoints.base import (
+    DAMAGED,
+    Checkpoint,
+    CheckpointError,
+    Damage,
+    check_shape,
+    neighbours,
+    readable,
+    replacing,
+    undamaged,
+    with_suffix,
+)
+from bert4keras.checkpoints.tensors import MappedFile, decode
+
+# === Checksums, variable-length integers, protocol buffers ===
+
+
+def _masked(crc: int) -> int:
+    # A checksum of data that holds checksums is weak, so LevelDB stores it rotated and shifted.
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Decode the unsigned varint at `at`; return it and the position behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            raise Damage("it ends in the middle of a number")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise Damage("it holds a number of more than 64 bits")
+
+
+def _to_varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _signed(value: int) -> int:
+    """Interpret the 64 bits of a varint as the two's complement that int32 and int64 are."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Decode a protocol buffer into pairs of field number and value (an integer or bytes)."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, at = _varint(message, at)
+            value = _signed(value)
+        else:
+            if wire == 2:
+                size, at = _varint(message, at)
+            elif wire in (1, 5):
+                size = 8 if wire == 1 else 4
+            else:
+                raise Damage(f"it holds a field of the unknown wire type {wire}")
+            if size > len(message) - at:
+                raise Damage("it holds a field that is longer than its record")
+            value = message[at : at + size]
+            at += size
+            if wire != 2:
+                value = int.from_bytes(value, "little")
+        yield number, value
+
+
+def _message(message: int | bytes) -> Iterator[tuple[int, int | bytes]]:
+    if isinstance(message, int):
+        raise Damage("it holds a number where a record belongs")
+    return _fields(message)
+
+
+def _number(value: int | bytes) -> int:
+    if not isinstance(value, int):
+        raise Damage("it holds a record where a number belongs")
+    return value
+
+
+def _to_field(number: int, value: int | bytes) -> bytes:
+    """Encode a field; like proto3, leave out numbers that are zero."""
+    if isinstance(value, bytes):
+        return _to_varint(number << 3 | 2) + _to_varint(len(value)) + value
+    return _to_varint(number << 3) + _to_varint(value) if value else b""
+
+
+# === The table of an index file ===
+
+MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
+_FOOTER = 48  # two handles padded to 40 bytes, magic
+
+
+def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
+    """Decode a block handle: (offset, size) and the position behind it."""
+    offset, at = _varint(data, at)
+    size, at = _varint(data, at)
+    return (offset, size), at
+
+
+def _unsnap(data: bytes) -> bytes:
+    try:
+        size = cramjam.snappy.decompress_raw_len(data)
+        # Three bytes of input give at most 64 of output: more is a lie, and is not allocated.
+        if size > 22 * len(data):
+            raise Damage(f"a Snappy block of {len(data)} bytes claims to hold {size}")
+        return bytes(cramjam.snappy.decompress_raw(data))
+    except cramjam.DecompressionError as error:
+        raise Damage(f"a Snappy block cannot be decompressed ({error})") from None
+
+
+def _block(data: bytes, handle: tuple[int, int]) -> bytes:
+    """Cut a block out of a table, verify its checksum and decompress it."""
+    offset, size = handle
+    end = offset + size
+    if end + 5 > len(data):  # the kind and the checksum follow a block
+        raise Damage(f"a block should end at byte {end + 5}, but the file has {len(data)}")
+    stored = int.from_bytes(data[end + 1 : end + 5], "little")
+    if stored != _masked(google_crc32c.value(data[offset : end + 1])):
+        raise Damage(f"the checksum of the block at byte {offset} is wrong")
+    if data[end] == 0:
+        return data[offset:end]
+    if data[end] == 1:
+        return _unsnap(data[offset:end])
+    raise Damage(f"a block is of the unknown kind {data[end]}")
+
+
+def _block_items(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the keys and values of a block; a key shares its beginning with the one before."""
+    restarts = int.from_bytes(block[-4:], "little")
+    limit = len(block) - 4 * (restarts + 1)
+    if limit < 0:
+        raise Damage("a block is shorter than its own list of restarts")
+    at, key = 0, b""
+    while at < limit:
+        shared, at = _varint(block, at)
+        unshared, at = _varint(block, at)
+        size, at = _varint(block, at)
+        if shared > len(key) or at + unshared + size > limit:
+            raise Damage("a record is longer than its block")
+        key = key[:shared] + block[at : at + unshared]
+        at += unshared
+        yield key, block[at : at + size]
+        at += size
+
+
+def _table_items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield all keys and values of a table in their order."""
+    if len(data) < _FOOTER or data[-8:] != MAGIC:
+        raise Damage(
+            f"its {len(data)} bytes do not end with the signature of an index, {MAGIC.hex()}, "
+            f"but with {data[-8:].hex() or 'nothing'}"
+        )
+    footer = data[-_FOOTER:]
+    _, at = _handle(footer, 0)
+    index, _ = _handle(footer, at)
+    previous = None
+    for _, value in _block_items(_block(data, index)):
+        handle, _ = _handle(value, 0)
+        for item in _block_items(_block(data, handle)):
+            if previous is not None and item[0] <= previous:
+                raise Damage("its names are not in order")
+            previous = item[0]
+            yield item
+
+
+def _to_block(items: Iterable[tuple[bytes, bytes]], interval: int = 16) -> bytes:
+    """Encode a block without its trailer; every `interval`-th key is written in full."""
+    out, restarts, previous = bytearray(), [], b""
+    for i, (key, value) in enumerate(items):
+        if i % interval == 0:
+            restarts.append(len(out))
+            previous = b""
+        shared = 0
+        while shared < min(len(previous), len(key)) and previous[shared] == key[shared]:
+            shared += 1
+        out += _to_varint(shared) + _to_varint(len(key) - shared) + _to_varint(len(value))
+        out += key[shared:] + value
+        previous = key
+    restarts = restarts or [0]
+    return bytes(out) + np.array([*restarts, len(restarts)], "<u4").tobytes()
+
+
+def _to_table(items: Iterable[tuple[bytes, bytes]], last_key: bytes) -> bytes:
+    """Encode sorted items as a table: one data block, an empty meta block, the index, the footer.
+
+    Args:
+        items: keys and values, sorted by key.
+        last_key: a key that is not smaller than any in `items`.
+    """
+    out = bytearray()
+
+    def append(block: bytes) -> bytes:
+        block += b"\0"  # plain
+        handle = _to_varint(len(out)) + _to_varint(len(block) - 1)
+        out.extend(block + _masked(google_crc32c.value(block)).to_bytes(4, "little"))
+        return handle
+
+    data = append(_to_block(items))
+    footer = append(_to_block([]))
+    footer += append(_to_block([(last_key, data)], interval=1))
+    return bytes(out) + footer.ljust(_FOOTER - 8, b"\0") + MAGIC
+
+
+# === The records of a tensor bundle ===
+
+_STRING, _BFLOAT16 = 7, 14
+# Numbers of tensorflow/core/framework/types.proto. Quantized types are stored as plain integers.
+_DTYPES = {
+    1: np.dtype("<f4"),
+    2: np.dtype("<f8"),
+    3: np.dtype("<i4"),
+    4: np.dtype("u1"),
+    5: np.dtype("<i2"),
+    6: np.dtype("i1"),
+    8: np.dtype("<c8"),
+    9: np.dtype("<i8"),
+    10: np.dtype("?"),
+    11: np.dtype("i1"),
+    12: np.dtype("u1"),
+    13: np.dtype("<i4"),
+    _BFLOAT16: np.dtype("<u2"),
+    15: np.dtype("<i2"),
+    16: np.dtype("<u2"),
+    17: np.dtype("<u2"),
+    18: np.dtype("<c16"),
+    19: np.dtype("<f2"),
+    22: np.dtype("<u4"),
+    23: np.dtype("<u8"),
+}
+_CODES = {
+    "float16": 19,
+    "bfloat16": _BFLOAT16,
+    "float32": 1,
+    "float64": 2,
+    "int8": 6,
+    "int16": 5,
+    "int32": 3,
+    "int64": 9,
+    "uint8": 4,
+    "uint16": 17,
+    "uint32": 22,
+    "uint64": 23,
+    "complex64": 8,
+    "complex128": 18,
+    "bool": 10,
+}
+
+_Box = tuple[tuple[int, int | None], ...]  # (start, length) of each axis; None: all of it
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A `BundleEntryProto`: where a variable, or a slice of one, lies."""
+
+    code: int
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size: int
+    crc: int
+    slices: tuple[_Box, ...]
+
+
+def _parse_shape(message: int | bytes) -> tuple[int, ...]:
+    shape = []
+    for number, value in _message(message):
+        if number == 3 and value:
+            raise Damage("a variable has no shape")
+        if number == 2:
+            shape.append(dict(_message(value)).get(1, 0))
+    sizes = tuple(_number(n) for n in shape)
+    check_shape(sizes)
+    return sizes
+
+
+def _parse_slice(message: int | bytes) -> _Box:
+    extents = [dict(_message(value)) for number, value in _message(message) if number == 1]
+    # A length that is absent stands for the whole axis.
+    return tuple((_number(e.get(1, 0)), _number(e[2]) if 2 in e else None) for e in extents)
+
+
+def _parse_entry(message: bytes) -> _Entry:
+    numbers = {1: 0, 3: 0, 4: 0, 5: 0, 6: 0}
+    shape, slices = (), []
+    for number, value in _fields(message):
+        if number == 2:
+            shape = _parse_shape(value)
+        elif number == 7:
+            slices.append(_parse_slice(value))
+        elif number in numbers:
+            numbers[number] = _number(value)
+    code, shard, offset, size, crc = numbers.values()
+    if min(shard, offset, size) < 0:
+        raise Damage("a variable lies at a negative position")
+    if code in _DTYPES and not slices:
+        expected = math.prod(shape) * _DTYPES[code].itemsize
+        if size != expected:
+            raise Damage(f"a variable of shape {shape} takes {size} bytes instead of {expected}")
+    if code == _STRING and not slices and size < math.prod(shape):
+        raise Damage(f"a variable of {math.prod(shape)} strings takes {size} bytes")
+    return _Entry(code, shape, shard, offset, size, crc, tuple(slices))
+
+
+def _to_entry(code: int, shape: Sequence[int], offset: int, size: int, crc: int) -> bytes:
+    dims = b"".join(_to_field(2, _to_field(1, n)) for n in shape)
+    return (
+        _to_field(1, code)
+        + _to_field(2, dims)
+        + _to_field(4, offset)
+        + _to_field(5, size)
+        + (_to_varint(6 << 3 | 5) + _masked(crc).to_bytes(4, "little"))
+    )
+
+
+def _ordered_unsigned(value: int) -> bytes:
+    digits = value.to_bytes((value.bit_length() + 7) // 8, "big")
+    return bytes([len(digits)]) + digits
+
+
+def _ordered_signed(value: int) -> bytes:
+    size = 1
+    while (value if value >= 0 else ~value) >> (7 * size - 1):
+        size += 1
+    # The number of leading ones (for a negative value, zeros) is the number of bytes.
+    header = ((1 << size) - 1) << (7 * size)
+    return ((value & ((1 << 8 * size) - 1)) ^ header).to_bytes(size, "big")
+
+
+def _slice_key(name: str, box: _Box) -> bytes:
+    """Encode the key of a slice, as tensorflow/core/util/saved_tensor_slice_util.cc does.
+
+    Its parts are written in OrderedCode, whose bytes sort as the values do: 0, the name, the number
+    of axes, and start and length of each axis (0 and -1 for a whole axis).
+    """
+    text = name.encode().replace(b"\xff", b"\xff\0").replace(b"\0", b"\0\xff") + b"\0\1"
+    key = _ordered_unsigned(0) + text + _ordered_unsigned(len(box))
+    for start, length in box:
+        key += _ordered_signed(start) + _ordered_signed(-1 if length is None else length)
+    return key
+
+
+def _string_crc(lengths: Sequence[int], checksum: bytes) -> int:
+    """Checksum of a string tensor up to its bytes: the lengths as integers, their checksum."""
+    fixed = b"".join(n.to_bytes(4 if n < 1 << 32 else 8, "little") for n in lengths)
+    return google_crc32c.extend(google_crc32c.value(fixed), checksum)
+
+
+# === Reading a tensor bundle ===
+
+
+class TensorBundle(Checkpoint):
+    """An open TensorFlow checkpoint.
+
+    The index is read at once; a data file is mapped into memory when the first of its variables is
+    read, so an index without data files can still be listed. While variables are read one after the
+    other, only the last one of each data file is kept resident.
+    """
+
+    container = "tensorflow"
+
+    def __init__(self, prefix: str | Path):
+        self.prefix = Path(prefix)
+        self.index_path = with_suffix(self.prefix, ".index")
+        self._maps: dict[int, MappedFile] = {}
+        self._verified: set[tuple[int, int, int]] = set()
+        with readable(self.index_path):
+            data = self.index_path.read_bytes()
+        with undamaged(self.index_path, "a readable checkpoint index"):
+            entries = self._parse(data)
+        super().__init__(self.prefix, entries)
+
+    def _parse(self, data: bytes) -> dict[str, _Entry]:
+        entries: dict[str, _Entry] = {}
+        self._parts: dict[bytes, _Entry] = {}
+        self._shards = 0
+        for key, value in _table_items(data):
+            if key == b"":
+                self._shards = self._parse_header(value)
+            elif key[:1] == b"\0":
+                self._parts[key] = _parse_entry(value)
+            else:
+                try:
+                    name = key.decode()
+                except UnicodeDecodeError:
+                    raise Damage(f"the name {key!r} is not UTF-8") from None
+                entries[name] = _parse_entry(value)
+        if not self._shards:
+            raise Damage("it has no header, which gives the number of data files")
+        self._check_places([*entries.values(), *self._parts.values()])
+        return entries
+
+    @staticmethod
+    def _parse_header(message: bytes) -> int:
+        header = dict(_fields(message))
+        version = dict(_message(header.get(3, b"")))
+        if header.get(2, 0) != 0:
+            raise Damage("it was written on a big-endian machine, which is not supported")
+        if _number(version.get(2, 0)) > 1:
+            raise Damage(f"it needs a reader of version {version[2]}, this one has version 1")
+        return max(0, _number(header.get(1, 0)))
+
+    def _check_places(self, entries: Sequence[_Entry]) -> None:
+        """Check that every variable has bytes of its own in an existing shard."""
+        places = [e for e in entries if not e.slices]
+        places.sort(key=lambda e: (e.shard, e.offset, e.size))
+        self._ends: dict[int, int] = {}
+        for entry in places:
+            if entry.shard >= self._shards:
+                raise Damage(f"a variable lies in data file {entry.shard} of {self._shards}")
+            end = self._ends.get(entry.shard, 0)
+            if entry.size and entry.offset < end:
+                raise Damage("two variables overlap")
+            self._ends[entry.shard] = max(end, entry.offset + entry.size)
+
+    def close(self) -> None:
+        """Let go of the data files. Arrays already read stay valid."""
+        super().close()
+        self._maps.clear()
+
+    def _shape(self, entry: _Entry) -> tuple[int, ...]:
+        return entry.shape
+
+    def _dtype(self, entry: _Entry) -> np.dtype:
+        if entry.code == _BFLOAT16:
+            return np.dtype("float32")
+        if entry.code == _STRING:
+            return np.dtype(object)
+        if entry.code not in _DTYPES:
+            raise Damage(
+                f"it is of TensorFlow's type number {entry.code}",
+                f"Types that can be read: {', '.join(_CODES)}, string.",
+            )
+        return _DTYPES[entry.code]
+
+    def _read(self, name: str, entry: _Entry) -> np.ndarray:
+        return self._assemble(name, entry) if entry.slices else self._whole(entry)
+
+    def _shard_path(self, shard: int) -> Path:
+        return with_suffix(self.prefix, f".data-{shard:05d}-of-{self._shards:05d}")
+
+    def _map(self, shard: int) -> MappedFile:
+        """Return a data file, mapped at first use."""
+        if shard not in self._maps:
+            path = self._shard_path(shard)
+            if not path.exists():
+                raise CheckpointError(
+                    f"{path} is missing: the index names {self._shards} data file(s). "
+                    f"Files there: {neighbours(path)}. Put it beside {self.index_path.name}."
+                )
+            file = MappedFile(path)
+            if file.size < self._ends[shard]:
+                raise CheckpointError(
+                    f"{path} has {file.size} bytes, its index expects at least "
+                    f"{self._ends[shard]}. {DAMAGED}"
+                )
+            self._maps[shard] = file
+        return self._maps[shard]
+
+    def _whole(self, entry: _Entry) -> np.ndarray:
+        """Read a variable, or a slice, that lies in one piece."""
+        raw = self._map(entry.shard).read(entry.offset, entry.size)
+        if entry.code == _STRING:
+            return self._read_strings(entry, raw)
+        place = (entry.shard, entry.offset, entry.size)  # an empty variable lies where another does
+        if place not in self._verified:
+            _verify(entry, google_crc32c.value(raw))
+            self._verified.add(place)
+        if entry.code == _BFLOAT16:
+            return decode(raw, "bfloat16").reshape(entry.shape)
+        array = raw.view(_DTYPES[entry.code])
+        return (array if array.flags.aligned else array.copy()).reshape(entry.shape)
+
+    @staticmethod
+    def _read_strings(entry: _Entry, raw: np.ndarray) -> np.ndarray:
+        """Decode strings: all lengths as varints, their checksum in 4 bytes, all bytes."""
+        data, count, at, lengths = raw.tobytes(), math.prod(entry.shape), 0, []
+        for _ in range(count):
+            length, at = _varint(data, at)
+            lengths.append(length)
+        checksum, start = data[at : at + 4], at + 4
+        if start + sum(lengths) != len(data):
+            raise Damage(f"its strings take {start + sum(lengths)} bytes instead of {len(data)}")
+        crc = _string_crc(lengths, checksum)
+        _verify(entry, google_crc32c.extend(crc, data[start:]))
+        strings = np.empty(count, object)
+        for i, length in enumerate(lengths):
+            strings[i] = data[start : start + length]
+            start += length
+        return strings.reshape(entry.shape)
+
+    def _assemble(self, name: str, entry: _Entry) -> np.ndarray:
+        """Put a partitioned variable together from its slices."""
+        boxes, parts = [], []
+        for box in entry.slices:
+            part = self._parts.get(_slice_key(name, box))
+            if part is None or part.slices:
+                raise Damage(f"its slice {box} is not in the index")
+            if len(box) != len(entry.shape):
+                raise Damage(f"its slice {box} does not fit its shape {entry.shape}")
+            pairs = zip(box, entry.shape, strict=True)
+            box = [(start, n - start if size is None else size) for (start, size), n in pairs]
+            if part.code != entry.code or part.shape != tuple(length for _, length in box):
+                raise Damage(f"its slice {box} has another type or the shape {part.shape}")
+            boxes.append(box)
+            parts.append(part)
+        # Checked before memory is taken: the slices fill the shape, so it is no larger than they.
+        _check_tiling(np.array(boxes, object).reshape(len(boxes), -1, 2), entry.shape)
+        for part in parts:
+            self._map(part.shard)
+        whole = np.empty(entry.shape, self._dtype(entry))
+        for box, part in zip(boxes, parts, strict=True):
+            place = tuple(slice(start, start + length) for start, length in box)
+            whole[place] = self._whole(part)
+        return whole
+
+
+def _verify(entry: _Entry, crc: int) -> None:
+    if _masked(crc) != entry.crc:
+        raise Damage(
+            f"the checksum of its {entry.size} bytes is {_masked(crc):08x}, "
+            f"the index says {entry.crc:08x}"
+        )
+
+
+def _check_tiling(boxes: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Check that boxes, an array of (start, length) of shape (n, axes, 2), fill `shape` exactly."""
+    starts, ends = boxes[..., 0], boxes[..., 0] + boxes[..., 1]
+    volume = sum(math.prod(lengths) for lengths in boxes[..., 1])
+    if (starts < 0).any() or (ends > np.array(shape, object)).any():
+        raise Damage(f"its slices reach beyond its shape {shape}")
+    for i in range(1, len(boxes)):
+        if ((starts[:i] < ends[i]) & (starts[i] < ends[:i])).all(axis=-1).any():
+            raise Damage("its slices overlap")
+    if volume != math.prod(shape):
+        raise Damage(f"its slices hold {volume} numbers, its shape {shape} {math.prod(shape)}")
+
+
+# === Writing a tensor bundle ===
+
+
+def write_checkpoint(prefix: str | Path, variables: Mapping[str, np.ndarray]) -> None:
+    """Write a TensorFlow checkpoint: `PREFIX.index` and `PREFIX.data-00000-of-00001`.
+
+    `tf.train.load_checkpoint(prefix)` reads it. Both files are written under another name, synced
+    and renamed, the index last, so that an interrupted run leaves no checkpoint that could be taken
+    for a whole one. A state file `checkpoint` is neither written nor changed. Variables are taken
+    one after the other, so a mapping may make them when asked.
+
+    Args:
+        prefix: where to write; its folder must exist.
+        variables: arrays by name, of any numpy number type, bool, bfloat16 (of `ml_dtypes`), or
+            strings (`str`, `bytes` or objects; written as UTF-8).
+
+    Raises:
+        CheckpointError: the folder is missing, or a name or type cannot be written.
+    """
+    prefix = Path(prefix)
+    keys = {_check_name(name).encode(): name for name in variables}
+    header = _to_field(1, 1) + _to_field(3, _to_field(1, 1))  # one shard; producer version 1
+    items = [(b"", header)]
+    with replacing(with_suffix(prefix, ".data-00000-of-00001")) as file:
+        for key in sorted(keys):
+            name = keys[key]
+            array = np.asarray(variables[name], order="C")
+            code, chunks, crc = _encode(name, array)
+            offset = file.tell()
+            for chunk in chunks:
+                file.write(chunk)
+            items.append((key, _to_entry(code, array.shape, offset, file.tell() - offset, crc)))
+    with replacing(with_suffix(prefix, ".index")) as file:
+        file.write(_to_table(items, last_key=items[-1][0]))
+
+
+def _check_name(name: str) -> str:
+    if not isinstance(name, str) or not name or name[0] == "\0":
+        raise CheckpointError(
+            f"a variable cannot be named {name!r}: give a string that is not empty and does not "
+            "begin with a null character"
+        )
+    return name
+
+
+def _encode(name: str, array: np.ndarray) -> tuple[int, list[bytes | np.ndarray], int]:
+    """Return the type number of an array, its bytes in pieces, and their checksum."""
+    if array.dtype.kind in "SUO":
+        strings = [s.encode() if isinstance(s, str) else s for s in array.ravel().tolist()]
+        if all(isinstance(s, bytes) for s in strings):
+            lengths = [len(s) for s in strings]
+            fixed = google_crc32c.value(b"".join(n.to_bytes(4, "little") for n in lengths))
+            checksum = _masked(fixed).to_bytes(4, "little")
+            content = b"".join(strings)
+            crc = google_crc32c.extend(_string_crc(lengths, checksum), content)
+            return _STRING, [b"".join(map(_to_varint, lengths)), checksum, content], crc
+    if array.dtype.name not in _CODES:
+        raise CheckpointError(
+            f"the variable {name!r} is of type {array.dtype}, which a checkpoint cannot hold. "
+            f"Convert it to one of {', '.join(_CODES)} or string."
+        )
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    raw = little.reshape(-1).view(np.uint8)
+    return _CODES[array.dtype.name], [raw], google_crc32c.value(raw)

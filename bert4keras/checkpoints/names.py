@@ -1,0 +1,362 @@
+"""Names of variables: the official TensorFlow ones, and those of Hugging Face files.
+
+A model asks for its variables by their official names. `as_official` shows a file with the names
+of Hugging Face under these; `to_hugging_face` writes them. Both follow one table, which says for
+each official name what stands for it in a Hugging Face file:
+
+    bert/encoder/layer_3/attention/self/query/kernel     the official name
+    bert.encoder.layer.3.attention.self.query.weight     that of Hugging Face, transposed
+
+The rule is: a slash is a dot, a number stands by itself, `kernel` is a transposed `weight`, `gamma`
+and `scale` are `weight`, `beta` is `bias`, a table ends in `weight`. Where a publication of Hugging
+Face differs from this, its `Dialect` rewrites the official name before the rule is applied.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+
+from bert4keras.checkpoints.base import Checkpoint, CheckpointError
+
+# === The rule ===
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a variable lies in a Hugging Face file.
+
+    Attributes:
+        name: of the tensor.
+        transposed: whether the tensor is the transposed variable.
+        part: of a tensor that holds several variables side by side, which one this is.
+        parts: how many it holds; they lie along the last axis, once it is transposed.
+    """
+
+    name: str
+    transposed: bool = False
+    part: int = 0
+    parts: int = 1
+
+    def shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of the variable in a tensor of some shape."""
+        shape = tuple(shape[::-1] if self.transposed else shape)
+        return shape if self.parts == 1 else (*shape[:-1], shape[-1] // self.parts)
+
+    def read(self, tensor: np.ndarray) -> np.ndarray:
+        """Return the variable that a tensor holds."""
+        value = tensor.T if self.transposed else tensor
+        if self.parts == 1:
+            return value
+        size = value.shape[-1] // self.parts
+        return value[..., self.part * size : (self.part + 1) * size]
+
+
+_KINDS = {"kernel": "weight", "gamma": "weight", "scale": "weight", "beta": "bias"}
+_NUMBERED = r"(^|/)(layers?|h|block|albert_layer_groups|albert_layers)_0*(\d+)(?=/)"
+
+
+def by_rule(name: str) -> Place:
+    """Return where a variable lies by the rule; a name may end in `#part/parts`."""
+    name, _, piece = name.partition("#")
+    part, parts = map(int, piece.split("/")) if piece else (0, 1)
+    *path, kind = re.sub(_NUMBERED, r"\1\2/\3", name).split("/")
+    if kind in ("kernel", "weight", "gamma", "scale", "beta", "bias"):
+        path.append(_KINDS.get(kind, kind))
+    elif kind == "embeddings":
+        path.append("weight")
+    else:
+        path += [kind, "weight"]
+    return Place(".".join(path), kind == "kernel", part, parts)
+
+
+# === Where publications differ from the rule ===
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the names of one architecture of Hugging Face differ from the rule.
+
+    Attributes:
+        base: what the names of the bare model begin with; files of it alone may leave it out.
+        rewrites: regular expressions and what they are replaced with in official names, in order.
+    """
+
+    base: str
+    rewrites: Sequence[tuple[str, str]] = field(default=())
+
+    def place(self, name: str) -> Place:
+        """Return where a variable with an official name lies."""
+        for pattern, replacement in self.rewrites:
+            name = re.sub(pattern, replacement, name)
+        return by_rule(name)
+
+
+_HEADS = (
+    (r"^cls/predictions/output_bias$", "cls/predictions/bias"),
+    (r"^cls/seq_relationship/output_weights$", "cls/seq_relationship/weight"),
+    (r"^cls/seq_relationship/output_bias$", "cls/seq_relationship/bias"),
+)
+
+
+def _bert_like(base: str, *rewrites: tuple[str, str]) -> Dialect:
+    return Dialect(base, (*rewrites, (r"^bert/", f"{base}/"), *_HEADS))
+
+
+_GPT2 = (
+    (r"^gpt/embeddings/word_embeddings$", "transformer/wte/weight"),
+    (r"^gpt/embeddings/position_embeddings$", "transformer/wpe/weight"),
+    (r"^gpt/transformer/layer_(\d+)/", r"transformer/h_\1/"),
+    (r"attention/self/query/(\w+)$", r"attn/c_attn/\1#0/3"),
+    (r"attention/self/key/(\w+)$", r"attn/c_attn/\1#1/3"),
+    (r"attention/self/value/(\w+)$", r"attn/c_attn/\1#2/3"),
+    (r"attention/output/dense/", "attn/c_proj/"),
+    (r"attention/input/LayerNorm/", "ln_1/"),
+    (r"(h_\d+)/input/LayerNorm/", r"\1/ln_2/"),
+    (r"^gpt/output/LayerNorm/", "transformer/ln_f/"),
+    (r"intermediate/dense/", "mlp/c_fc/"),
+    (r"(h_\d+)/output/dense/", r"\1/mlp/c_proj/"),
+    (r"/kernel(?=$|#)", "/weight"),  # its layers are convolutions, which are not transposed
+)
+
+DIALECTS: Mapping[str, Dialect] = {
+    "bert": Dialect("bert", _HEADS),
+    "ernie": Dialect("ernie", _HEADS),
+    "nezha": _bert_like("nezha"),
+    "roformer": _bert_like(
+        "roformer", (r"^bert/encoder/embedding_hidden_mapping_in/", "bert/embeddings_project/")
+    ),
+    "albert": _bert_like(
+        "albert",
+        (
+            r"^bert/encoder/transformer/group_(\d+)/inner_group_(\d+)/",
+            r"bert/encoder/albert_layer_groups_\1/albert_layers_\2/",
+        ),
+        (r"/attention_1/self/", "/attention/"),
+        (r"/attention_1/output/dense/", "/attention/dense/"),
+        (r"(albert_layers_\d+)/LayerNorm/", r"\1/attention/LayerNorm/"),
+        (r"/LayerNorm_1/", "/full_layer_layer_norm/"),
+        (r"/ffn_1/intermediate/dense/", "/ffn/"),
+        (r"/ffn_1/intermediate/output/dense/", "/ffn_output/"),
+        (r"^bert/pooler/dense/", "bert/pooler/"),
+        (r"^cls/predictions/transform/", "predictions/"),
+        (r"^cls/predictions/output_bias$", "predictions/bias"),
+        (r"^cls/seq_relationship/output_weights$", "sop_classifier/classifier/weight"),
+        (r"^cls/seq_relationship/output_bias$", "sop_classifier/classifier/bias"),
+    ),
+    "electra": Dialect(
+        "electra",
+        ((r"^discriminator_predictions/dense_1/", "discriminator_predictions/dense_prediction/"),),
+    ),
+    "deberta-v2": Dialect("deberta", _HEADS),
+    "modernbert": Dialect(
+        "model",
+        (
+            (r"/Wqkv/query/kernel$", "/Wqkv/kernel#0/3"),
+            (r"/Wqkv/key/kernel$", "/Wqkv/kernel#1/3"),
+            (r"/Wqkv/value/kernel$", "/Wqkv/kernel#2/3"),
+            (r"/Wi/input/kernel$", "/Wi/kernel#0/2"),
+            (r"/Wi/gate/kernel$", "/Wi/kernel#1/2"),
+        ),
+    ),
+    "gpt2": Dialect("transformer", _GPT2),
+    "openai-gpt": Dialect(
+        "transformer",
+        (
+            (r"^gpt/embeddings/word_embeddings$", "transformer/tokens_embed/weight"),
+            (r"^gpt/embeddings/position_embeddings$", "transformer/positions_embed/weight"),
+            (r"^(gpt/transformer/layer_\d+)/attention/output/LayerNorm/", r"\1/ln_1/"),
+            (r"^(gpt/transformer/layer_\d+)/output/LayerNorm/", r"\1/ln_2/"),
+            *_GPT2[2:],
+        ),
+    ),
+    "t5": Dialect(
+        "",
+        (
+            (r"^shared/embedding$", "shared/weight"),
+            (r"^(encoder|decoder)/rms_norm/", r"\1/final_layer_norm/"),
+            (r"/rms_norm/", "/layer_norm/"),
+            (r"Attention/([qkvo])$", r"Attention/\1/kernel"),
+            (r"/relative_attention_bias$", "/relative_attention_bias/kernel"),
+            (r"^decoder/logits/kernel$", "lm_head/kernel"),
+        ),
+    ),
+    "": Dialect("model"),
+}
+"""By `model_type` of Hugging Face; under the empty name, the rule alone."""
+
+# What the same tensor is called in other files: pattern and replacement, tried in this order.
+_ALIASES = (
+    (r"^(cls\.predictions|predictions)\.bias$", r"\1.decoder.bias"),
+    (r"(norm|LayerNorm)\.weight$", r"\1.gamma"),
+    (r"(norm|LayerNorm)\.bias$", r"\1.beta"),
+    (r"^shared\.weight$", "encoder.embed_tokens.weight"),
+    (r"^shared\.weight$", "decoder.embed_tokens.weight"),
+    (r"^lm_head\.weight$", "shared.weight"),
+)
+
+
+def dialect_of(model_type: str) -> Dialect:
+    """Return the dialect of a model type of Hugging Face: the rule alone where there is none."""
+    return DIALECTS.get({"mt5": "t5"}.get(model_type, model_type), DIALECTS[""])
+
+
+def _spellings(name: str, base: str) -> Iterator[str]:
+    """Yield the names that a tensor may have, the usual one first."""
+    names = [name]
+    names += [re.sub(old, new, name) for old, new in _ALIASES if re.search(old, name)]
+    yield from names
+    if base:
+        yield from (n.removeprefix(f"{base}.") for n in names if n.startswith(f"{base}."))
+    yield from (f"module.{n}" for n in names)  # torch.nn.DataParallel
+
+
+# === Reading ===
+
+
+class OfficialNames:
+    """The variables of an open checkpoint under official names.
+
+    A mapping like :class:`Checkpoint`; what nobody asked for keeps the name that the file gives it.
+
+    Args:
+        checkpoint: the file.
+        dialect: how to find official names that are not in it.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, dialect: Dialect):
+        self.checkpoint = checkpoint
+        self.path = checkpoint.path
+        self.container = checkpoint.container
+        self.dialect = dialect
+        self.place = cache(self._place)
+        self._asked: dict[str, Place] = {}
+
+    def _place(self, name: str) -> Place | None:
+        if name in self.checkpoint:
+            return Place(name)
+        place = self.dialect.place(name)
+        for spelling in _spellings(place.name, self.dialect.base):
+            if spelling in self.checkpoint:
+                return Place(spelling, place.transposed, place.part, place.parts)
+        return None
+
+    def __contains__(self, name: str) -> bool:
+        place = self.place(name)
+        if place is not None:
+            self._asked[name] = place
+        return place is not None
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names asked for with `in`, then those of the file that are left."""
+        used = {place.name for place in self._asked.values()}
+        yield from self._asked
+        yield from (name for name in self.checkpoint if name not in used)
+
+    def _found(self, name: str) -> Place:
+        return self.place(name) or Place(name)  # the file says what is similar
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a variable."""
+        place = self._found(name)
+        return place.shape(self.checkpoint.shape(place.name))
+
+    def dtype(self, name: str) -> np.dtype:
+        """Return the dtype of a variable."""
+        return self.checkpoint.dtype(self._found(name).name)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Read a variable; see :class:`Checkpoint`."""
+        place = self._found(name)
+        return place.read(self.checkpoint[place.name])
+
+
+def as_official(checkpoint: Checkpoint, names: Iterable[str]) -> OfficialNames:
+    """Show the variables of a file under official names.
+
+    Args:
+        checkpoint: an open checkpoint, with official names or with those of Hugging Face.
+        names: official names that are wanted. The dialect is the one that finds most of them.
+    """
+    names = list(names)
+    views = [OfficialNames(checkpoint, dialect) for dialect in DIALECTS.values()]
+    if all(name in checkpoint for name in names):
+        return views[0]
+    return max(views, key=lambda view: sum(view.place(name) is not None for name in names))
+
+
+class LayerNames:
+    """A weight file keyed by layer, its variables under official names.
+
+    Args:
+        checkpoint: the open file.
+        layers: what `load_layers` reads from it.
+        mapping: layer → official names of its variables, in weight order.
+        create: makes of an official name and the weight of a layer the official variable.
+    """
+
+    container = "keras"
+
+    def __init__(
+        self,
+        path: object,
+        layers: Mapping[str, Mapping[str, np.ndarray]],
+        mapping: Mapping[str, Sequence[str]],
+        create: Callable[[str, np.ndarray], np.ndarray],
+    ):
+        self.path = path
+        self._create = create
+        self._weights = {
+            name: weight
+            for layer, names in mapping.items()
+            for name, weight in zip(names, layers.get(layer, {}).values(), strict=False)
+        }
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._weights
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a variable."""
+        return self[name].shape
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Return a variable."""
+        return self._create(name, self._weights[name])
+
+
+# === Writing ===
+
+
+def to_hugging_face(variables: Mapping[str, np.ndarray], model_type: str) -> dict[str, np.ndarray]:
+    """Return variables as a Hugging Face file holds them.
+
+    Args:
+        variables: by official name.
+        model_type: that of the config, which says how the file names them.
+
+    Raises:
+        CheckpointError: of variables that lie in one tensor some are missing.
+    """
+    dialect = dialect_of(model_type)
+    pieces: dict[str, dict[int, np.ndarray]] = {}
+    places: dict[str, Place] = {}
+    for name, value in variables.items():
+        place = dialect.place(name)
+        places[place.name] = place
+        pieces.setdefault(place.name, {})[place.part] = value
+    tensors = {}
+    for name, place in places.items():
+        if len(pieces[name]) < place.parts:
+            raise CheckpointError(
+                f"the tensor {name} holds {place.parts} variables, of which the model has only "
+                f"{len(pieces[name])}: correct variable_mapping()"
+            )
+        parts = [pieces[name][i] for i in range(place.parts)]
+        value = parts[0] if len(parts) == 1 else np.concatenate(parts, -1)
+        tensors[name] = np.ascontiguousarray(value.T) if place.transposed else value
+    return tensors

@@ -1,0 +1,186 @@
+"""Whether a checkpoint fits a model, and the likely cause if it does not."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bert4keras.checkpoints.base import CheckpointError
+
+_Shape = tuple[int | None, ...]
+
+# The first pattern that a name begins with says which architecture a checkpoint is of.
+_FAMILIES = {
+    r"bert/encoder/transformer/": "albert",
+    r"bert/encoder/layer_\d": "bert",
+    r"electra/": "electra",
+    r"newslm/": "gpt2_ml",
+    r"gpt/output/": "gpt2",
+    r"gpt/": "gpt",
+    r"(encoder|decoder)/block_\d+/layer_\d+/rms_norm": "mt5.1.1",
+    r"(encoder|decoder)/block_\d+/layer_\d+/DenseReluDense/wi_": "t5.1.1",
+    r"(encoder|decoder)/block_": "t5.1.0",
+    # of Hugging Face
+    r"bert\.encoder\.layer\.": "bert",
+    r"albert\.encoder\.": "albert",
+    r"electra\.": "electra",
+    r"ernie\.": "ernie",
+    r"nezha\.": "nezha",
+    r"roformer\.": "roformer",
+    r"deberta\.": "deberta_v2",
+    r"transformer\.h\.": "gpt2",
+    r"transformer\.tokens_embed": "gpt",
+    r"(encoder|decoder)\.block\.": "t5",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """How the variables that a model expects compare with those of a checkpoint.
+
+    Attributes:
+        loaded: names that fit.
+        missing: names that the checkpoint lacks, in the order of the model.
+        mismatched: for each name of another shape, the expected and the found one.
+        unused: names in the checkpoint that the model does not ask for; not an error.
+        from_scratch: layers that no checkpoint knows, which keep their initial weights.
+        layers: for each expected name, the layer that it is a weight of.
+        cause: the likely cause of what is missing or mismatched, a sentence or empty.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    mismatched: Mapping[str, tuple[_Shape, tuple[int, ...]]]
+    unused: tuple[str, ...]
+    from_scratch: tuple[str, ...]
+    layers: Mapping[str, str]
+    cause: str
+
+    def raise_for_errors(self, source: str | Path) -> None:
+        """Do nothing if the checkpoint fits.
+
+        Args:
+            source: what to call the checkpoint in the message.
+
+        Raises:
+            CheckpointError: a variable is missing or of another shape.
+        """
+
+        def described(name: str) -> str:
+            return f"{name} (layer {self.layers[name]})" if name in self.layers else name
+
+        lines = [f"  missing: {described(name)}" for name in self.missing]
+        for name, (expected, found) in self.mismatched.items():
+            lines.append(f"  shape {found}, the model expects {expected}: {described(name)}")
+        if not lines:
+            return
+        shown = lines[:10] + ([f"  ... and {len(lines) - 10} more"] if len(lines) > 10 else [])
+        cause = f"{self.cause}\n" if self.cause else ""
+        raise CheckpointError(
+            f"{source} does not fit the model: {len(self.missing)} variable(s) missing, "
+            f"{len(self.mismatched)} of another shape.\n{cause}" + "\n".join(shown)
+        )
+
+
+def match_variables(
+    expected: Mapping[str, _Shape],
+    found: Mapping[str, tuple[int, ...]],
+    layers: Mapping[str, str] | None = None,
+    from_scratch: Sequence[str] = (),
+) -> Report:
+    """Compare the variables that a model expects with those of a checkpoint.
+
+    Args:
+        expected: shape by variable name; None stands for an axis of any size.
+        found: shape by variable name, of all variables in the checkpoint.
+        layers: layer by variable name, for the messages.
+        from_scratch: names of layers that have no variables in checkpoints, for the report.
+
+    Returns:
+        The report; nothing is raised.
+    """
+    missing = tuple(name for name in expected if name not in found)
+    mismatched = {
+        name: (tuple(shape), tuple(found[name]))
+        for name, shape in expected.items()
+        if name in found and not _fits(shape, found[name])
+    }
+    return Report(
+        loaded=tuple(n for n in expected if n in found and n not in mismatched),
+        missing=missing,
+        mismatched=mismatched,
+        unused=tuple(name for name in found if name not in expected),
+        from_scratch=tuple(from_scratch),
+        layers=layers or {},
+        cause=_cause(expected, found, missing, mismatched) if missing or mismatched else "",
+    )
+
+
+def _fits(expected: _Shape, found: tuple[int, ...]) -> bool:
+    return len(expected) == len(found) and all(
+        e is None or e == f for e, f in zip(expected, found, strict=True)
+    )
+
+
+def _family(names: Iterable[str]) -> str | None:
+    names = list(names)
+    for pattern, model in _FAMILIES.items():
+        if any(re.match(pattern, name) for name in names):
+            return model
+    return None
+
+
+def _layers(names: Iterable[str]) -> int:
+    """Count layers: one more than the largest number behind `layer_`, `layer` or `block_`."""
+    numbers = [re.search(r"/(?:layer_?|block_|inner_group_)(\d+)/", name) for name in names]
+    return 1 + max((int(number[1]) for number in numbers if number), default=-1)
+
+
+def _cause(
+    expected: Mapping[str, _Shape],
+    found: Mapping[str, tuple[int, ...]],
+    missing: Sequence[str],
+    mismatched: Mapping[str, tuple[_Shape, tuple[int, ...]]],
+) -> str:
+    """Guess in one sentence why a checkpoint does not fit."""
+    wanted, there = _family(expected), _family(found)
+    if missing and wanted != there:
+        if there is None:
+            return f"Its names are of no known architecture, e.g. {next(iter(found), 'none')!r}."
+        return f"Its names are those of model={there!r}: pass that as model=."
+    if missing:
+        return _cause_of_missing(expected, found, missing)
+    first, (shape, other) = next(iter(mismatched.items()))
+    rows = {pair[0][:1] + pair[1][:1] for pair in mismatched.values()}
+    if len(rows) == 1 and all(_fits(s[1:], o[1:]) for s, o in mismatched.values()):
+        if "position" in first:
+            return (
+                f"It has {other[0]} positions, the model {shape[0]}: correct "
+                "max_position_embeddings in the config."
+            )
+        return (
+            f"Only the vocabulary differs: {other[0]} entries in the file, {shape[0]} in the "
+            "model. If the model's was trimmed, pass keep_tokens; otherwise correct vocab_size."
+        )
+    return f"It is a model of another size ({first} is {other}): use the config that belongs to it."
+
+
+def _cause_of_missing(
+    expected: Mapping[str, _Shape], found: Mapping[str, tuple[int, ...]], missing: Sequence[str]
+) -> str:
+    if all(_layers([name]) > _layers(found) for name in missing):
+        return (
+            f"It has {_layers(found)} layers, the model {_layers(expected)}: use the config that "
+            "belongs to it, or set num_hidden_layers."
+        )
+    if set(missing) == {"bert/embeddings/position_embeddings"}:
+        return "It has no table of positions: pass model='nezha' or model='roformer'."
+    heads = {
+        "cls/predictions/": "with_mlm",
+        "cls/seq_relationship/": "with_nsp",
+        "bert/pooler/": "with_pool",
+    }
+    for start, option in heads.items():
+        if all(name.startswith(start) for name in missing):
+            return f"It was saved without the head of {option}: leave {option} out."
+    return ""

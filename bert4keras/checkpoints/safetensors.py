@@ -1,0 +1,226 @@
+"""The safetensors format (https://huggingface.co/docs/safetensors).
+
+Eight bytes with the size of the header, the header in JSON, the bytes of all tensors one after the
+other. The format has no checksums. Files written here carry them in their metadata, under
+`CHECKSUMS`, where other readers ignore them; here they are verified.
+
+The header is checked by the library `safetensors`; tensors are read through a map of our own, since
+its interface for numpy refuses bfloat16 and float8. Files are written here, one variable after the
+other, since the library wants all bytes in memory at once.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from bert4keras.checkpoints.base import CheckpointError, Damage, readable, replacing, undamaged
+from bert4keras.checkpoints.tensors import DTYPES, MappedFile, Stretch, Tensor, TensorFile
+
+CHECKSUMS = "bert4keras.crc32c"  # in the metadata: eight hexadecimal digits by tensor, in order
+MAX_HEADER = 100_000_000  # bytes, the limit of the library
+
+_CODES = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e4m3fn": "F8_E4M3",
+    "int16": "I16",
+    "uint16": "U16",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int32": "I32",
+    "uint32": "U32",
+    "float32": "F32",
+    "float64": "F64",
+    "complex64": "C64",
+    "int64": "I64",
+    "uint64": "U64",
+}
+_NAMES = {code: name for name, code in _CODES.items()}
+
+
+def _checksum(name: str, code: str, shape: tuple[int, ...]) -> Callable[[np.ndarray], int]:
+    """Return the checksum of a tensor as a function of its bytes; it covers the header's entry."""
+    entry = json.dumps([name, code, shape], separators=(",", ":"))
+    return partial(google_crc32c.extend, google_crc32c.value(entry.encode()))
+
+
+# === Reading ===
+
+
+def open_safetensors(path: Path) -> TensorFile:
+    """Open one safetensors file.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    with undamaged(path, "a readable safetensors file"):
+        return TensorFile(path, "safetensors", _read_tensors(path))
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    import safetensors
+
+    try:
+        # Bounds, gaps, overlaps, sizes and types are checked by opening the file.
+        with readable(path), safetensors.safe_open(path, framework="numpy"):
+            pass
+    except safetensors.SafetensorError as error:
+        raise Damage(str(error)) from None
+    file = MappedFile(path)
+    size = int.from_bytes(file.read(0, 8).tobytes(), "little")
+    header = json.loads(file.read(8, size).tobytes())
+    metadata = header.pop("__metadata__", None) or {}
+    entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+    tensors = {}
+    for i, (name, entry) in enumerate(entries):
+        code, shape = entry["dtype"], tuple(entry["shape"])
+        start, end = entry["data_offsets"]
+        source = Stretch(file, 8 + size + start, end - start)
+        if CHECKSUMS in metadata:
+            source.checksum = _checksum(name, code, shape)
+            source.expected = _expected(metadata[CHECKSUMS], i, len(entries))
+        tensors[name] = Tensor(_NAMES.get(code, code), shape, source)
+    return tensors
+
+
+def _expected(checksums: str, index: int, count: int) -> int:
+    digits = checksums[8 * index : 8 * index + 8]
+    if len(checksums) != 8 * count or not re.fullmatch("[0-9a-f]{8}", digits):
+        raise Damage("its list of checksums is damaged")
+    return int(digits, 16)
+
+
+# === Writing ===
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What is known of a variable before it is written."""
+
+    name: str
+    code: str
+    shape: tuple[int, ...]
+    size: int
+    crc: int
+
+
+def write_safetensors(
+    path: str | Path,
+    variables: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+    shard_size: int = 5 * 10**9,
+) -> None:
+    """Write variables to a safetensors file, or to several with an index.
+
+    More than `shard_size` bytes go to `NAME-00001-of-0000N.safetensors`, ..., of which
+    `NAME.safetensors.index.json` says what lies where, as Hugging Face does. The same variables
+    give the same bytes. Files are written under other names, synced and renamed, the one that is
+    opened first last; what an earlier call wrote under the same path is removed. Variables are
+    taken one after the other, twice each, so a mapping may make them when asked.
+
+    Args:
+        path: where to write, with the suffix .safetensors; its folder must exist.
+        variables: arrays by name, of numbers that the format has, bool, or bfloat16 and float8 (of
+            `ml_dtypes`).
+        metadata: strings by name, for other readers; {"format": "pt"} by default, without which
+            `transformers` refuses a file.
+        shard_size: bytes that a file may hold, except that each holds at least one variable.
+
+    Raises:
+        CheckpointError: the folder is missing, or a name or type cannot be written.
+    """
+    path = Path(path)
+    entries = [_entry(name, variables[name]) for name in variables]
+    # The order of the library: wide types first, so that all of them are aligned.
+    entries.sort(key=lambda e: (-DTYPES[_NAMES[e.code]].itemsize, e.name))
+    shards = _shards(entries, shard_size)
+    metadata = {"format": "pt"} if metadata is None else dict(metadata)
+    if not all(isinstance(text, str) for item in metadata.items() for text in item):
+        raise CheckpointError(f"the metadata of a safetensors file are strings, not {metadata}")
+    index = path.with_name(path.name + ".index.json")
+    numbers = range(1, len(shards) + 1)
+    names = [f"{path.stem}-{i:05d}-of-{len(shards):05d}{path.suffix}" for i in numbers]
+    files = [path] if len(shards) == 1 else [path.with_name(name) for name in names]
+    with contextlib.ExitStack() as stack:  # what is entered first takes its place last
+        if len(shards) > 1:
+            table = {e.name: f.name for f, shard in zip(files, shards, strict=True) for e in shard}
+            total = {"total_size": sum(e.size for e in entries)}
+            text = json.dumps({"metadata": total, "weight_map": table}, indent=2, sort_keys=True)
+            stack.enter_context(replacing(index)).write(text.encode() + b"\n")
+        for file, shard in zip(files, shards, strict=True):
+            _write_shard(stack.enter_context(replacing(file)), shard, variables, metadata)
+        if len(shards) > 1:
+            index.unlink(missing_ok=True)  # from here on it would mix old files and new ones
+    _remove_former(path, [*files, index] if len(shards) > 1 else files)
+
+
+def _entry(name: str, value: Any) -> _Entry:
+    array = _little(np.asarray(value))
+    if not isinstance(name, str) or name == "__metadata__":
+        raise CheckpointError(f"a variable cannot be named {name!r} in a safetensors file")
+    if array.dtype.name not in _CODES:
+        raise CheckpointError(
+            f"the variable {name!r} is of type {array.dtype}, which safetensors does not have. "
+            f"Convert it to one of {', '.join(_CODES)}."
+        )
+    code = _CODES[array.dtype.name]
+    crc = _checksum(name, code, array.shape)(_raw(array))
+    return _Entry(name, code, array.shape, array.nbytes, crc)
+
+
+def _little(array: np.ndarray) -> np.ndarray:
+    return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+
+
+def _raw(array: np.ndarray) -> np.ndarray:
+    return _little(array).reshape(-1).view(np.uint8)
+
+
+def _shards(entries: list[_Entry], limit: int) -> list[list[_Entry]]:
+    """Divide variables among files, in their order."""
+    shards: list[list[_Entry]] = [[]]
+    size = 0
+    for entry in entries:
+        if shards[-1] and size + entry.size > limit:
+            shards.append([])
+            size = 0
+        shards[-1].append(entry)
+        size += entry.size
+    return shards
+
+
+def _write_shard(
+    file: Any, entries: list[_Entry], variables: Mapping[str, np.ndarray], metadata: dict[str, str]
+) -> None:
+    checksums = "".join(f"{entry.crc:08x}" for entry in entries)
+    header: dict[str, Any] = {"__metadata__": metadata | {CHECKSUMS: checksums}}
+    ends = np.cumsum([0, *(entry.size for entry in entries)]).tolist()
+    for entry, start, end in zip(entries, ends, ends[1:], strict=False):
+        place = {"dtype": entry.code, "shape": entry.shape, "data_offsets": [start, end]}
+        header[entry.name] = place
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise CheckpointError(f"{len(entries)} variables need a header of {len(text)} bytes")
+    file.write(len(text).to_bytes(8, "little") + text)
+    for entry in entries:
+        file.write(_raw(np.asarray(variables[entry.name])))
+
+
+def _remove_former(path: Path, written: Sequence[Path]) -> None:
+    """Remove what an earlier call wrote, so that no folder holds two models under one name."""
+    shard = re.escape(path.stem) + r"-\d{5}-of-\d{5}" + re.escape(path.suffix)
+    former = rf"{re.escape(path.name)}(\.index\.json)?|{shard}"
+    for file in path.parent.iterdir():
+        if re.fullmatch(former, file.name) and file not in written:
+            file.unlink()

@@ -1,0 +1,122 @@
+"""Members of zip archives as stretches of a mapped file; numpy's `.npz` files."""
+
+import math
+import re
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+from bert4keras.checkpoints.base import Damage, readable, undamaged
+from bert4keras.checkpoints.tensors import DTYPES, MappedFile, Stretch, Tensor, TensorFile
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, sizes of the name and of the extra field
+_DESCRIPTOR = 24  # bytes that may follow a member, which repeat its sizes and its checksum
+
+
+def members(path: Path) -> dict[str, Stretch]:
+    """Find the members of a zip archive, which are verified with their CRC-32 when read.
+
+    Raises:
+        Damage: the directory of the archive is damaged, or a member is of a kind nobody writes.
+    """
+    with readable(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                infos, directory = archive.infolist(), archive.start_dir
+        # What a damaged directory arrives as, depending on where it is damaged.
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+            raise Damage(f"its directory cannot be read ({error})") from None
+    file = MappedFile(path)
+    found: dict[str, Stretch] = {}
+    end = 0
+    for info in sorted(infos, key=lambda info: info.header_offset):
+        if info.filename in found:
+            raise Damage(f"two members are named {info.filename!r}")
+        found[info.filename] = stretch = _stretch(file, info)
+        _check_gap(end, info.header_offset)
+        end = stretch.start + info.compress_size
+    _check_gap(end, directory)
+    return found
+
+
+def _check_gap(end: int, start: int) -> None:
+    """Check that no member is missing from the directory, where a wrong size can hide it."""
+    if start - end > _DESCRIPTOR:
+        raise Damage(f"bytes {end} to {start} belong to no member")
+
+
+def _stretch(file: MappedFile, info: zipfile.ZipInfo) -> Stretch:
+    header = file.read(info.header_offset, _LOCAL_HEADER.size).tobytes()
+    signature, n_name, n_extra = _LOCAL_HEADER.unpack(header)
+    start = info.header_offset + _LOCAL_HEADER.size
+    # Bit 11 says whether a name is UTF-8 or of the code page of the first PCs.
+    encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
+    name = file.read(start, n_name).tobytes().decode(encoding, errors="replace")
+    if signature != b"PK\3\4" or name != info.orig_filename:
+        raise Damage(f"member {info.filename!r} is not where the directory says")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise Damage(f"member {info.filename!r} is compressed by method {info.compress_type}")
+    deflated = info.compress_type == zipfile.ZIP_DEFLATED
+    start += n_name + n_extra
+    if start + info.compress_size > file.size:
+        raise Damage(f"member {info.filename!r} ends behind the end of the file")
+    packed = info.compress_size if deflated else None
+    return Stretch(file, start, info.file_size, zlib.crc32, info.CRC, packed)
+
+
+# === Files of numpy ===
+
+_MAX_HEADER = 1 << 14  # bytes before the values; numpy itself refuses more than 10,000
+# https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html says that the header is a
+# literal of Python, with its keys in this order. It is matched, so that nothing is evaluated.
+_HEADER = re.compile(
+    rb"\{'descr': *'([^']*)', *'fortran_order': *(True|False), *"
+    rb"'shape': *\(((?:\d{1,18}, *)*(?:\d{1,18})?)\),? *\}\s*"
+)
+_TYPES = {dtype.str: name for name, dtype in DTYPES.items() if dtype.name == name}
+
+
+def open_npz(path: Path) -> TensorFile:
+    """Open a file that `numpy.savez` or `savez_compressed` wrote; pickled objects are refused.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds something else than numbers.
+    """
+    with undamaged(path, "a readable .npz file"):
+        tensors = {}
+        for name, stretch in members(path).items():
+            if not name.endswith(".npy"):
+                raise Damage(f"its member {name!r} is no array (.npy)")
+            name = name.removesuffix(".npy")
+            tensors[name] = _array(name, stretch)
+    return TensorFile(path, "npz", tensors)
+
+
+def _array(name: str, stretch: Stretch) -> Tensor:
+    head = stretch.beginning(_MAX_HEADER)
+    start = _header_end(head)
+    header = _HEADER.fullmatch(head[10 if head[6:7] == b"\1" else 12 : start])
+    if header is None or (dtype := _TYPES.get(header[1].decode("latin-1"))) is None:
+        found = header[1].decode("latin-1") if header else "something else"
+        raise Damage(
+            f"its array {name!r} holds {found!r}, not plain little-endian numbers",
+            "Save arrays of numbers; objects would have to be unpickled, which runs code.",
+        )
+    shape = tuple(int(n) for n in re.findall(rb"\d+", header[3]))
+    expected = start + math.prod(shape) * DTYPES[dtype].itemsize
+    if stretch.size != expected:
+        raise Damage(f"its array {name!r} takes {stretch.size} bytes instead of {expected}")
+    steps = tuple(math.prod(shape[:axis]) for axis in range(len(shape)))
+    return Tensor(dtype, shape, stretch, start, steps if header[2] == b"True" else None)
+
+
+def _header_end(head: bytes) -> int:
+    """Return where the values begin: behind the signature, the version, a size and the header."""
+    if head[:6] != b"\x93NUMPY" or head[6:8] not in (b"\1\0", b"\2\0"):
+        raise Damage(f"an array begins with {head[:8].hex()} instead of the signature of numpy")
+    behind_size = 10 if head[6] == 1 else 12
+    end = behind_size + int.from_bytes(head[8:behind_size], "little")
+    if end > len(head):
+        raise Damage(f"an array has a header of {end} bytes, of which {len(head)} can be read")
+    return end

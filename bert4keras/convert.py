@@ -1,0 +1,146 @@
+"""Convert the weights of a model from one format to another.
+
+    python -m bert4keras.convert IN OUT [--to tf|safetensors|keras] [--model NAME]
+
+IN is the folder of a pretrained model: a config, weights in any container, perhaps a vocabulary.
+OUT is a folder too; with `--to keras` a file that ends in `.keras`. What is written:
+
+* tf: `bert_config.json`, a TensorFlow checkpoint `bert_model.ckpt` with the official names;
+* safetensors (the default): `config.json`, `model.safetensors` with the names of Hugging Face;
+* keras: the whole model, which `keras.models.load_model` loads;
+
+and beside the first two the vocabulary.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from bert4keras import checkpoints, configs
+from bert4keras.models import ARCHITECTURES, Transformer, build_transformer_model
+from bert4keras.tokenizers import save_vocab
+
+# With which arguments an architecture has a head; a head is built if its variables are in the file.
+HEADS: Mapping[str, Mapping[str, Any]] = {
+    "cls/predictions/": {"with_mlm": "linear"},
+    "lm_predictions/": {"with_mlm": "linear"},
+    "decoder/bias": {"with_mlm": "linear"},
+    "cls/seq_relationship/": {"with_nsp": True},
+    "bert/pooler/": {"with_pool": True},
+    "ernie/pooler/": {"with_pool": True},
+    "discriminator_predictions/": {"with_discriminator": "linear"},
+}
+
+
+def convert(
+    source: str | Path, target: str | Path, to: str = "safetensors", model: str | None = None
+) -> tuple[Transformer, checkpoints.Report]:
+    """Convert a pretrained model; see the head of this module.
+
+    Args:
+        source: folder of the model, or its weights, beside which the config lies.
+        target: folder to write, which is created; for 'keras' the file.
+        to: 'tf', 'safetensors' or 'keras'.
+        model: name of the architecture; by default what the config says.
+
+    Returns:
+        The model that was converted; and which variables of the source it has, and which not.
+
+    Raises:
+        CheckpointError, ValueError, FileNotFoundError: the source cannot be read, or the target
+            format cannot hold it.
+    """
+    target = Path(target)
+    if to == "keras" and target.suffix != ".keras":
+        raise ValueError(f"{target}: the file of a whole model ends in .keras")
+    files = checkpoints.find_files(source, need=("config", "checkpoint"))
+    progress = keras.utils.Progbar(3, unit_name="step")
+    transformer = build_with_heads(files, model, to)
+    progress.update(1)
+    report = transformer.load_weights_from_checkpoint(files.checkpoint)
+    progress.update(2)
+    if to == "keras":
+        transformer.model.save(target)
+    elif to == "safetensors":
+        transformer.save_pretrained(target)
+    else:
+        save_tensorflow(transformer, target)
+    progress.update(3)
+    return transformer, report
+
+
+def build_with_heads(files: checkpoints.Files, model: str | None, to: str) -> Transformer:
+    """Build the model of a config with the heads that are in its checkpoint."""
+    arguments: dict[str, Any] = {"model": model, "return_keras_model": False}
+    if to == "safetensors":
+        # Of all T5 this concerns no weight, and Hugging Face has it no other way.
+        arguments |= cross_attention_without_positions(files.config, model)
+    transformer = build_transformer_model(files.config, **arguments)
+    heads: dict[str, Any] = {}
+    names = [name for group in transformer.variable_mapping().values() for name in group]
+    with checkpoints.open_checkpoint(files.checkpoint) as file:
+        if file.container == "keras":
+            raise checkpoints.CheckpointError(
+                f"{files.checkpoint} holds the weights of a model whose heads it does not tell. "
+                "Build the model, load them with model.load_weights, and save it as you want it"
+            )
+        view = checkpoints.as_official(file, names)
+        for start, head in HEADS.items():
+            wanted = [name for name in names if name.startswith(start)]
+            if wanted and all(name in view for name in wanted):
+                heads |= head
+    heads = {k: v for k, v in heads.items() if k not in transformer.refused_arguments}
+    if not heads:
+        return transformer
+    return build_transformer_model(files.config, **arguments, **heads)
+
+
+def cross_attention_without_positions(config: Path, model: str | None) -> dict[str, Any]:
+    """The argument that T5 has, and no other architecture."""
+    name = (model or configs.read_config(config)[1] or "bert").lower()
+    return {"cross_position_bias": False} if name.startswith(("t5", "mt5")) else {}
+
+
+def save_tensorflow(transformer: Transformer, folder: Path) -> None:
+    """Write a TensorFlow checkpoint, the config of the original's kind, and the vocabulary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    transformer.save_weights_as_checkpoint(folder / "bert_model.ckpt")
+    config = configs.to_original(transformer)
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (folder / "bert_config.json").write_text(text, encoding="utf-8")
+    tokens = transformer.saved_tokens(None)
+    if tokens is not None:
+        save_vocab(folder / "vocab.txt", tokens)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bert4keras.convert", description="Convert the weights of a model."
+    )
+    parser.add_argument("source", metavar="IN", help="folder of a pretrained model")
+    parser.add_argument("target", metavar="OUT", help="folder to write, or FILE.keras")
+    parser.add_argument("--to", choices=("tf", "safetensors", "keras"), default="safetensors")
+    parser.add_argument("--model", choices=sorted(ARCHITECTURES), metavar="NAME")
+    given = parser.parse_args(arguments)
+    try:
+        transformer, report = convert(given.source, given.target, given.to, given.model)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{given.source} -> {given.target} ({type(transformer).__name__})")
+    for name in report.loaded:
+        print(f"  {name} -> {transformer.prefixed(report.layers[name])}")
+    print(f"{len(report.loaded)} variables converted, {len(report.unused)} left behind")
+    for name in report.unused:
+        print(f"  left: {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The command that converts weights."""
+
+import json
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from bert4keras import checkpoints
+from bert4keras.convert import main
+from bert4keras.models import build_transformer_model
+
+CONFIG = {
+    "vocab_size": 20,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 12,
+    "initializer_range": 0.3,
+}
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"一二三四五六七八九十百千万亿元角"]
+INPUTS = [np.array([[2, 5, 6, 7, 3, 0]]), np.array([[0, 0, 0, 1, 1, 0]])]
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder with the official files of a BERT with all heads, and what it computes."""
+    folder = tmp_path / "official"
+    folder.mkdir()
+    (folder / "bert_config.json").write_text(json.dumps(CONFIG))
+    (folder / "vocab.txt").write_text("\n".join(TOKENS) + "\n", encoding="utf-8")
+    transformer = build_transformer_model(
+        folder / "bert_config.json", with_nsp=True, with_mlm="linear", return_keras_model=False
+    )
+    transformer.save_weights_as_checkpoint(folder / "bert_model.ckpt")
+    return folder, transformer.model.predict_on_batch(INPUTS)
+
+
+def test_a_round_trip_gives_every_variable_back(source, tmp_path, capsys):
+    folder, outputs = source
+    assert main([str(folder), str(tmp_path / "hf")]) == 0
+    printed = capsys.readouterr().out
+    assert "cls/predictions/output_bias -> MLM-Bias" in printed
+    assert "0 left behind" in printed
+    files = {path.name for path in (tmp_path / "hf").iterdir()}
+    assert files == {"config.json", "model.safetensors", "vocab.txt"}
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    assert config["architectures"] == ["BertForPreTraining"]
+
+    assert main([str(tmp_path / "hf"), str(tmp_path / "tf"), "--to", "tf"]) == 0
+    assert (tmp_path / "tf/vocab.txt").read_bytes() == (folder / "vocab.txt").read_bytes()
+    before = checkpoints.open_checkpoint(folder)
+    after = checkpoints.open_checkpoint(tmp_path / "tf")
+    assert list(before) == list(after)
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+    model = build_transformer_model(tmp_path / "tf", with_nsp=True, with_mlm="linear")
+    for a, b in zip(model.predict_on_batch(INPUTS), outputs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_whole_model_loads_in_safe_mode(source, tmp_path):
+    folder, outputs = source
+    assert main([str(folder), str(tmp_path / "model.keras"), "--to", "keras"]) == 0
+    model = keras.models.load_model(tmp_path / "model.keras")
+    for a, b in zip(model.predict_on_batch(INPUTS), outputs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing", "out"], "missing"),
+        (["official", "out", "--model", "albert"], "model='bert'"),
+        (["official", "out", "--to", "keras"], ".keras"),
+    ],
+)
+def test_an_error_is_one_message_and_a_status(
+    source, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------------------------------ export
+
+
+def some_inputs(batch, length, count):
+    ids = np.random.default_rng(0).integers(1, 20, (batch, length)).astype("int32")
+    ids[0, -2:] = 0
+    return [ids, (np.arange(length) > 3) * np.ones_like(ids)][:count]
+
+
+@pytest.mark.parametrize("format", ["tf_saved_model", "onnx"])
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_an_exported_model_computes_the_same_at_any_size(format, name, tmp_path):
+    model = build_transformer_model(model=name, **CONFIG)
+    path = str(tmp_path / ("model.onnx" if format == "onnx" else "model"))
+    backend = keras.backend.backend()
+    free = backend == "tensorflow" or (backend, format, name) == ("jax", "tf_saved_model", "gpt2")
+    if not free:
+        with pytest.raises(ValueError, match="KERAS_BACKEND=tensorflow"):
+            model.export(path, format=format)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if format == "onnx":
+            pytest.importorskip("tf2onnx")
+            session_of = pytest.importorskip("onnxruntime").InferenceSession
+            model.export(path, format=format, verbose=False)
+            session = session_of(path)
+            names = [each.name for each in session.get_inputs()]
+            exported = lambda x: session.run(None, dict(zip(names, x, strict=True)))[0]  # noqa: E731
+        else:
+            tf = pytest.importorskip("tensorflow")
+            model.export(path, format=format, verbose=False)
+            loaded = tf.saved_model.load(path)
+            exported = lambda x: loaded.serve(x if len(x) > 1 else x[0])  # noqa: E731
+        for batch, length in ((2, 5), (3, 9)):
+            x = some_inputs(batch, length, len(model.inputs))
+            expected = model.predict_on_batch(x if len(x) > 1 else x[0])
+            np.testing.assert_allclose(exported(x), expected, atol=1e-5)

@@ -1,0 +1,432 @@
+"""Files of Hugging Face in both directions, compared with what `transformers` computes."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from bert4keras import checkpoints
+from bert4keras.backend import set_gelu
+from bert4keras.checkpoints import CheckpointError
+from bert4keras.models import BERT, build_transformer_model
+from bert4keras.tokenizers import load_vocab
+
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "hidden_act": "gelu",
+    "max_position": 24,
+    "initializer_range": 0.2,
+}
+GPT = SIZES | {"intermediate_size": 128, "hidden_act": "gelu_new", "final_activation": "linear"}
+LLAMA = SIZES | {
+    "hidden_act": "silu",
+    "num_key_value_heads": 2,
+    "attention_head_size": 16,
+    "final_activation": "linear",
+}
+T5_SIZES = {key: value for key, value in SIZES.items() if key != "max_position"}
+T5 = T5_SIZES | {"with_lm": "linear", "cross_position_bias": False}
+# name → (our arguments, class of transformers, its output)
+CASES = {
+    "bert": (SIZES | {"with_mlm": "linear"}, "AutoModelForMaskedLM", "logits"),
+    "bert encoder": (SIZES | {"model": "bert"}, "AutoModel", "last_hidden_state"),
+    "bert pooled": (SIZES | {"model": "bert", "with_pool": True}, "AutoModel", "pooler_output"),
+    "bert lm": (
+        SIZES | {"model": "bert", "application": "lm", "with_mlm": "linear"},
+        "AutoModelForCausalLM",
+        "logits",
+    ),
+    "ernie": (
+        SIZES | {"use_task_id": True, "with_mlm": "linear"},
+        "AutoModelForMaskedLM",
+        "logits",
+    ),
+    "albert": (
+        SIZES | {"embedding_size": 16, "with_mlm": "linear"},
+        "AutoModelForMaskedLM",
+        "logits",
+    ),
+    "albert_unshared": (
+        SIZES | {"embedding_size": 16, "with_mlm": "linear"},
+        "AutoModelForMaskedLM",
+        "logits",
+    ),
+    "roformer": (
+        SIZES | {"embedding_size": 16, "with_mlm": "linear"},
+        "AutoModelForMaskedLM",
+        "logits",
+    ),
+    "electra": (
+        SIZES | {"embedding_size": 16, "with_discriminator": "linear"},
+        "AutoModelForPreTraining",
+        "logits",
+    ),
+    "deberta_v2": (
+        SIZES | {"position_buckets": 4, "segment_vocab_size": 0, "with_mlm": "linear"},
+        "AutoModelForMaskedLM",
+        "logits",
+    ),
+    "modernbert": (
+        SIZES | {"local_attention": 8, "with_mlm": "linear"},
+        "AutoModelForMaskedLM",
+        "logits",
+    ),
+    "gpt": (GPT | {"segment_vocab_size": 0}, "AutoModelForCausalLM", "logits"),
+    "gpt2": (GPT, "AutoModelForCausalLM", "logits"),
+    "llama": (LLAMA, "AutoModelForCausalLM", "logits"),
+    "llama scaled": (
+        LLAMA
+        | {
+            "model": "llama",
+            "tie_word_embeddings": True,
+            "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        },
+        "AutoModelForCausalLM",
+        "logits",
+    ),
+    "qwen2": (LLAMA, "AutoModelForCausalLM", "logits"),
+    "qwen3": (LLAMA, "AutoModelForCausalLM", "logits"),
+    "t5.1.0": (T5 | {"hidden_act": "relu"}, "AutoModelForSeq2SeqLM", "logits"),
+    "t5.1.1": (T5 | {"hidden_act": ["gelu", "linear"]}, "AutoModelForSeq2SeqLM", "logits"),
+    "mt5.1.1": (
+        T5 | {"hidden_act": ["gelu_new", "linear"]},
+        "AutoModelForSeq2SeqLM",
+        "logits",
+    ),
+    "t5.1.1_encoder": (
+        T5_SIZES | {"hidden_act": ["gelu", "linear"]},
+        "T5EncoderModel",
+        "last_hidden_state",
+    ),
+}
+
+
+def token_ids(low=1):
+    """Three rows of different lengths, padded with 0."""
+    ids = np.random.default_rng(0).integers(low, 40, (3, 11))
+    ids[1, 7:] = ids[2, 9:] = 0
+    return ids
+
+
+def ours(transformer):
+    """What a model of ours computes of `token_ids`."""
+    ids = token_ids()
+    if transformer.model_type in ("t5", "mt5") and not transformer.part:
+        inputs = [ids, token_ids(2)[:, :6]]
+    else:
+        inputs = [ids, np.zeros_like(ids)][: len(transformer.inputs)]
+    return np.asarray(transformer.model.predict_on_batch(inputs if len(inputs) > 1 else inputs[0]))
+
+
+def theirs(folder, loader, output):
+    """The same, of `transformers`; and its model."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, report = getattr(transformers, loader).from_pretrained(
+            folder, output_loading_info=True, attn_implementation="eager"
+        )
+        ids = torch.tensor(token_ids())
+        inputs = {"input_ids": ids, "attention_mask": (ids != 0).long()}
+        if loader == "AutoModelForSeq2SeqLM":
+            inputs["decoder_input_ids"] = torch.tensor(token_ids(2)[:, :6])
+        with torch.no_grad():
+            value = model.eval()(**inputs)[output].numpy()
+    assert not report["unexpected_keys"] and not report["mismatched_keys"], report
+    missing = {name for name in report["missing_keys"] if "pooler" not in name}
+    assert missing <= {"roformer.encoder.embed_positions.weight"}, report
+    return value, model
+
+
+def randomised(transformer):
+    """Give every weight a value of its own: zeros and ones would hide a wrong place."""
+    rng = np.random.default_rng(1)
+    for weight in transformer.model.trainable_weights:
+        value = rng.normal(0, 0.2, weight.shape) + (1 if "gamma" in weight.path else 0)
+        weight.assign(value.astype("float32"))
+    return transformer
+
+
+def build(name):
+    """A model of ours with random weights."""
+    arguments = {"model": name, **CASES[name][0], "return_keras_model": False}
+    return randomised(build_transformer_model(**arguments))
+
+
+def heads(name):
+    """The arguments that say which outputs there are."""
+    keys = ("with_mlm", "with_pool", "with_discriminator", "with_lm", "final_activation")
+    given = {k: v for k, v in CASES[name][0].items() if k in (*keys, "application")}
+    return given | {"return_keras_model": False}
+
+
+def compare(a, b):
+    a, b = (x.reshape(x.shape[:-1] if x.shape[-1] == 1 else x.shape) for x in (a, b))
+    mask = np.ones(a.shape[:2], bool) if a.ndim < 3 else token_ids()[:, : a.shape[1]] != 0
+    assert np.abs(a - b)[mask[: len(a), : a.shape[1]]].max() < 1e-4
+    assert np.ptp(a) > 0.1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_transformers_computes_the_same_and_gives_it_back(name, tmp_path):
+    _, loader, output = CASES[name]
+    transformer = build(name)
+    expected = ours(transformer)
+    transformer.save_pretrained(tmp_path / "ours")
+    value, model = theirs(tmp_path / "ours", loader, output)
+    compare(expected, value)
+
+    model.save_pretrained(tmp_path / "theirs")
+    back = build_transformer_model(tmp_path / "theirs", **heads(name))
+    assert type(back).__name__ == type(transformer).__name__
+    np.testing.assert_array_equal(ours(back), expected)
+
+
+# ------------------------------------------------------------------------------- names in the wild
+
+
+def spelled(tensors, name):
+    """Ways in which files of Hugging Face name the same tensors."""
+    if name == "bare model":
+        return {k.removeprefix("bert."): v for k, v in tensors.items()}
+    if name == "decoder bias":
+        return {
+            k.replace("predictions.bias", "predictions.decoder.bias"): v for k, v in tensors.items()
+        }
+    if name == "data parallel":
+        return {f"module.{k}": v for k, v in tensors.items()}
+    spellings = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    for old, new in spellings.items():
+        tensors = {k.replace(old, new): v for k, v in tensors.items()}
+    return tensors
+
+
+@pytest.mark.parametrize("name", ["bare model", "decoder bias", "data parallel", "gamma and beta"])
+def test_other_spellings_of_names_are_understood(name, tmp_path):
+    transformer = build("bert")
+    transformer.save_pretrained(tmp_path)
+    file = checkpoints.open_checkpoint(tmp_path)
+    tensors = spelled({k: np.array(file[k]) for k in file}, name)
+    tensors["bert.embeddings.position_ids"] = np.arange(24)[None]
+    checkpoints.write_safetensors(tmp_path / "model.safetensors", tensors)
+    back = build_transformer_model(tmp_path, with_mlm="linear", return_keras_model=False)
+    np.testing.assert_array_equal(ours(back), ours(transformer))
+
+
+@pytest.mark.parametrize("container", ["tensorflow", "npz", "keras", "torch", "shards"])
+def test_every_container_is_loaded(container, tmp_path):
+    transformer = build("bert")
+    transformer.save_pretrained(tmp_path)
+    file = checkpoints.open_checkpoint(tmp_path)
+    tensors = {k: np.array(file[k]) for k in file}
+    if container != "shards":
+        (tmp_path / "model.safetensors").unlink()
+    if container == "tensorflow":
+        transformer.save_weights_as_checkpoint(tmp_path / "bert_model.ckpt")
+    elif container == "npz":
+        np.savez(tmp_path / "model.npz", **tensors)
+    elif container == "keras":
+        transformer.model.save_weights(tmp_path / "best_model.weights")
+    elif container == "torch":
+        torch = pytest.importorskip("torch")
+        torch.save({k: torch.tensor(v) for k, v in tensors.items()}, tmp_path / "pytorch_model.bin")
+    else:
+        checkpoints.write_safetensors(tmp_path / "model.safetensors", tensors, shard_size=20_000)
+        assert (tmp_path / "model.safetensors.index.json").exists()
+    back = build_transformer_model(tmp_path, with_mlm="linear", return_keras_model=False)
+    np.testing.assert_array_equal(ours(back), ours(transformer))
+
+
+def test_hooks_see_official_names(tmp_path):
+    transformer = build("bert")
+    transformer.save_pretrained(tmp_path)
+    seen = []
+
+    class Listening(BERT):
+        def load_variable(self, checkpoint, name):
+            seen.append((name, checkpoint[name].shape))
+            return super().load_variable(checkpoint, name)
+
+    build_transformer_model(tmp_path, model=Listening)
+    assert ("bert/encoder/layer_1/intermediate/dense/kernel", (32, 48)) in seen
+
+
+# -------------------------------------------------------------------------------------- vocabulary
+
+
+TOKENS = {token: i for i, token in enumerate(["[PAD]", *(chr(0x4E00 + i) for i in range(39))])}
+KEEP = [0, 7, 3, 20, 39]
+COMPOUND = [[3, 5], ([7, 8], [0.25, 0.75])]
+
+
+def trimmed(tmp_path, **kwargs):
+    """A model whose vocabulary is cut down when it is loaded, with the folder it came from."""
+    whole = build("bert")
+    whole.save_pretrained(tmp_path / "whole", tokenizer=type("T", (), {"token_dict": TOKENS}))
+    kwargs = {"with_mlm": "linear", "return_keras_model": False, **kwargs}
+    return build_transformer_model(tmp_path / "whole", **kwargs)
+
+
+def scores(transformer):
+    ids = np.array([[1, 2, 3, 4, 2]])
+    return transformer.model.predict_on_batch([ids, np.zeros_like(ids)])
+
+
+@pytest.mark.parametrize("how", ["save_pretrained", "checkpoint"])
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        {"keep_tokens": KEEP},
+        {"compound_tokens": COMPOUND},
+        {"keep_tokens": KEEP, "compound_tokens": [[1, 2]]},
+    ],
+)
+def test_a_vocabulary_is_cut_down_once(tokens, how, tmp_path):
+    transformer = trimmed(tmp_path, **tokens)
+    expected = scores(transformer)
+    kwargs = {"with_mlm": "linear", "return_keras_model": False}
+    if how == "save_pretrained":
+        transformer.save_pretrained(tmp_path / "cut")
+        places = [(tmp_path / "cut", None)]
+        as_saved = build_transformer_model(tmp_path / "cut", **kwargs)
+        np.testing.assert_array_equal(scores(as_saved), expected)
+        assert as_saved.keep_tokens == tokens.get("keep_tokens")
+    else:
+        transformer.save_weights_as_checkpoint(tmp_path / "cut.ckpt")
+        places = [(tmp_path / "whole/config.json", tmp_path / "cut.ckpt")]
+    for config, checkpoint in places:
+        again = build_transformer_model(config, checkpoint, **tokens, **kwargs)
+        np.testing.assert_array_equal(scores(again), expected)
+        other = {"keep_tokens": [*KEEP[:-1], 38], "compound_tokens": [[1, 4]]}
+        with pytest.raises(ValueError, match="keep_tokens"):
+            build_transformer_model(config, checkpoint, **{k: other[k] for k in tokens}, **kwargs)
+
+
+def test_the_vocabulary_file_is_cut_down_too(tmp_path):
+    trimmed(tmp_path, keep_tokens=KEEP).save_pretrained(tmp_path / "cut")
+    tokens = load_vocab(tmp_path / "cut/vocab.txt")
+    assert list(tokens) == [list(TOKENS)[i] for i in KEEP]
+    assert list(tokens.values()) == list(range(len(KEEP)))
+
+
+def test_a_file_cut_down_without_a_record_is_not_cut_again(tmp_path):
+    """The original wrote no record: with small ids the wrong rows would be taken in silence."""
+    transformer = trimmed(tmp_path, keep_tokens=[0, 2, 1, 3, 4])
+    transformer.save_weights_as_checkpoint(tmp_path / "cut.ckpt")
+    (tmp_path / "cut.ckpt.vocabulary.json").unlink()
+    with pytest.raises(CheckpointError, match="of 40 tokens, and the checkpoint has 5"):
+        build_transformer_model(
+            tmp_path / "whole/config.json", tmp_path / "cut.ckpt", keep_tokens=[0, 2, 1, 3, 4]
+        )
+
+
+def test_a_record_does_not_outlive_its_checkpoint(tmp_path):
+    trimmed(tmp_path, keep_tokens=KEEP).save_weights_as_checkpoint(tmp_path / "a.ckpt")
+    trimmed(tmp_path).save_weights_as_checkpoint(tmp_path / "a.ckpt")
+    assert not (tmp_path / "a.ckpt.vocabulary.json").exists()
+
+
+# ------------------------------------------------------------------------------------------ config
+
+
+HF = {
+    "model_type": "bert",
+    "vocab_size": 20,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 12,
+}
+
+
+def written(folder, **changes):
+    config = {k: v for k, v in (HF | changes).items() if v is not ...}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder / "config.json"
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        ({"model_type": "xlm-roberta"}, {}, "counts positions from 2"),
+        ({"model_type": "megatron-bert"}, {"model": "bert"}, "megatron-bert"),
+        ({}, {"model": "albert"}, "different architectures"),
+        ({"model_type": "t5", "num_layers": 1, "num_decoder_layers": 2}, {}, "2 in the decoder"),
+        ({"position_embedding_type": "relative_key"}, {}, "position_embedding_type"),
+        ({"add_cross_attention": True}, {}, "add_cross_attention"),
+        ({"is_decoder": True}, {}, "application='lm'"),
+        ({"tie_word_embeddings": False}, {}, "tie_word_embeddings"),
+        ({"hidden_act": "quick_gelu"}, {}, "quick_gelu"),
+        (
+            {"model_type": "albert", "num_hidden_groups": 2, "num_hidden_layers": 4},
+            {},
+            "num_hidden_groups=2",
+        ),
+        ({"model_type": "roformer", "rotary_value": True}, {}, "rotary_value"),
+    ],
+)
+def test_what_is_not_implemented_is_refused(changes, arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        build_transformer_model(written(tmp_path, **changes), **arguments)
+
+
+def test_the_exact_gelu_is_meant_whatever_set_gelu_says(tmp_path):
+    path = written(tmp_path)
+    set_gelu("tanh")
+    try:
+        transformer = build_transformer_model(path, return_keras_model=False)
+        google = build_transformer_model(
+            written(tmp_path, model_type=...), return_keras_model=False
+        )
+    finally:
+        set_gelu("erf")
+    layer = "Transformer-0-FeedForward"
+    acts = [str(t.layers[layer].get_config()["activation"]) for t in (transformer, google)]
+    assert "gelu_erf" in acts[0] and "gelu_tanh" in acts[1]
+
+
+def test_old_configs_name_only_a_class(tmp_path):
+    path = written(tmp_path, model_type=..., architectures=["AlbertForMaskedLM"], embedding_size=8)
+    transformer = build_transformer_model(path, return_keras_model=False)
+    assert type(transformer).__name__ == "ALBERT"
+    assert transformer.block.epsilon == 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("t5.1.0", T5 | {"hidden_act": "relu", "cross_position_bias": True}, "cross_position_bias"),
+        ("t5.1.0_decoder", T5_SIZES | {"hidden_act": "relu"}, "the whole T5"),
+        ("bert", SIZES | {"embedding_size": 16}, "embedding_size"),
+        ("bert", SIZES | {"hidden_act": "elu"}, "elu"),
+        ("bert", SIZES | {"residual_attention_scores": True}, "residual_attention_scores"),
+        ("gpt", GPT | {"intermediate_size": 64, "segment_vocab_size": 0}, "intermediate_size"),
+    ],
+)
+def test_what_hugging_face_cannot_describe_is_not_written(name, arguments, message, tmp_path):
+    transformer = build_transformer_model(model=name, return_keras_model=False, **arguments)
+    with pytest.raises(ValueError, match=message):
+        transformer.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["nezha", "roformer_v2", "gau_alpha", "gpt2_ml"])
+def test_architectures_that_transformers_lacks_come_back_here(name, tmp_path):
+    arguments = {"with_mlm": "linear"} if name != "gpt2_ml" else {"final_activation": "linear"}
+    transformer = randomised(
+        build_transformer_model(
+            model=name, attention_key_size=8, return_keras_model=False, **SIZES, **arguments
+        )
+    )
+    transformer.save_pretrained(tmp_path)
+    back = build_transformer_model(tmp_path, return_keras_model=False, **arguments)
+    assert type(back) is type(transformer)
+    np.testing.assert_array_equal(ours(back), ours(transformer))
