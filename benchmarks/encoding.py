@@ -116,7 +116,7 @@ def keras_engine(dtype: str, folder: str, jit_compile: bool) -> tuple[Encode, Ca
 
     def encode(token_ids: np.ndarray, visible: np.ndarray) -> np.ndarray:
         output = model.predict_on_batch([token_ids, np.zeros_like(token_ids)])
-        return keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))
+        return np.asarray(output, "float32")
 
     def multiply(a: np.ndarray, b: np.ndarray) -> Callable:
         a, b = keras.ops.cast(a, dtype), keras.ops.cast(b, dtype)

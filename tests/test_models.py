@@ -11,6 +11,7 @@ from golden import load_json
 from bert4keras import checkpoints, layers, models
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.models import Model, build_transformer_model
+from bert4keras.models.model import weight_name
 
 pytestmark = pytest.mark.backend
 
@@ -80,7 +81,7 @@ def test_outputs_are_those_of_the_original(shared):
         assert {layer.name for layer in model.layers} == set(case["layer_names"]), folder.name
         for name, labels in case["layer_weights"].items():
             layer = model.get_layer(name)
-            weights = [(models.weight_name(layer, w), tuple(w.shape)) for w in layer.weights]
+            weights = [(weight_name(layer, w), tuple(w.shape)) for w in layer.weights]
             assert weights == [(label, tuple(shape)) for label, shape in labels], folder.name
     worst = max(differences, key=differences.get)
     print(f"\n{len(differences)} models, worst difference {differences[worst]:.1e} ({worst})")

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 
-from bert4keras import models
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.checkpoints.names import dialect_of
 from bert4keras.models import build_transformer_model
+from bert4keras.models.model import weight_name
 
 pytestmark = pytest.mark.backend
 
@@ -425,7 +425,7 @@ def test_gau_alpha_has_the_names_of_its_checkpoint():
     layer = transformer.layers["Transformer-1-GatedAttentionUnit"]
     names = transformer.variable_mapping()[layer.name]
     prefix = "GAU_alpha/encoder/layer_1/gau/"
-    ours = [models.weight_name(layer, weight) for weight in layer.weights]
+    ours = [weight_name(layer, weight) for weight in layer.weights]
     assert names == [prefix + name for name in ours]
     assert set(ours) == {
         "i_dense/kernel",

@@ -1,0 +1,244 @@
+"""From a config and a checkpoint to a model."""
+
+import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from bert4keras import checkpoints, configs
+from bert4keras.checkpoints import CheckpointError
+from bert4keras.models.decoders import GPT, GPT2, GPT2_ML, LLaMA, Qwen2, Qwen3
+from bert4keras.models.encoders import (
+    ALBERT,
+    BERT,
+    ELECTRA,
+    ERNIE,
+    NEZHA,
+    ALBERT_Unshared,
+    DeBERTaV2,
+    GAU_alpha,
+    ModernBERT,
+    RoFormer,
+    RoFormerV2,
+)
+from bert4keras.models.t5 import T5, T5_Decoder, T5_Encoder
+from bert4keras.models.transformer import LM_Mask, Transformer, UniLM_Mask
+
+
+def extend_with_language_model(base: type[Transformer]) -> type[Transformer]:
+    """A subclass of an architecture that is a (left to right) language model."""
+    return extended(base, LM_Mask, "LanguageModel")
+
+
+def extend_with_unified_language_model(base: type[Transformer]) -> type[Transformer]:
+    """A subclass of an architecture that is a UniLM, for sequence to sequence."""
+    return extended(base, UniLM_Mask, "UnifiedLanguageModel")
+
+
+def extended(base: type[Transformer], mask: type, name: str) -> type[Transformer]:
+    """A subclass of `base` with an attention mask and token probabilities as output."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super(cls, self).__init__(*args, **kwargs)
+        self.with_mlm = self.with_mlm or True
+
+    bases = (base,) if issubclass(base, mask) else (mask, base)
+    cls = type(f"{base.__name__}{name}", bases, {"__init__": __init__})
+    return cls
+
+
+ARCHITECTURES = {
+    "bert": BERT,
+    "roberta": BERT,
+    "albert": ALBERT,
+    "albert_unshared": ALBERT_Unshared,
+    "nezha": NEZHA,
+    "roformer": RoFormer,
+    "roformer_v2": RoFormerV2,
+    "electra": ELECTRA,
+    "gpt": GPT,
+    "gpt2": GPT2,
+    "gpt2_ml": GPT2_ML,
+    "ernie": ERNIE,
+    "deberta_v2": DeBERTaV2,
+    "modernbert": ModernBERT,
+    "gau_alpha": GAU_alpha,
+    "llama": LLaMA,
+    "qwen2": Qwen2,
+    "qwen3": Qwen3,
+    **{
+        f"{version}{part}": architecture
+        for version in ("t5", "t5.1.0", "t5.1.1", "mt5.1.1")
+        for part, architecture in (("", T5), ("_encoder", T5_Encoder), ("_decoder", T5_Decoder))
+    },
+}
+
+
+APPLICATIONS = {
+    "encoder": lambda architecture: architecture,
+    "lm": extend_with_language_model,
+    "unilm": extend_with_unified_language_model,
+}
+
+
+CONFIG_KEYS = {
+    "max_position": ("max_position_embeddings", 512),
+    "dropout_rate": ("hidden_dropout_prob", None),
+    "attention_dropout_rate": ("attention_probs_dropout_prob", None),
+    "segment_vocab_size": ("type_vocab_size", 2),
+}
+"""Arguments that config files know by another name, with that name and the default."""
+
+
+REQUIRED = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+)
+
+
+def build_transformer_model(
+    config_path: str | Path | None = None,
+    checkpoint_path: str | Path | None = None,
+    model: str | type[Transformer] | None = None,
+    application: str = "encoder",
+    return_keras_model: bool = True,
+    **kwargs: Any,
+) -> Any:
+    """Build a model from a config file and load a checkpoint into it.
+
+    Args:
+        config_path: a JSON file with the keys of Google's `bert_config.json`, a `config.json` of
+            Hugging Face, or a folder in which the config and, unless `checkpoint_path` is given,
+            the checkpoint are found. Without it `kwargs` must say everything.
+        checkpoint_path: see `Transformer.load_weights_from_checkpoint`; without it (and with a
+            config file) the weights are random.
+        model: name of the architecture, or a subclass of one; by default what the config says, and
+            'bert' if it says nothing.
+        application: 'encoder', 'lm' (every token sees what is before it) or 'unilm' (segment 1 is
+            generated from segment 0).
+        return_keras_model: return the `Model`; otherwise the `Transformer`, whose `.model` it is.
+        **kwargs: arguments of the architecture and of `Transformer.build`; before the config.
+
+    Raises:
+        TypeError: an argument that neither knows.
+        ValueError: an unknown model or application, an incomplete config, or one that asks for
+            what is not implemented or contradicts `model`.
+        CheckpointError: see `Transformer.load_weights_from_checkpoint`.
+    """
+    vocabulary = None
+    if config_path is not None and Path(config_path).is_dir():
+        wanted = ("config",) if checkpoint_path else ("config", "checkpoint")
+        files = checkpoints.find_files(config_path, need=wanted)
+        vocabulary = Path(config_path) / "vocab.txt"
+        config_path, checkpoint_path = files.config, checkpoint_path or files.checkpoint
+    config, inferred = configs.read_config(config_path, model, application)
+    check_vocabulary_arguments(config, kwargs)
+    for argument, (key, default) in CONFIG_KEYS.items():
+        if key in kwargs or argument not in config:
+            config[argument] = kwargs.get(key, config.get(key, default))
+    config |= kwargs
+    check_config(config, config_path, vocabulary)
+
+    if isinstance(model, type):
+        architecture = model
+    else:
+        model = (model or inferred or "bert").lower()
+        architecture = chosen(ARCHITECTURES, model, "model")
+        if "t5.1" in model:
+            config["version"] = kwargs.get("version", model.split("_")[0])
+    extend = chosen(APPLICATIONS, application, "application")
+    if application not in architecture.applications:
+        raise ValueError(
+            f"{architecture.__name__} cannot be built with application={application!r}, only with "
+            + " or ".join(map(repr, architecture.applications))
+        )
+    check_refused(architecture, kwargs)
+    architecture = extend(architecture)
+    transformer = architecture(**config)
+    check_arguments(transformer, kwargs)
+    transformer.settings = config
+    transformer.vocabulary = vocabulary_beside(config_path)
+    transformer.build(**config)
+    if checkpoint_path is not None:
+        transformer.load_weights_from_checkpoint(checkpoint_path)
+    return transformer.model if return_keras_model else transformer
+
+
+def vocabulary_beside(config_path: str | Path | None) -> Path | None:
+    """The vocabulary in the folder of a config, if there is one."""
+    if config_path is None:
+        return None
+    try:
+        return checkpoints.find_files(config_path, need=("vocabulary",)).vocabulary
+    except CheckpointError:
+        return None
+
+
+def check_vocabulary_arguments(config: dict[str, Any], given: dict[str, Any]) -> None:
+    """Refuse to cut down a vocabulary that was cut down otherwise when it was saved."""
+    names = ("keep_tokens", "compound_tokens")
+    recorded = {name: config[name] for name in names if config.get(name) is not None}
+    wanted = {name: given[name] for name in names if given.get(name) is not None}
+    if recorded and wanted and configs.plain(recorded) != configs.plain(wanted):
+        raise ValueError(
+            "the model was saved with other keep_tokens or compound_tokens than those given: leave "
+            "them out to load it as it was saved"
+        )
+
+
+def check_config(config: dict[str, Any], path: Any, vocabulary: Path | None) -> None:
+    """Refuse a config that lacks a size, or whose vocabulary file has more tokens than it says."""
+    source = path or "the keyword arguments (there is no config_path)"
+    missing = [key for key in REQUIRED if config.get(key) is None]
+    if missing:
+        raise ValueError(
+            f"{source} lacks {', '.join(missing)}: a config needs {', '.join(REQUIRED)}"
+        )
+    wrong = [k for k in REQUIRED if not isinstance(config[k], int) or config[k] < 0]
+    if wrong:
+        raise ValueError(f"{source} has {wrong[0]}={config[wrong[0]]!r}: expected a whole number")
+    if vocabulary is not None and vocabulary.exists():
+        with open(vocabulary, encoding="utf-8") as lines:
+            n_tokens = sum(1 for _ in lines)
+        if n_tokens > config["vocab_size"]:
+            raise ValueError(
+                f"{vocabulary} has {n_tokens} tokens and {source} says vocab_size="
+                f"{config['vocab_size']}: they are not of the same model"
+            )
+
+
+def chosen(table: Mapping[str, Any], name: str, argument: str) -> Any:
+    """Look up a name given as an argument."""
+    if name not in table:
+        raise ValueError(f"{argument}={name!r} is unknown; there are {', '.join(sorted(table))}")
+    return table[name]
+
+
+def check_refused(architecture: type[Transformer], given: dict[str, Any]) -> None:
+    """Refuse arguments of the base class that mean nothing to the architecture."""
+    refused = [name for name in architecture.refused_arguments if given.get(name)]
+    if refused:
+        raise TypeError(f"{architecture.__name__} has no argument {refused[0]!r}: leave it out")
+
+
+def check_arguments(transformer: Transformer, given: dict[str, Any]) -> None:
+    """Refuse keyword arguments that neither the constructors took nor `build` will take.
+
+    Config files may hold keys that concern nobody; arguments in a call may not.
+    """
+    builders = [cls.build for cls in type(transformer).__mro__ if "build" in vars(cls)]
+    known = {name for build in builders for name in inspect.signature(build).parameters}
+    known |= {key for key, _ in CONFIG_KEYS.values()}
+    unknown = sorted(transformer.unknown_arguments & given.keys() - known)
+    if unknown:
+        constructors = [cls.__init__ for cls in type(transformer).__mro__[:-1]]
+        known |= {name for init in constructors for name in inspect.signature(init).parameters}
+        close = get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise TypeError(
+            f"{type(transformer).__name__} does not know the argument {unknown[0]!r}{hint}"
+        )

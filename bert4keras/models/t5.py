@@ -1,0 +1,256 @@
+"""T5 and mT5: an encoder and a decoder."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from keras.layers import Dropout, Input
+
+from bert4keras.backend import Tensor, activation
+from bert4keras.layers import (
+    LMMask,
+    RelativePositionEmbeddingT5,
+    ScaleOffset,
+)
+from bert4keras.models.model import Model
+from bert4keras.models.transformer import Block, LM_Mask, Transformer, listed
+
+
+def t5_names(version: str) -> dict[str, list[str]]:
+    """Names of the variables of T5, as in google-research/text-to-text-transfer-transformer."""
+    names = {
+        "Embedding-Token": ["shared/embedding"],
+        "Decoder-Output-LM": ["decoder/logits/kernel"],
+    }
+    inner = ("wi",) if version == "t5.1.0" else ("wi_0", "wi_1")
+    norm, last = ("rms_norm",) * 2 if version == "mt5.1.1" else ("layer_norm", "final_layer_norm")
+    for part, sub_layers in (
+        ("Encoder", ("SelfAttention", "FeedForward")),
+        ("Decoder", ("SelfAttention", "CrossAttention", "FeedForward")),
+    ):
+        stack = part.lower()
+        names[f"{part}-Embedding-Relative-Position"] = [
+            f"{stack}/block_000/layer_000/SelfAttention/relative_attention_bias"
+        ]
+        for number, sub_layer in enumerate(sub_layers):
+            block = f"{stack}/block_{{i:03}}/layer_{number:03}"
+            theirs = sub_layer.replace("Cross", "EncDec")
+            if sub_layer == "FeedForward":
+                layer = f"{part}-Transformer-{{i}}-{sub_layer}"
+                names[layer] = [f"{block}/DenseReluDense/{x}/kernel" for x in (*inner, "wo")]
+            else:
+                layer = f"{part}-Transformer-{{i}}-MultiHead{sub_layer}"
+                names[layer] = [f"{block}/{theirs}/{x}" for x in "qkvo"]
+            names[f"{layer}-Norm"] = [f"{block}/{norm}/scale"]
+        names[f"{part}-Output-Norm"] = [f"{stack}/{last}/scale"]
+    return names
+
+
+class T5_Base(Transformer):
+    """T5 (Raffel et al., 2019) and mT5 (Xue et al., 2020): what encoder and decoder share.
+
+    Args:
+        version: 't5.1.0', 't5.1.1' or 'mt5.1.1'. From 1.1 on feed-forward layers are gated
+            (`hidden_act` is a list of two) and the token scores have a kernel of their own.
+        **kwargs: see `Transformer`.
+    """
+
+    block = Block(
+        attention_norms=("pre",),
+        feed_forward_norms=("pre",),
+        epsilon=1e-6,
+        zero_mean=False,
+        offset=False,
+        position_bias="t5_relative",
+        use_bias=False,
+        attention_scale=False,
+    )
+    applications = ("encoder",)
+    vocabulary_variables = ("shared/embedding",)
+    vocabulary_kernels = ("decoder/logits/kernel",)
+    part = ""
+    """What the names of all layers of the encoder or of the decoder begin with."""
+
+    def __init__(self, version: str = "t5.1.0", **kwargs: Any) -> None:
+        if version not in ("t5.1.0", "t5.1.1", "mt5.1.1"):
+            raise ValueError(f"version is 't5.1.0', 't5.1.1' or 'mt5.1.1', not {version!r}")
+        super().__init__(**kwargs)
+        self.version = version
+        self.gated = version != "t5.1.0"
+        self.model_type = "mt5" if version == "mt5.1.1" else "t5"
+        self.block = replace(self.block, name=f"{self.part}Transformer-{{i}}")
+
+    @property
+    def variable_names(self) -> dict[str, list[str]]:
+        """The table of names, which depends on the version."""
+        return t5_names(self.version)
+
+    def apply_embeddings(self, inputs: Any) -> Any:
+        """Token vectors; what comes before the tokens (the context of a decoder) is passed on."""
+        *context, token_ids = listed(inputs)
+        x = self.apply_token_embedding(token_ids)
+        x = self.apply(x, Dropout, rate=self.dropout_rate, name=f"{self.part}Embedding-Dropout")
+        if self.embedding_size != self.hidden_size:
+            x = self.apply_dense(x, self.hidden_size, f"{self.part}Embedding-Mapping")
+        return self.simplify([*context, x])
+
+    def apply_relative_position(self, x: Tensor, context: Tensor, bidirectional: bool) -> Tensor:
+        """(length of x, length of context, heads), numbers for the scores."""
+        return self.apply(
+            [x, context],
+            RelativePositionEmbeddingT5,
+            input_dim=32,
+            output_dim=self.num_attention_heads,
+            bidirectional=bidirectional,
+            embeddings_initializer=self.table_initializer,
+            name=f"{self.part}Embedding-Relative-Position",
+        )
+
+    def apply_output(self, x: Tensor) -> Tensor:
+        """The normalisation after the last block."""
+        x = self.apply_norm(x, f"{self.part}Output-Norm")
+        return self.apply(x, Dropout, rate=self.dropout_rate, name=f"{self.part}Output-Dropout")
+
+    def load_variable(self, checkpoint: Any, name: str) -> np.ndarray:
+        """Tables of relative positions are stored transposed."""
+        variable = super().load_variable(checkpoint, name)
+        return variable.T if name.endswith("relative_attention_bias") else variable
+
+    def create_variable(self, name: str, value: np.ndarray, dtype: Any = None) -> np.ndarray:
+        """The inverse of `load_variable`."""
+        variable = super().create_variable(name, value, dtype)
+        return variable.T if name.endswith("relative_attention_bias") else variable
+
+
+class T5_Encoder(T5_Base):
+    """The encoder of T5: (batch, length) token ids to (batch, length, hidden_size)."""
+
+    part = "Encoder-"
+
+    def get_inputs(self) -> Tensor:
+        """Token ids."""
+        kind = {"shape": (self.sequence_length,), "dtype": "int32"}
+        return self.apply(layer=Input, name="Encoder-Input-Token", **kind)
+
+    def compute_position_bias(self, inputs: Any = None) -> Tensor:
+        """Relative positions in both directions, computed once."""
+        if self.position_bias is None:
+            self.position_bias = self.apply_relative_position(inputs, inputs, bidirectional=True)
+        return self.position_bias
+
+    def apply_final_layers(self, inputs: Tensor) -> Tensor:
+        """Normalised hidden states."""
+        return self.apply_output(inputs)
+
+
+class T5_Decoder(LM_Mask, T5_Base):
+    """The decoder of T5: [context (batch, length, hidden_size), token ids] to token scores.
+
+    Args:
+        with_lm: output token probabilities: True for softmax, an activation such as 'linear', or
+            False for hidden states.
+        cross_position_bias: whether attention to the context has a position bias.
+        scale_outputs: whether the hidden states are divided by √hidden_size at the end.
+        **kwargs: see `T5_Base`.
+    """
+
+    part = "Decoder-"
+
+    def __init__(
+        self,
+        with_lm: bool | str = True,
+        cross_position_bias: bool = True,
+        scale_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.with_lm = with_lm
+        self.cross_position_bias = cross_position_bias
+        self.scale_outputs = scale_outputs
+
+    def get_inputs(self) -> list[Tensor]:
+        """Context, token ids."""
+        return [
+            self.apply(
+                layer=Input, shape=(self.sequence_length, self.hidden_size), name="Input-Context"
+            ),
+            self.apply(
+                layer=Input,
+                shape=(self.sequence_length,),
+                dtype="int32",
+                name="Decoder-Input-Token",
+            ),
+        ]
+
+    def compute_attention_bias(self, inputs: Any = None) -> Tensor:
+        """The lower triangle, computed once."""
+        if self.attention_bias is None:
+            self.attention_bias = self.apply(self.inputs[1], LMMask, name="Attention-LM-Mask")
+        return self.attention_bias
+
+    def compute_position_bias(self, inputs: Any = None) -> list[Tensor | None]:
+        """Of [x, context]: relative positions for self-attention and cross-attention."""
+        if self.position_bias is None:
+            x, context = inputs
+            self.position_bias = [self.apply_relative_position(x, x, bidirectional=False), None]
+            if self.cross_position_bias:
+                self.position_bias[1] = self.apply_relative_position(x, context, False)
+        return self.position_bias
+
+    def apply_final_layers(self, inputs: Any) -> Tensor:
+        """Token scores or probabilities, or hidden states."""
+        x = self.apply_output(inputs[1])
+        scale = self.hidden_size**-0.5 if self.scale_outputs else 1
+        x = self.apply(x, ScaleOffset, scale=scale, offset=False, name="Decoder-Output-Scale")
+        if not self.with_lm:
+            return x
+        if self.embedding_size != self.hidden_size:
+            x = self.apply_dense(x, self.embedding_size, "Decoder-Output-Mapping")
+        if self.gated:
+            final = "softmax" if self.with_lm is True else activation(self.with_lm)
+            kwargs = {"activation": final, "dtype": "float32"}
+            return self.apply_dense(x, self.vocab_size, "Decoder-Output-LM", **kwargs)
+        x = self.apply_token_embedding(x, mode="dense")
+        return self.apply_activation(x, self.with_lm, "Decoder-Output-LM-Activation")
+
+
+class T5(T5_Base):
+    """T5 whole: `.encoder`, `.decoder` and, of both, `.model`, three models that share weights.
+
+    Args:
+        **kwargs: see `T5_Decoder`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        name = kwargs.get("name")
+        names = [f"{name}_{part}" if name else part for part in ("Encoder", "Decoder")]
+        kwargs["layers"] = kwargs.get("layers") or {}
+        self._encoder = T5_Encoder(**kwargs | {"name": names[0]})
+        self._decoder = T5_Decoder(**kwargs | {"name": names[1]})
+        super().__init__(**kwargs)
+        self.unknown_arguments &= self._decoder.unknown_arguments
+
+    def build(
+        self,
+        attention_caches: dict[str, Sequence[Tensor]] | None = None,
+        additional_input_layers: Tensor | Sequence[Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Assemble the three models, once; see `Transformer.build`."""
+        if self.built:
+            return
+        kwargs["additional_input_layers"] = additional_input_layers
+        for part in (self._encoder, self._decoder):
+            caches = {
+                name: pair
+                for name, pair in (attention_caches or {}).items()
+                if ("Encoder-" in name) == (part is self._encoder)
+            }
+            part.build(attention_caches=caches, **kwargs)
+        self.encoder, self.decoder = self._encoder.model, self._decoder.model
+        token_ids = self._decoder.inputs[1]
+        self.set_inputs([self._encoder.inputs[0], token_ids], additional_input_layers)
+        self.set_outputs(self._decoder.call([self._encoder.outputs[0], token_ids]))
+        self.model = Model(self.input, self.output, name=self.name)
+        self.built = True

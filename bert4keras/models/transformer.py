@@ -1,0 +1,863 @@
+"""What architectures share: the block as data, layers by name, weights in and out, masks."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from keras.layers import Activation, Dense, Dropout
+
+from bert4keras import checkpoints, configs
+from bert4keras.backend import Tensor, activation, keras
+from bert4keras.checkpoints import CheckpointError
+from bert4keras.layers import (
+    Add,
+    AttentionBias,
+    Concatenate1D,
+    Embedding,
+    FeedForward,
+    LayerNormalization,
+    LMMask,
+    MultiHeadAttention,
+    UniLMMask,
+)
+from bert4keras.models.model import Model, assign, some, to_numpy
+from bert4keras.snippets import orthogonally_resize
+from bert4keras.tokenizers import load_vocab, save_vocab
+
+
+@dataclass(frozen=True)
+class Block:
+    """What differs between the Transformer blocks of architectures.
+
+    Attributes:
+        attention_norms: where the attention sub-layer is normalised: 'pre' (its input), 'post'
+            (after the residual sum), both or neither.
+        feed_forward_norms: likewise for the feed-forward sub-layer.
+        epsilon: of every layer normalisation.
+        zero_mean, scale, offset: of every layer normalisation, see `LayerNormalization`.
+        position_bias: how positions enter attention, the `p_bias` of `MultiHeadAttention`.
+        use_bias: whether attention and feed-forward have biases.
+        attention_bias: whether queries, keys and values have biases, `use_bias` by default.
+        attention_scale: whether scores are divided by √key_size.
+        query_key_norm: whether the query and the key of each head are normalised.
+        attention: the attention layer.
+        gated: whether feed-forward layers multiply activation(x·W0) by x·W1.
+        name: what the names of the layers of block number i begin with.
+    """
+
+    attention_norms: tuple[str, ...] = ("post",)
+    feed_forward_norms: tuple[str, ...] = ("post",)
+    epsilon: float = 1e-12
+    zero_mean: bool = True
+    scale: bool = True
+    offset: bool = True
+    position_bias: str | None = None
+    use_bias: bool = True
+    attention_bias: bool | None = None
+    attention_scale: bool = True
+    query_key_norm: bool = False
+    attention: type[MultiHeadAttention] = MultiHeadAttention
+    gated: bool = False
+    name: str = "Transformer-{i}"
+
+
+class Transformer:
+    """Base of the architectures: creates layers by name, stacks blocks, reads and writes weights.
+
+    Args:
+        vocab_size: number of tokens in the checkpoint, before `keep_tokens`, `compound_tokens`.
+        hidden_size: size of a token's vector.
+        num_hidden_layers: number of blocks.
+        num_attention_heads: heads of each attention.
+        intermediate_size: size inside the feed-forward layers.
+        hidden_act: their activation, or a list of activations for gated ones.
+        dropout_rate: dropout after embeddings and sub-layers.
+        attention_dropout_rate: dropout of attention weights.
+        embedding_size: size of the embeddings, `hidden_size` by default; another size is mapped.
+        attention_head_size: size of a head, hidden_size / num_attention_heads by default.
+        attention_key_size: size of a head's query and key, attention_head_size by default.
+        initializer_range: standard deviation of initial kernels.
+        layer_norm_epsilon: of every layer normalisation, that of the architecture by default.
+        sequence_length: fixed length of the inputs; any length by default.
+        pad_token_id: token that is padding and hidden from attention, in the numbering of the
+            checkpoint; that of the architecture by default.
+        keep_tokens: token ids to keep, in the new order: a smaller vocabulary.
+        compound_tokens: new tokens, each an average of old ones: a list of ids, or a pair (ids,
+            weights). They come after the kept ones.
+        residual_attention_scores: add the scores of the block before (He et al., 2020, RealFormer).
+        ignore_invalid_weights: leave variables that the checkpoint lacks at their initial values.
+        autoresize_weights: cut or repeat variables of other sizes (https://kexue.fm/archives/8444).
+        layers: layers by name to use instead of new ones, which shares their weights.
+        prefix: put before the name of every layer.
+        name: name of the model.
+    """
+
+    block = Block()
+    model_type = ""
+    """What Hugging Face calls the architecture, a key of `configs.FAMILIES`."""
+    applications: tuple[str, ...] = ("encoder", "lm", "unilm")
+    """What `build_transformer_model` can make of the architecture."""
+    refused_arguments: tuple[str, ...] = ()
+    """Arguments of the base that the architecture cannot honour."""
+    variable_names: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Layer → its variables in official checkpoints, in weight order; with {i}, for each block."""
+    vocabulary_variables: tuple[str, ...] = ()
+    """Variables whose first axis is the vocabulary."""
+    vocabulary_kernels: tuple[str, ...] = ()
+    """Variables whose last axis is the vocabulary."""
+    pad_token_id: int | None = 0
+    """Which token is padding; None hides no token."""
+    fixed_settings: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    """Settings of config files of which only these values are implemented."""
+    foreign_variables: tuple[str, ...] = ()
+    """Variables that tell a checkpoint of another architecture, although all of ours are in it."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        hidden_size: int,
+        num_hidden_layers: int,
+        num_attention_heads: int,
+        intermediate_size: int,
+        hidden_act: Any = None,
+        dropout_rate: float | None = None,
+        attention_dropout_rate: float | None = None,
+        embedding_size: int | None = None,
+        attention_head_size: int | None = None,
+        attention_key_size: int | None = None,
+        initializer_range: float = 0.02,
+        layer_norm_epsilon: float | None = None,
+        sequence_length: int | None = None,
+        pad_token_id: int | None = None,
+        keep_tokens: Sequence[int] | None = None,
+        compound_tokens: Sequence[Any] | None = None,
+        residual_attention_scores: bool = False,
+        ignore_invalid_weights: bool = False,
+        autoresize_weights: bool = False,
+        layers: dict[str, keras.Layer] | None = None,
+        prefix: str | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not attention_head_size and hidden_size % num_attention_heads:
+            raise ValueError(
+                f"hidden_size={hidden_size} is not a multiple of num_attention_heads="
+                f"{num_attention_heads}: correct the config or give attention_head_size"
+            )
+        check_settings(type(self), kwargs)
+        self.full_vocab_size = vocab_size
+        self.keep_tokens = checked_tokens(keep_tokens, vocab_size)
+        if pad_token_id is not None:
+            self.pad_token_id = renumbered(pad_token_id, keep_tokens)
+        self.compound_tokens = compound_tokens
+        if keep_tokens is not None:
+            vocab_size = len(keep_tokens)
+        if compound_tokens is not None:
+            vocab_size += len(compound_tokens)
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.attention_head_size = attention_head_size or hidden_size // num_attention_heads
+        self.attention_key_size = attention_key_size or self.attention_head_size
+        self.intermediate_size = intermediate_size
+        self.hidden_act = hidden_act
+        self.dropout_rate = dropout_rate or 0
+        self.attention_dropout_rate = attention_dropout_rate or 0
+        self.embedding_size = embedding_size or hidden_size
+        self.initializer_range = initializer_range
+        if layer_norm_epsilon:
+            self.block = replace(self.block, epsilon=layer_norm_epsilon)
+        self.sequence_length = sequence_length
+        self.residual_attention_scores = residual_attention_scores
+        self.ignore_invalid_weights = ignore_invalid_weights
+        self.autoresize_weights = autoresize_weights
+        self.layers = {} if layers is None else layers
+        self.prefix = prefix or ""
+        self.name = name
+        self.unknown_arguments = kwargs.keys() - self.fixed_settings.keys()
+        self.settings: Mapping[str, Any] = {}  # all of the config, by build_transformer_model
+        self.vocabulary: Path | None = None  # the file beside the config
+        self.tables_are_cut = False
+        self.forget()
+        self.built = False
+
+    # --- assembling
+
+    def build(
+        self,
+        attention_caches: dict[str, Sequence[Tensor]] | None = None,
+        layer_norm_cond: Tensor | None = None,
+        layer_norm_cond_hidden_size: int | None = None,
+        layer_norm_cond_hidden_act: Any = None,
+        additional_input_layers: Tensor | Sequence[Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Assemble `self.model`, once.
+
+        Args:
+            attention_caches: attention layer name → [keys, values], each (batch, length, size),
+                put before the keys and values of that layer.
+            layer_norm_cond: (batch, size), the condition of every layer normalisation.
+            layer_norm_cond_hidden_size: see `hidden_units` of `ScaleOffset`.
+            layer_norm_cond_hidden_act: see `hidden_activation` of `ScaleOffset`.
+            additional_input_layers: inputs that the model has besides its own.
+            **kwargs: arguments of the constructor, which `build_transformer_model` passes here too.
+        """
+        if self.built:
+            return
+        self.attention_caches = attention_caches or {}
+        self.layer_norm_conds = [
+            layer_norm_cond,
+            layer_norm_cond_hidden_size,
+            layer_norm_cond_hidden_act or "linear",
+        ]
+        inputs = self.get_inputs()
+        self.set_inputs(inputs, additional_input_layers)
+        self.set_outputs(self.call(inputs))
+        self.check_caches()
+        self.model = Model(self.input, self.output, name=self.name)
+        self.built = True
+
+    def check_caches(self) -> None:
+        """Refuse caches of layers that the model does not have."""
+        unknown = self.attention_caches.keys() - self.layers.keys()
+        if unknown:
+            attentions = [k for k, v in self.layers.items() if isinstance(v, MultiHeadAttention)]
+            raise ValueError(
+                f"attention_caches names {sorted(unknown)}; the attention layers are {attentions}"
+            )
+
+    def call(self, inputs: Any) -> Any:
+        """Go from the inputs to the outputs: embeddings, blocks, what comes after them."""
+        self.forget()
+        outputs = self.apply_embeddings(inputs)
+        for index in range(self.num_hidden_layers):
+            outputs = self.apply_main_layers(outputs, index)
+        return self.apply_final_layers(outputs)
+
+    def forget(self) -> None:
+        """Drop the tensors that the blocks share, which belong to one call."""
+        self.attention_bias: Any = None
+        self.position_bias: Any = None
+        self.attention_scores: dict[str, Tensor] = {}
+
+    def prefixed(self, name: str | None) -> str | None:
+        """A layer's name with the prefix of this model."""
+        return name if name is None else self.prefix + name
+
+    def apply(
+        self,
+        inputs: Any = None,
+        layer: Callable | None = None,
+        arguments: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call the layer named `name=`, which is created if there is none of that name yet.
+
+        Args:
+            inputs: what the layer is called on; without them the layer itself is returned.
+            layer: class of the layer, called with `kwargs` to create it.
+            arguments: further arguments of the call.
+            **kwargs: arguments of the constructor, `name` among them.
+        """
+        if layer is Dropout and self.dropout_rate == 0:
+            return inputs
+        arguments = dict(arguments or {})
+        name = self.prefixed(kwargs.get("name"))
+        if name not in self.layers:
+            attends = isinstance(layer, type) and issubclass(layer, MultiHeadAttention)
+            if attends and self.residual_attention_scores:
+                kwargs["return_attention_scores"] = True
+            if layer is keras.layers.Lambda:
+                kwargs["arguments"] = arguments
+            created = layer(**{**kwargs, "name": name})
+            name = created.name
+            self.layers[name] = created
+        if inputs is None:
+            return self.layers[name]
+        if isinstance(self.layers[name], MultiHeadAttention):
+            return self.call_attention(self.layers[name], inputs, arguments)
+        if isinstance(self.layers[name], keras.layers.Lambda):
+            arguments = {}
+        return self.layers[name](inputs, **arguments)
+
+    def call_attention(
+        self, layer: MultiHeadAttention, inputs: list, arguments: dict[str, Any]
+    ) -> Tensor:
+        """Call an attention layer with its cache and the scores of the block before, if any."""
+        name = layer.name.removeprefix(self.prefix)
+        if layer.name in self.attention_caches:
+            caches = self.attention_caches[layer.name]
+            joined = [
+                self.apply([cache, x], Concatenate1D, name=f"{name}-Cached-{kind}")
+                for kind, cache, x in zip(("Key", "Value"), caches, inputs[1:3], strict=True)
+            ]
+            inputs = [inputs[0], *joined, *inputs[3:]]
+        if not layer.return_attention_scores:
+            return layer(inputs, **arguments)
+        kind = name.rsplit("-", 1)[-1]  # scores of self-attention and cross-attention do not mix
+        bias = self.attention_scores.get(kind)
+        if bias is not None:
+            rest = inputs[3:]
+            if arguments.get("a_bias"):
+                bias = self.apply([rest[0], bias], AttentionBias, name=f"{name}-Attention-Bias")
+                rest = rest[1:]
+            inputs = [*inputs[:3], bias, *rest]
+            arguments["a_bias"] = True
+        outputs, self.attention_scores[kind] = layer(inputs, **arguments)
+        return outputs
+
+    def get_inputs(self) -> Any:
+        """Hook: create the input tensors."""
+        raise NotImplementedError(f"{type(self).__name__} must define get_inputs()")
+
+    def apply_embeddings(self, inputs: Any) -> Any:
+        """Hook: from the inputs to the first block."""
+        raise NotImplementedError(f"{type(self).__name__} must define apply_embeddings()")
+
+    def apply_main_layers(self, inputs: Any, index: int) -> Any:
+        """Hook: one block; of [context, x] the decoder of an encoder attends to the context too."""
+        *context, x = listed(inputs)
+        attention_bias = self.compute_attention_bias(index)
+        position_bias = self.compute_position_bias(self.simplify([x, *context]))
+        cross_position_bias = None
+        if context:
+            position_bias, cross_position_bias = position_bias
+        name = self.block.name.format(i=index)
+        x = self.apply_residual(
+            x,
+            lambda x, name: self.apply_attention(x, x, name, attention_bias, position_bias),
+            f"{name}-MultiHeadSelfAttention",
+            self.block.attention_norms,
+        )
+        if context:
+            x = self.apply_residual(
+                x,
+                lambda x, name: self.apply_attention(
+                    x, context[0], name, None, cross_position_bias
+                ),
+                f"{name}-MultiHeadCrossAttention",
+                self.block.attention_norms,
+            )
+        x = self.apply_residual(
+            x, self.apply_feed_forward, f"{name}-FeedForward", self.block.feed_forward_norms
+        )
+        return self.simplify([*context, x])
+
+    def apply_final_layers(self, inputs: Any) -> Any:
+        """Hook: from the last block to the outputs."""
+        raise NotImplementedError(f"{type(self).__name__} must define apply_final_layers()")
+
+    def compute_attention_bias(self, inputs: Any = None) -> Tensor | None:
+        """Hook: the attention bias of every block, see `MultiHeadAttention`."""
+        return self.attention_bias
+
+    def compute_position_bias(self, inputs: Any = None) -> Tensor | None:
+        """Hook: the position bias of every block, see `MultiHeadAttention`."""
+        return self.position_bias
+
+    def apply_residual(
+        self, x: Tensor, sub_layer: Callable, name: str, norms: tuple[str, ...]
+    ) -> Tensor:
+        """A sub-layer with dropout, residual sum and the normalisations before and after it.
+
+        A single normalisation is called `{name}-Norm`, two are `{name}-Norm-0` and `{name}-Norm-1`.
+        """
+        inputs = x
+        names = [f"{name}-Norm-0", f"{name}-Norm-1"] if len(norms) == 2 else [f"{name}-Norm"] * 2
+        if "pre" in norms:
+            x = self.apply_norm(x, names[0])
+        x = sub_layer(x, name)
+        x = self.apply(x, Dropout, name=f"{name}-Dropout", rate=self.dropout_rate)
+        x = self.apply([inputs, x], Add, name=f"{name}-Add")
+        if "post" in norms:
+            x = self.apply_norm(x, names[1])
+        return x
+
+    def apply_norm(self, x: Tensor, name: str) -> Tensor:
+        """Layer normalisation, under the condition of the model if it has one."""
+        condition, hidden_units, hidden_activation = self.layer_norm_conds
+        if not self.block.scale and not self.block.offset:
+            condition = None  # there is nothing that it could move
+        return self.apply(
+            self.simplify([x, condition]),
+            LayerNormalization,
+            zero_mean=self.block.zero_mean,
+            scale=self.block.scale,
+            offset=self.block.offset,
+            conditional=condition is not None,
+            hidden_units=hidden_units,
+            hidden_activation=hidden_activation,
+            hidden_initializer=self.initializer,
+            epsilon=self.block.epsilon,
+            name=name,
+        )
+
+    def apply_attention(
+        self,
+        x: Tensor,
+        context: Tensor,
+        name: str,
+        attention_bias: Tensor | None,
+        position_bias: Tensor | None,
+    ) -> Tensor:
+        """The attention layer of a block, from `x` to `context`, with the biases of the hooks."""
+        block = self.block
+        return self.apply(
+            [t for t in (x, context, context, attention_bias, position_bias) if t is not None],
+            block.attention,
+            arguments={
+                "a_bias": None if attention_bias is None else True,
+                "p_bias": None if position_bias is None else block.position_bias,
+            },
+            heads=self.num_attention_heads,
+            head_size=self.attention_head_size,
+            out_dim=self.hidden_size,
+            key_size=self.attention_key_size,
+            use_bias=block.use_bias if block.attention_bias is None else block.attention_bias,
+            out_bias=block.use_bias,
+            attention_scale=block.attention_scale,
+            attention_dropout=self.attention_dropout_rate,
+            query_key_norm=block.epsilon if block.query_key_norm else None,
+            kernel_initializer=self.initializer,
+            name=name,
+            **self.attention_sizes,
+        )
+
+    @property
+    def attention_sizes(self) -> dict[str, int]:
+        """Further arguments of the attention layers, which only this architecture has."""
+        return {}
+
+    def apply_feed_forward(self, x: Tensor, name: str) -> Tensor:
+        """The feed-forward layer of a block."""
+        return self.apply(
+            x,
+            FeedForward,
+            units=self.intermediate_size,
+            activation=[self.hidden_act, "linear"] if self.block.gated else self.hidden_act,
+            use_bias=self.block.use_bias,
+            kernel_initializer=self.initializer,
+            name=name,
+        )
+
+    def apply_token_embedding(self, token_ids: Tensor, mode: str | None = None) -> Tensor:
+        """Token vectors; with mode='dense', scores of tokens from vectors, by the same table."""
+        return self.apply(
+            token_ids,
+            Embedding,
+            arguments={"mode": mode} if mode else None,
+            input_dim=self.vocab_size,
+            output_dim=self.embedding_size,
+            embeddings_initializer=self.table_initializer,
+            mask_zero=self.pad_token_id is not None,
+            mask_id=self.pad_token_id or 0,
+            name="Embedding-Token",
+        )
+
+    def apply_dense(self, x: Tensor, units: int, name: str, **kwargs: Any) -> Tensor:
+        """A Dense layer outside of the blocks, with a bias unless the architecture has none."""
+        kwargs = {"use_bias": self.block.use_bias, "kernel_initializer": self.initializer, **kwargs}
+        return self.apply(x, Dense, units=units, name=name, **kwargs)
+
+    def apply_activation(self, x: Tensor, function: Any, name: str) -> Tensor:
+        """A final activation, True for softmax.
+
+        It is computed in float32 whatever the policy is: a softmax over a vocabulary wants that.
+        """
+        function = "softmax" if function is True else activation(function)
+        return self.apply(x, Activation, activation=function, dtype="float32", name=name)
+
+    def set_inputs(self, inputs: Any, additional_input_layers: Any = None) -> None:
+        """Keep the inputs of the model: `self.inputs`, and `self.input` as Keras wants it."""
+        additional = additional_input_layers
+        self.inputs = [*listed(inputs), *([] if additional is None else listed(additional))]
+        self.input = self.inputs if len(self.inputs) > 1 else self.inputs[0]
+
+    def set_outputs(self, outputs: Any) -> None:
+        """Keep the outputs of the model: `self.outputs`, and `self.output` as Keras wants it."""
+        self.outputs = listed(outputs)
+        self.output = self.outputs if len(self.outputs) > 1 else self.outputs[0]
+
+    @property
+    def initializer(self) -> keras.initializers.Initializer:
+        """A new initializer of kernels and embeddings: normal, cut off at two deviations."""
+        return keras.initializers.TruncatedNormal(stddev=self.initializer_range)
+
+    @property
+    def table_initializer(self) -> keras.initializers.Initializer:
+        """A new initializer of embeddings."""
+        return self.initializer
+
+    def simplify(self, inputs: Sequence[Any]) -> Any:
+        """Leave out what is None; of a single thing no list is made."""
+        inputs = [x for x in inputs if x is not None]
+        return inputs[0] if len(inputs) == 1 else inputs
+
+    # --- weights
+
+    def variable_mapping(self) -> dict[str, list[str]]:
+        """Hook: layer name → names of its variables in official checkpoints, in weight order."""
+        mapping: dict[str, list[str]] = {}
+        for layer, names in self.variable_names.items():
+            for i in range(self.num_hidden_layers if "{i" in layer else 1):
+                mapping[layer.format(i=i)] = [name.format(i=i) for name in names]
+        return mapping
+
+    def stored_name(self, checkpoint: Any, name: str) -> str:
+        """Hook: under which name an open checkpoint holds the variable `name`."""
+        return name
+
+    def load_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
+        """Hook: what of a table (vocabulary, ...) is loaded, after keep and compound tokens."""
+        embeddings = np.asarray(embeddings)
+        if self.tables_are_cut or (self.keep_tokens is None and self.compound_tokens is None):
+            return embeddings
+        if len(embeddings) != self.full_vocab_size:
+            raise CheckpointError(
+                f"keep_tokens and compound_tokens are about a vocabulary of {self.full_vocab_size} "
+                f"tokens, and the checkpoint has {len(embeddings)}. If it was saved from a model "
+                "with them, set vocab_size to its number and leave both out; otherwise correct "
+                "vocab_size"
+            )
+        if self.keep_tokens is not None:
+            embeddings = embeddings[self.keep_tokens]
+        if self.compound_tokens is not None:
+            compounds = [average_rows(embeddings, item) for item in self.compound_tokens]
+            embeddings = np.concatenate([embeddings, np.asarray(compounds, embeddings.dtype)])
+        return embeddings
+
+    def load_variable(self, checkpoint: Any, name: str) -> np.ndarray:
+        """Hook: the value of one variable of an open checkpoint, as the layer wants it."""
+        variable = checkpoint[name]
+        if name in self.vocabulary_kernels:
+            return self.load_embeddings(variable.T).T
+        return self.load_embeddings(variable) if name in self.vocabulary_variables else variable
+
+    def create_variable(self, name: str, value: np.ndarray, dtype: Any = None) -> np.ndarray:
+        """Hook: the value of one variable as an official checkpoint holds it."""
+        return np.asarray(value, dtype=dtype)
+
+    def mapped_layers(self, mapping: dict[str, list[str]] | None) -> list[tuple[Any, list[str]]]:
+        """The layers of this model that checkpoints know, with the names of their variables."""
+        mapping = self.variable_mapping() if mapping is None else mapping
+        return [
+            (self.layers[self.prefixed(name)], names)
+            for name, names in mapping.items()
+            if self.prefixed(name) in self.layers
+        ]
+
+    def load_weights_from_checkpoint(
+        self, checkpoint: str | Path, mapping: dict[str, list[str]] | None = None
+    ) -> checkpoints.Report:
+        """Load a checkpoint: every variable, or none and an error.
+
+        What `save_pretrained` or `save_weights_as_checkpoint` recorded about the vocabulary counts:
+        tables that were cut down to `keep_tokens` already are not cut again.
+
+        Args:
+            checkpoint: prefix of a TensorFlow checkpoint, a safetensors, PyTorch or numpy file, a
+                file of `Model.save_weights`, or a folder that holds one; with official names or
+                those of Hugging Face.
+            mapping: layer name → variable names instead of `variable_mapping()`.
+
+        Returns:
+            What was loaded, what the file has besides, and which layers start from scratch.
+
+        Raises:
+            CheckpointError: the file is damaged, or a variable is missing, has another shape, or
+                holds NaN. The model is unchanged then.
+        """
+        targets = [t for pair in self.mapped_layers(mapping) for t in weights_of(*pair)]
+        with checkpoints.open_checkpoint(checkpoint) as file:
+            self.tables_are_cut = self.is_cut(file)
+            bundle = self.officially_named(file, mapping)
+            targets = [(self.stored_name(bundle, name), *rest) for name, *rest in targets]
+            found = {name: bundle.shape(name) for name in bundle}
+            not_finite = []
+            # Two passes, so that an error changes nothing and no value is held: the pages of the
+            # file stay cached, and checksums are verified once.
+            for name, layer, index in targets:
+                if name in bundle:
+                    value = self.loaded_value(bundle, name, layer, index)
+                    found[name] = value.shape
+                    if not finite(value):
+                        not_finite.append(name)
+            report = checkpoints.match_variables(
+                expected={name: tuple(layer.weights[i].shape) for name, layer, i in targets},
+                found=found,
+                layers={name: layer.name for name, layer, _ in targets},
+                from_scratch=self.from_scratch(targets),
+            )
+            if not self.ignore_invalid_weights:
+                report.raise_for_errors(checkpoint)
+                self.check_foreign(report.unused, checkpoint)
+            if not_finite:
+                raise CheckpointError(f"{checkpoint} holds NaN or infinity in {some(not_finite)}")
+            loaded = set(report.loaded)
+            assign(
+                (layer.weights[index], self.loaded_value(bundle, name, layer, index))
+                for name, layer, index in targets
+                if name in loaded
+            )
+        return report
+
+    def officially_named(self, file: Any, mapping: dict[str, list[str]] | None) -> Any:
+        """The variables of an open file under the names of `variable_mapping()`."""
+        layers = self.mapped_layers(mapping)
+        if file.container == "keras":
+            weights = checkpoints.load_layers(file.path)
+            names = {layer.name: names for layer, names in layers}
+            return checkpoints.LayerNames(file.path, weights, names, self.create_variable)
+        names = [name for _, names in layers for name in names]
+        return checkpoints.as_official(file, [*names, *self.foreign_variables])
+
+    def is_cut(self, file: Any) -> bool:
+        """Whether the vocabulary of an open file is that of this model, cut down and extended.
+
+        Raises:
+            CheckpointError: it was cut down in another way.
+        """
+        if file.container == "keras":
+            return True
+        record = configs.recorded_vocabulary(file.path)
+        if record is None:
+            return False
+        whole = self.keep_tokens is None and self.compound_tokens is None
+        if record == configs.vocabulary_record(self) or (
+            whole and self.vocab_size == configs.saved_size(record)
+        ):
+            return True
+        raise CheckpointError(
+            f"the vocabulary of {file.path} was cut down from {record['vocab_size']} to "
+            f"{configs.saved_size(record)} tokens when it was saved, and this model is built for "
+            f"{self.vocab_size} of {self.full_vocab_size}. Give the same keep_tokens and "
+            "compound_tokens, or none and vocab_size of the saved number"
+        )
+
+    def loaded_value(self, bundle: Any, name: str, layer: keras.Layer, index: int) -> np.ndarray:
+        """The value that a weight of a layer gets from a variable of a checkpoint."""
+        return self.resized(layer, index, self.load_variable(bundle, name))
+
+    def check_foreign(self, unused: Sequence[str], checkpoint: str | Path) -> None:
+        """Refuse a checkpoint of another architecture that happens to hold all our variables."""
+        foreign = [name for name in self.foreign_variables if name in unused]
+        if foreign:
+            raise CheckpointError(
+                f"{checkpoint} holds {foreign[0]}, which {type(self).__name__} does not have: it "
+                "is of another architecture, so correct model=. To start from it all the same, "
+                "pass ignore_invalid_weights=True"
+            )
+
+    def from_scratch(self, targets: Sequence[tuple[str, keras.Layer, int]]) -> tuple[str, ...]:
+        """Names of the layers with weights that no checkpoint knows."""
+        known = {layer.name for _, layer, _ in targets}
+        return tuple(x.name for x in self.model.layers if x.weights and x.name not in known)
+
+    def resized(self, layer: keras.Layer, index: int, value: np.ndarray) -> np.ndarray:
+        """With `autoresize_weights`, a variable cut or repeated to the shape of the weight.
+
+        https://kexue.fm/archives/8444. Queries and keys are scaled so that the scores, and the two
+        kernels of a feed-forward layer so that its output, stay as large as they were.
+        """
+        shape = tuple(layer.weights[index].shape)
+        if not self.autoresize_weights or value.shape == shape:
+            return value
+        resized = orthogonally_resize(value, shape)
+        per_dense = 2 if getattr(layer, "use_bias", False) else 1
+        if (
+            isinstance(layer, MultiHeadAttention)
+            and layer.attention_scale
+            and index < 2 * per_dense
+        ):
+            return resized * (shape[-1] / value.shape[-1]) ** 0.25
+        if isinstance(layer, FeedForward):
+            inner = 0 if self.hidden_act in ("relu", "leaky_relu") else per_dense
+            if index < inner:
+                return resized * (shape[-1] / value.shape[-1]) ** 0.5
+            return resized * (value.shape[0] / shape[0]) ** 0.5
+        return resized
+
+    def save_weights_as_checkpoint(
+        self,
+        filename: str | Path,
+        mapping: dict[str, list[str]] | None = None,
+        dtype: Any = None,
+    ) -> None:
+        """Write a TensorFlow checkpoint with the official variable names.
+
+        Args:
+            filename: its prefix, as in 'folder/bert_model.ckpt'.
+            mapping: layer name → variable names instead of `variable_mapping()`.
+            dtype: type of the variables, that of the weights by default.
+        """
+        checkpoints.write_checkpoint(filename, self.official_variables(mapping, dtype))
+        configs.write_record(filename, configs.vocabulary_record(self))
+
+    def official_variables(
+        self, mapping: dict[str, list[str]] | None = None, dtype: Any = None
+    ) -> dict[str, np.ndarray]:
+        """The variables of this model as official checkpoints hold them, by name."""
+        return {
+            name: self.create_variable(name, to_numpy(weight), dtype)
+            for layer, names in self.mapped_layers(mapping)
+            for name, weight in zip(names, layer.weights, strict=False)
+        }
+
+    def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
+        """Write `config.json`, `model.safetensors` and `vocab.txt`, which `transformers` loads.
+
+        `architectures` in the config says which heads there are: a head that the model was built
+        without is not in the file. The mask of UniLM, and that of a language model where Hugging
+        Face has none for the architecture (ALBERT, NEZHA), is not either: build with the same
+        `application` again.
+
+        Args:
+            folder: where to write; it is created.
+            tokenizer: the tokenizer whose vocabulary is written. Without it, the file beside the
+                config is, cut down to `keep_tokens`; with `compound_tokens`, whose names only a
+                tokenizer knows, none is.
+
+        Raises:
+            ValueError: Hugging Face cannot describe the model, or the tokenizer is of another one.
+        """
+        folder = Path(folder)
+        causal = isinstance(self, LM_Mask) and self.model_type not in ("t5", "mt5")
+        config = configs.to_hugging_face(self, causal)
+        tokens = self.saved_tokens(tokenizer)
+        tensors = checkpoints.to_hugging_face(self.official_variables(), self.model_type)
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.write_safetensors(folder / "model.safetensors", tensors)
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (folder / "config.json").write_text(text, encoding="utf-8")
+        if tokens is not None:
+            save_vocab(folder / "vocab.txt", tokens)
+        elif self.vocabulary is not None and self.vocabulary.suffix == ".model":
+            (folder / "spiece.model").write_bytes(self.vocabulary.read_bytes())
+
+    def saved_tokens(self, tokenizer: Any) -> dict[str, int] | None:
+        """The vocabulary of the model as far as it is known: token → id."""
+        if tokenizer is not None:
+            tokens = dict(tokenizer.token_dict)
+        elif (
+            self.compound_tokens is not None
+            or self.vocabulary is None
+            or self.vocabulary.suffix != ".txt"
+        ):
+            return None
+        else:
+            tokens = load_vocab(self.vocabulary)
+            if self.keep_tokens is not None and len(tokens) > self.vocab_size:
+                names = {i: token for token, i in tokens.items()}
+                tokens = {names[i]: new for new, i in enumerate(self.keep_tokens)}
+        if max(tokens.values(), default=0) >= self.vocab_size:
+            raise ValueError(
+                f"the vocabulary has {len(tokens)} tokens and the model {self.vocab_size}: give "
+                "the tokenizer of this model as tokenizer="
+            )
+        return tokens
+
+
+def check_settings(architecture: type[Transformer], given: Mapping[str, Any]) -> None:
+    """Refuse settings of a config file that the architecture does not implement."""
+    for name, allowed in architecture.fixed_settings.items():
+        if name in given and given[name] not in allowed:
+            raise ValueError(
+                f"{architecture.__name__} is implemented with {name}={allowed[0]!r} only, and the "
+                f"config says {given[name]!r}: this checkpoint cannot be used"
+            )
+
+
+def weights_of(layer: keras.Layer, names: Sequence[str]) -> list[tuple[str, keras.Layer, int]]:
+    """Each variable name with the layer and the index of the weight that it belongs to."""
+    if len(layer.weights) < len(names):
+        raise ValueError(
+            f"layer {layer.name!r} has {len(layer.weights)} weights, and {len(names)} variables "
+            f"are mapped to it: {list(names)}. Correct variable_mapping()"
+        )
+    return [(name, layer, index) for index, name in enumerate(names)]
+
+
+def listed(value: Any) -> list:
+    """A list of one tensor or of several."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def checked_tokens(keep_tokens: Sequence[int] | None, vocab_size: int) -> Sequence[int] | None:
+    """Refuse token ids outside of the vocabulary."""
+    outside = [i for i in ([] if keep_tokens is None else keep_tokens) if not 0 <= i < vocab_size]
+    if outside:
+        raise ValueError(
+            f"keep_tokens names {len(outside)} ids outside of the vocabulary of {vocab_size} "
+            f"tokens, {outside[0]} first: they must come from the vocabulary of this checkpoint"
+        )
+    return keep_tokens
+
+
+def renumbered(token_id: int, keep_tokens: Sequence[int] | None) -> int:
+    """The number of a token in a vocabulary cut down to `keep_tokens`; 0 and none (-1) stay."""
+    if keep_tokens is None or token_id <= 0:
+        return token_id
+    if token_id not in keep_tokens:
+        raise ValueError(f"keep_tokens leaves out {token_id}, the padding token: keep it")
+    return list(keep_tokens).index(token_id)
+
+
+def average_rows(table: np.ndarray, item: Any) -> np.ndarray:
+    """Average rows of a table; `item` is a list of indices or a pair (indices, weights)."""
+    if isinstance(item, tuple):
+        return np.average(table[list(item[0])], axis=0, weights=item[1])
+    return np.average(table[list(item)], axis=0)
+
+
+def finite(value: np.ndarray) -> bool:
+    """Tell whether all numbers are finite; the sum tells it in a single cheap pass."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(value.sum())) or bool(np.isfinite(value).all())
+
+
+class LM_Mask:
+    """Language model: every token sees itself and the tokens before it."""
+
+    def compute_attention_bias(self, inputs: Any = None) -> Tensor:
+        """The lower triangle, computed once."""
+        if self.attention_bias is None:
+            self.attention_bias = self.apply(self.inputs[0], LMMask, name="Attention-LM-Mask")
+        return self.attention_bias
+
+
+class UniLM_Mask:
+    """UniLM: segment 0 sees all of itself, segment 1 sees segment 0 and what is before it.
+
+    The model has segment ids as input even if it embeds none (`segment_vocab_size=0`).
+    """
+
+    segments_in_mask = True
+
+    def compute_attention_bias(self, inputs: Any = None) -> Tensor:
+        """The mask that follows from the segment ids, computed once."""
+        if self.attention_bias is None:
+            self.attention_bias = self.apply(self.inputs[1], UniLMMask, name="Attention-UniLM-Mask")
+        return self.attention_bias
+
+
+def dense(*names: str) -> list[str]:
+    """The variables of Dense layers."""
+    return [f"{name}/{kind}" for name in names for kind in ("kernel", "bias")]
+
+
+def norm(name: str) -> list[str]:
+    """The variables of a layer normalisation."""
+    return [f"{name}/beta", f"{name}/gamma"]
+
+
+def renamed(table: Mapping[str, list[str]], old: str, new: str) -> dict[str, list[str]]:
+    """A table of variable names with another beginning."""
+    return {
+        layer: [name.replace(old, new, 1) if name.startswith(old) else name for name in names]
+        for layer, names in table.items()
+    }
