@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--train-size", type=int, default=3000)
     parser.add_argument("--dev-size", type=int, default=600)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--learning-rate", type=float, default=4e-4)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--simplified", action="store_true", help="do not convert the characters")
     args = parser.parse_args()
 
