@@ -86,11 +86,10 @@ def require_positive(layer: Layer, **sizes: Any) -> None:
 
 @registered
 class Dense(keras.layers.Dense):
-    """`keras.layers.Dense` that adds its bias within the matrix product where the backend can."""
+    """`keras.layers.Dense` as one operation where the backend has it (see `affine`)."""
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        x = affine(inputs, self.kernel, self.bias)
-        return x if self.activation is None else self.activation(x)
+        return affine(inputs, self.kernel, self.bias, self.activation)
 
 
 def built_dense(
