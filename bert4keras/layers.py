@@ -93,13 +93,21 @@ class Dense(keras.layers.Dense):
 
 
 def built_dense(
-    layer: Layer, name: str, units: int, input_shape: tuple, activation: Any = None
+    layer: Layer,
+    name: str,
+    units: int,
+    input_shape: tuple,
+    activation: Any = None,
+    use_bias: bool | None = None,
 ) -> Dense:
-    """Create and build a Dense with the bias, initializer and types of the layer it belongs to."""
+    """Create and build a Dense with the initializer and types of the layer it belongs to.
+
+    It has a bias if that layer has biases, unless `use_bias` says otherwise.
+    """
     dense = Dense(
         units,
         activation=activation,
-        use_bias=layer.use_bias,
+        use_bias=layer.use_bias if use_bias is None else use_bias,
         kernel_initializer=layer.kernel_initializer.clone(),
         dtype=layer.dtype_policy,
         name=name,
@@ -819,30 +827,16 @@ class MultiHeadAttention(Layer):
     def build(self, input_shape: Any) -> None:
         query, key, value = (tuple(shape) for shape in input_shape[:3])
         values = self.heads * self.head_size
-        self.q_dense = self.projection("q_dense", self.heads * self.key_size, query)
-        self.k_dense = self.projection("k_dense", self.key_value_heads * self.key_size, key)
-        self.v_dense = self.projection("v_dense", self.key_value_heads * self.head_size, value)
-        self.o_dense = self.projection(
-            "o_dense", self.out_dim, (*query[:-1], values), self.out_bias
+        self.q_dense = built_dense(self, "q_dense", self.heads * self.key_size, query)
+        self.k_dense = built_dense(self, "k_dense", self.key_value_heads * self.key_size, key)
+        self.v_dense = built_dense(self, "v_dense", self.key_value_heads * self.head_size, value)
+        self.o_dense = built_dense(
+            self, "o_dense", self.out_dim, (*query[:-1], values), use_bias=self.out_bias
         )
         if self.query_key_norm:
             self.q_norm, self.k_norm = self.head_norm("q_norm"), self.head_norm("k_norm")
         if self.attention_dropout:
             self.dropout = Dropout(self.attention_dropout, dtype=self.dtype_policy, name="dropout")
-
-    def projection(
-        self, name: str, units: int, input_shape: tuple, use_bias: bool | None = None
-    ) -> Dense:
-        """Create and build one of the Dense layers."""
-        dense = Dense(
-            units,
-            use_bias=self.use_bias if use_bias is None else use_bias,
-            kernel_initializer=self.kernel_initializer.clone(),
-            dtype=self.dtype_policy,
-            name=name,
-        )
-        dense.build(input_shape)
-        return dense
 
     def head_norm(self, name: str) -> LayerNormalization:
         """Create and build the normalisation of a head's queries or keys."""
@@ -1169,22 +1163,11 @@ class FeedForward(Layer):
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
-        def dense(name: str, units: int, shape: tuple, function: Any = None) -> Dense:
-            layer = Dense(
-                units,
-                activation=function,
-                use_bias=self.use_bias,
-                kernel_initializer=self.kernel_initializer.clone(),
-                dtype=self.dtype_policy,
-                name=name,
-            )
-            layer.build(shape)
-            return layer
-
         shape = tuple(input_shape)
         for i, function in enumerate(self.activation):
-            setattr(self, f"i{i}_dense", dense(f"i{i}_dense", self.units, shape, function))
-        self.o_dense = dense("o_dense", shape[-1], (*shape[:-1], self.units))
+            name = f"i{i}_dense"
+            setattr(self, name, built_dense(self, name, self.units, shape, function))
+        self.o_dense = built_dense(self, "o_dense", shape[-1], (*shape[:-1], self.units))
 
     def call(self, inputs: Tensor) -> Tensor:
         hidden = self.i0_dense(inputs)
