@@ -1,17 +1,19 @@
 """Are the weights loaded correctly? Entity recognition from real weights and from random ones.
 
-    python benchmarks/entity_recognition.py --checkpoint monpa_albert_zh --data ner.tar.gz
+    python benchmarks/entity_recognition.py [--checkpoint monpa_albert_zh] [--data ner.tar.gz]
 
 fine-tunes a tagger of BIO labels, with a conditional random field, from the checkpoint and then
 from random weights, and prints the F1 of entities. Only correct weights explain a large gap. The
 checkpoint is the ALBERT of the package `monpa` in TensorFlow format (every character a token,
 unknown ones `[SP]`); the data is the People's Daily corpus, a tar file with `example.train` and
-`example.dev`, one `character TAG` a line. The text is converted to Traditional characters (package
-`opencc`), which are what the ALBERT knows. The last line of the output holds the scores as JSON.
+`example.dev`, one `character TAG` a line; both by default in the folder `BERT4KERAS_SHARED`
+(`shared` beside the checkout). The text is converted to Traditional characters (package `opencc`),
+which are what the ALBERT knows. The last line of the output holds the scores as JSON.
 """
 
 import argparse
 import json
+import os
 import tarfile
 import time
 from pathlib import Path
@@ -23,7 +25,12 @@ from bert4keras.layers import ConditionalRandomField
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr, extend_with_weight_decay
 from bert4keras.snippets import DataGenerator, sequence_padding
+from bert4keras.tokenizers import load_vocab
 
+CHECKOUT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("BERT4KERAS_SHARED", CHECKOUT.parent / "shared"))
+CHECKPOINT = SHARED / "weights" / "monpa_albert_zh"
+DATA = SHARED / "data" / "ner_people_daily" / "china-people-daily-ner-corpus.tar.gz"
 MAXLEN = 128
 
 
@@ -84,8 +91,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="folder of the ALBERT")
+    parser.add_argument("--data", type=Path, default=DATA, help="tar file of the corpus")
     parser.add_argument("--train-size", type=int, default=3000)
     parser.add_argument("--dev-size", type=int, default=600)
     parser.add_argument("--epochs", type=int, default=2)
@@ -93,8 +100,7 @@ def main() -> None:
     parser.add_argument("--simplified", action="store_true", help="do not convert the characters")
     args = parser.parse_args()
 
-    vocabulary = (args.checkpoint / "vocab.txt").read_text(encoding="utf-8").split("\n")
-    ids = {token: i for i, token in enumerate(vocabulary)}
+    ids = load_vocab(args.checkpoint)
     convert = str
     if not args.simplified:
         import opencc

@@ -5,13 +5,13 @@ backend (or symbolic Keras tensors) and is written in `keras.ops`.
 
     shapes         align flatten reshape batch_gather divisible_temporal_padding pool1d
     masking        sequence_masking attention_normalize attention_visibility
-    dense          affine layer_norm
+    dense          affine layer_norm standardized
     attention      attention_scores weighted_values dot_product_attention
     positions      rotary_frequencies sinusoidal_embeddings Sinusoidal initializer
                    apply_rotary_position_embeddings
     activations    gelu_erf gelu_tanh swish leaky_relu set_gelu activation
     losses         multilabel_categorical_crossentropy sparse_multilabel_categorical_crossentropy
-    other          fold search_layer root_mean_square piecewise_linear
+    other          fold compiled_without_weights search_layer root_mean_square piecewise_linear
 """
 
 from collections.abc import Callable, Sequence
@@ -297,10 +297,20 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor
 
         gamma, beta = (ops.cast(w, x.dtype) for w in (gamma, beta))
         return torch.nn.functional.layer_norm(x, x.shape[-1:], gamma, beta, epsilon)
-    y = ops.cast(x, "float32")
-    y = y - ops.mean(y, axis=-1, keepdims=True)
-    y = y * ops.rsqrt(ops.mean(ops.square(y), axis=-1, keepdims=True) + epsilon)
+    y = standardized(x, epsilon)
     return ops.cast(y * ops.cast(gamma, y.dtype) + ops.cast(beta, y.dtype), x.dtype)
+
+
+def standardized(
+    x: Tensor, epsilon: float, zero_mean: bool = True, unit_variance: bool = True
+) -> Tensor:
+    """What `layer_norm` scales and moves, in float32; see `layers.LayerNormalization`."""
+    x = ops.cast(x, "float32")
+    if zero_mean:
+        x = x - ops.mean(x, axis=-1, keepdims=True)
+    if unit_variance:
+        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + epsilon)
+    return x
 
 
 # --------------------------------------------------------------------------------------- attention
@@ -736,6 +746,25 @@ def sparse_multilabel_categorical_crossentropy(
 
 
 # ------------------------------------------------------------------------------------------- other
+
+
+def compiled_without_weights(weights: Sequence[Any], x: Tensor) -> bool:
+    """Tell on JAX whether `x` belongs to a compiled function that the weights are constants of.
+
+    Such a function would go on with the values they had when it was compiled. While `fit` runs,
+    they have no values at all. Other backends read weights where they are used.
+    """
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    def constant(weight: Any) -> bool:
+        try:
+            return not isinstance(weight.value, jax.core.Tracer)
+        except TypeError:  # Keras took the value away, and has no initializer to ask any more.
+            return True
+
+    return isinstance(x, jax.core.Tracer) and any(map(constant, weights))
 
 
 def fold(step: Callable, state: Any, elements: Any) -> Any:

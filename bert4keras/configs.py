@@ -22,8 +22,14 @@ from bert4keras.backend import activation, gelu_erf, gelu_tanh, swish
 
 # === The table ===
 
+
+def _same(*keys: str) -> dict[str, str]:
+    """Keys that are called the same here."""
+    return {key: key for key in keys}
+
+
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "pad_token_id")
-_SAME = {key: key for key in (*_SIZES, "intermediate_size", "hidden_act", "initializer_range")}
+_SAME = _same(*_SIZES, "intermediate_size", "hidden_act", "initializer_range")
 _POSITIONS = {"max_position_embeddings": "max_position"}
 _DROPOUT = {
     "hidden_dropout_prob": "dropout_rate",
@@ -36,7 +42,7 @@ _BERT = {
     "type_vocab_size": "segment_vocab_size",
     "layer_norm_eps": "layer_norm_epsilon",
 }
-_FACTORED = {**_BERT, "embedding_size": "embedding_size"}
+_FACTORED = {**_BERT, **_same("embedding_size")}
 _GPT = {
     "vocab_size": "vocab_size",
     "n_embd": "hidden_size",
@@ -68,16 +74,13 @@ _LLAMA = {
     "attention_dropout": "attention_dropout_rate",
     "rms_norm_eps": "layer_norm_epsilon",
     "head_dim": "attention_head_size",
-    **{
-        key: key
-        for key in (
-            "num_key_value_heads",
-            "tie_word_embeddings",
-            "rope_theta",
-            "rope_scaling",
-            "rope_parameters",
-        )
-    },
+    **_same(
+        "num_key_value_heads",
+        "tie_word_embeddings",
+        "rope_theta",
+        "rope_scaling",
+        "rope_parameters",
+    ),
 }
 _TIED = {"tie_word_embeddings": (True,)}
 _NO_SEGMENTS = {"type_vocab_size": 0}
@@ -133,7 +136,7 @@ FAMILIES: Mapping[str, Family] = {
     "ernie": Family(
         ("ernie",),
         "Ernie",
-        {**_BERT, "use_task_id": "use_task_id", "task_type_vocab_size": "task_type_vocab_size"},
+        {**_BERT, **_same("use_task_id", "task_type_vocab_size")},
         _EPSILON,
         _TIED,
         "ForCausalLM",
@@ -143,17 +146,14 @@ FAMILIES: Mapping[str, Family] = {
         "DebertaV2",
         {
             **_BERT,
-            **{
-                key: key
-                for key in (
-                    "position_buckets",
-                    "max_relative_positions",
-                    "norm_rel_ebd",
-                    "conv_kernel_size",
-                    "conv_act",
-                    "legacy",
-                )
-            },
+            **_same(
+                "position_buckets",
+                "max_relative_positions",
+                "norm_rel_ebd",
+                "conv_kernel_size",
+                "conv_act",
+                "legacy",
+            ),
         },
         {"layer_norm_eps": 1e-7, "norm_rel_ebd": "none", **_NO_SEGMENTS},
         _TIED,
@@ -162,23 +162,20 @@ FAMILIES: Mapping[str, Family] = {
         ("modernbert",),
         "ModernBert",
         {
-            **{k: v for k, v in _SAME.items() if k != "hidden_act"},
+            **_same(*_SIZES, "intermediate_size", "initializer_range"),
             **_POSITIONS,
             "hidden_activation": "hidden_act",
             "norm_eps": "layer_norm_epsilon",
             "mlp_dropout": "dropout_rate",
             "attention_dropout": "attention_dropout_rate",
-            **{
-                key: key
-                for key in (
-                    "global_attn_every_n_layers",
-                    "layer_types",
-                    "local_attention",
-                    "global_rope_theta",
-                    "local_rope_theta",
-                    "rope_parameters",
-                )
-            },
+            **_same(
+                "global_attn_every_n_layers",
+                "layer_types",
+                "local_attention",
+                "global_rope_theta",
+                "local_rope_theta",
+                "rope_parameters",
+            ),
         },
         {"hidden_activation": "gelu", "norm_eps": 1e-5, **_NO_SEGMENTS},
     ),
@@ -211,9 +208,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     # Hugging Face has no such models; these are files of ours, and of their publishers.
     "roformer_v2": Family(("roformer_v2",), "RoFormerV2", _FACTORED),
-    "gau_alpha": Family(
-        ("gau_alpha",), "GAUAlpha", {**_FACTORED, "attention_key_size": "attention_key_size"}
-    ),
+    "gau_alpha": Family(("gau_alpha",), "GAUAlpha", {**_FACTORED, **_same("attention_key_size")}),
     "gpt2_ml": Family(("gpt2_ml",), "GPT2ML", _FACTORED, _NO_SEGMENTS),
 }
 """By the `model_type` of Hugging Face."""
@@ -499,6 +494,12 @@ def record_path(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.vocabulary.json")
 
 
+def write_json(path: Path, config: Mapping[str, Any]) -> None:
+    """Write a config file."""
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+
+
 def write_record(checkpoint: str | Path, record: Mapping[str, Any] | None) -> None:
     """Write a record beside a checkpoint, or remove that of an earlier one."""
     path = record_path(Path(checkpoint))
@@ -567,8 +568,8 @@ def to_hugging_face(transformer: Any, causal: bool) -> dict[str, Any]:
         config["is_decoder"] = True
     if config.get("pad_token_id") == -1 or transformer.pad_token_id is None:
         config["pad_token_id"] = None
+    trimmed = transformer.keep_tokens is not None
     for key in ("bos_token_id", "eos_token_id", "decoder_start_token_id"):
-        trimmed = transformer.keep_tokens is not None
         config[key] = None if trimmed else transformer.settings.get(key)
     if model_type.endswith("t5"):
         config["decoder_start_token_id"] = 0

@@ -38,6 +38,7 @@ from bert4keras.backend import (
     attention_scores,
     attention_visibility,
     batch_gather,
+    compiled_without_weights,
     dot_product_attention,
     fold,
     is_bool,
@@ -49,6 +50,7 @@ from bert4keras.backend import (
     scaling_kind,
     sequence_masking,
     sinusoidal_embeddings,
+    standardized,
     weighted_values,
 )
 from bert4keras.backend import activation as find_activation
@@ -99,16 +101,17 @@ def built_dense(
     input_shape: tuple,
     activation: Any = None,
     use_bias: bool | None = None,
+    kernel_initializer: Any = None,
 ) -> Dense:
-    """Create and build a Dense with the initializer and types of the layer it belongs to.
+    """Create and build a Dense with the types of the layer it belongs to.
 
-    It has a bias if that layer has biases, unless `use_bias` says otherwise.
+    So are its initializer and whether it has a bias, unless the arguments say otherwise.
     """
     dense = Dense(
         units,
         activation=activation,
         use_bias=layer.use_bias if use_bias is None else use_bias,
-        kernel_initializer=layer.kernel_initializer.clone(),
+        kernel_initializer=kernel_initializer or layer.kernel_initializer.clone(),
         dtype=layer.dtype_policy,
         name=name,
     )
@@ -281,27 +284,20 @@ class ScaleOffset(Layer):
         """Create the Dense layers that a condition of this shape goes through."""
         self.condition_axes = len(shape)
         if self.hidden_units is not None:
-            self.hidden_dense = Dense(
+            self.hidden_dense = built_dense(
+                self,
+                "hidden_dense",
                 self.hidden_units,
-                activation=self.hidden_activation,
+                shape,
+                self.hidden_activation,
                 use_bias=False,
                 kernel_initializer=self.hidden_initializer,
-                dtype=self.dtype_policy,
-                name="hidden_dense",
             )
-            self.hidden_dense.build(shape)
             shape = (*shape[:-1], self.hidden_units)
         for wanted, name in ((self.offset, "beta_dense"), (self.scale, "gamma_dense")):
             if wanted is not False and wanted is not None:
-                dense = Dense(
-                    size,
-                    use_bias=False,
-                    kernel_initializer="zeros",
-                    dtype=self.dtype_policy,
-                    name=name,
-                )
-                dense.build(shape)
-                setattr(self, name, dense)
+                kernel = {"use_bias": False, "kernel_initializer": "zeros"}
+                setattr(self, name, built_dense(self, name, size, shape, **kernel))
 
     def scaled(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """Apply gamma and beta to `x`, both moved by the condition if there is one."""
@@ -372,12 +368,7 @@ class LayerNormalization(ScaleOffset):
         plain = self.zero_mean and self.unit_variance and self.scale is True and self.offset is True
         if plain and not condition:
             return layer_norm(x, self.gamma, self.beta, self.epsilon)
-        x = ops.cast(x, "float32")
-        if self.zero_mean:
-            x = x - ops.mean(x, axis=-1, keepdims=True)
-        if self.unit_variance:
-            variance = ops.mean(ops.square(x), axis=-1, keepdims=True)
-            x = x * ops.rsqrt(variance + self.epsilon)
+        x = standardized(x, self.epsilon, self.zero_mean, self.unit_variance)
         return ops.cast(self.scaled(x, condition[0] if condition else None), self.compute_dtype)
 
     def get_config(self) -> dict:
@@ -1454,8 +1445,8 @@ def previous_visible(x: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         The features found (batch, length, features), zeros where there is no such position, and
         whether there is one (batch, length).
     """
-    positions = ops.arange(ops.shape(visible)[1], dtype="int32")
     length = ops.shape(visible)[1]
+    positions = ops.arange(length, dtype="int32")
     visible_first = ops.argsort(ops.where(visible, positions, positions + length), axis=1)
     count = ops.cast(visible, "int32")
     n_before = ops.cumsum(count, axis=1) - count
@@ -1473,23 +1464,6 @@ def log_sum_exp(x: Tensor, axis: int) -> Tensor:
     largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
     total = ops.sum(ops.exp(x - largest), axis=axis, keepdims=True)
     return ops.squeeze(largest + ops.log(total), axis)
-
-
-def compiled_without_weights(layer: Layer, x: Tensor) -> bool:
-    """Tell on JAX whether `x` belongs to a compiled function that weights are constants of.
-
-    Such a function would go on with the values they had when it was compiled. While `fit` runs,
-    they have no values at all.
-    """
-    import jax
-
-    def constant(weight: Any) -> bool:
-        try:
-            return not isinstance(weight.value, jax.core.Tracer)
-        except TypeError:  # Keras took the value away, and has no initializer to ask any more.
-            return True
-
-    return isinstance(x, jax.core.Tracer) and any(map(constant, layer.weights))
 
 
 class LabelChain(Layer):
@@ -1778,7 +1752,7 @@ class MaximumEntropyMarkovModel(LabelChain):
 
     def dense_accuracy(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """See `LabelChain`; not for `compile(metrics=…)` on JAX, where it raises a RuntimeError."""
-        if keras.backend.backend() == "jax" and compiled_without_weights(self, y_pred):
+        if compiled_without_weights(self.weights, y_pred):
             raise RuntimeError(
                 f"the accuracy of {self.name} depends on its transitions, and Keras hands no "
                 "weights to metrics on JAX: leave it out of compile(), and call it on the scores "

@@ -5,9 +5,11 @@ import itertools
 import keras
 import numpy as np
 import pytest
+import reference as ref
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
+from losses import gradients
 
 from bert4keras import backend, layers
 from bert4keras.backend import lowest, rotary_frequencies, sinusoidal_embeddings
@@ -28,29 +30,6 @@ def as_float32(x):
 
 def cast(x, dtype):
     return ops.cast(ops.convert_to_tensor(x), dtype)
-
-
-def gradient(function, *values):
-    """Gradients of the scalar that `function` computes from tensors, as float32 arrays."""
-    match keras.backend.backend():
-        case "tensorflow":
-            import tensorflow as tf
-
-            values = [tf.convert_to_tensor(v) for v in values]
-            with tf.GradientTape() as tape:
-                for value in values:
-                    tape.watch(value)
-                result = function(*values)
-            gradients = tape.gradient(result, values)
-        case "jax":
-            import jax
-
-            gradients = jax.jit(jax.grad(function, argnums=tuple(range(len(values)))))(*values)
-        case "torch":
-            values = [v.detach().clone().requires_grad_() for v in values]
-            function(*values).backward()
-            gradients = [v.grad for v in values]
-    return [as_float32(g.detach() if hasattr(g, "detach") else g) for g in gradients]
 
 
 # ----------------------------------------------------------------------------------- the reference
@@ -86,11 +65,8 @@ def reference(layer, inputs, key_mask=None, a_bias=None, p_bias=None, position=N
     key = project("k_dense", inputs[1], layer.key_value_heads)
     value = project("v_dense", inputs[2], layer.key_value_heads)
     if layer.query_key_norm:
-        for name in ("q", "k"):
-            x = query if name == "q" else key
-            x = x / np.sqrt((x**2).mean(-1, keepdims=True) + layer.query_key_norm)
-            x = x * weights[f"{name}_norm/gamma"]
-            query, key = (x, key) if name == "q" else (query, x)
+        query = ref.norm(query, [weights["q_norm/gamma"]], layer.query_key_norm, rms=True)
+        key = ref.norm(key, [weights["k_norm/gamma"]], layer.query_key_norm, rms=True)
     if p_bias in ("rotary", "rotary_half"):
         query, key = (
             rotated(x, np.float64(position), p_bias == "rotary_half") for x in (query, key)
@@ -228,7 +204,7 @@ def test_a_row_without_visible_keys_gives_zeros_and_a_finite_gradient(dtype, kin
     output = as_float32(fused(query, key, value)[0])
     assert np.isfinite(output).all() and (output * ~alive == 0).all()
     assert kind == "all hidden" or np.abs(output * alive).min(initial=1, where=alive) > 0
-    for g in gradient(lambda *x: fused(*x)[1], query, key, value):
+    for g in gradients(lambda *x: fused(*x)[1], [query, key, value]):
         assert np.isfinite(g).all() and (kind == "all hidden" or np.abs(g).max() > 0)
     for method in ("softmax", "softmax_plus", "squared_relu"):
 
@@ -240,7 +216,7 @@ def test_a_row_without_visible_keys_gives_zeros_and_a_finite_gradient(dtype, kin
         weights = as_float32(unfused(query, key)[0])
         assert np.isfinite(weights).all()
         assert (weights * ~alive[..., 0].transpose(0, 2, 1)[..., None] == 0).all()
-        for g in gradient(lambda *x: unfused(*x)[1], query, key):
+        for g in gradients(lambda *x: unfused(*x)[1], [query, key]):
             assert np.isfinite(g).all()
 
 
@@ -258,9 +234,7 @@ def test_fused_attention_of_every_precision(dtype, tolerance, bias):
     if bias is not None:
         scores = np.where(bias, scores, -INFINITY) if bias.dtype == bool else scores + bias
     scores = np.where(mask[:, None, None], scores, -INFINITY)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    weights /= weights.sum(-1, keepdims=True)
-    expected = np.einsum("bhqk,bkhd->bqhd", weights, np.repeat(value, 2, axis=2))
+    expected = np.einsum("bhqk,bkhd->bqhd", ref.softmax(scores), np.repeat(value, 2, axis=2))
     bias = bias if bias is None else ops.convert_to_tensor(bias)
     visible, floats = backend.attention_visibility(ops.convert_to_tensor(mask), bias, dtype)
     query, key, value = (cast(x, dtype) for x in (query, key, value))
@@ -510,9 +484,7 @@ def test_disentangled_attention_is_that_of_numpy():
         ) / np.sqrt(3 * 4)
     mask = np.arange(30) < np.array([[30], [17]])
     scores = np.where(mask[:, None, None], scores, -INFINITY)
-    attention = np.exp(scores - scores.max(-1, keepdims=True))
-    attention /= attention.sum(-1, keepdims=True)
-    output = np.einsum("bhqk,bkhd->bqhd", attention, v).reshape(2, 30, 8)
+    output = np.einsum("bhqk,bkhd->bqhd", ref.softmax(scores), v).reshape(2, 30, 8)
     output = output @ weights["o_dense/kernel"] + weights["o_dense/bias"]
     found = NUMPY(called(layer, [x] * 3, mask, p_bias="disentangled", position=table))
     np.testing.assert_allclose(found, output, atol=2e-5)

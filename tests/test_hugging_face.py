@@ -31,73 +31,38 @@ LLAMA = SIZES | {
 }
 T5_SIZES = {key: value for key, value in SIZES.items() if key != "max_position"}
 T5 = T5_SIZES | {"with_lm": "linear", "cross_position_bias": False}
+MLM = SIZES | {"with_mlm": "linear"}
+NARROW = {"embedding_size": 16}
+SCALED = {"tie_word_embeddings": True, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}
+MASKED_LM = ("AutoModelForMaskedLM", "logits")
+CAUSAL_LM = ("AutoModelForCausalLM", "logits")
+SEQ2SEQ_LM = ("AutoModelForSeq2SeqLM", "logits")
 # name → (our arguments, class of transformers, its output)
 CASES = {
-    "bert": (SIZES | {"with_mlm": "linear"}, "AutoModelForMaskedLM", "logits"),
+    "bert": (MLM, *MASKED_LM),
     "bert encoder": (SIZES | {"model": "bert"}, "AutoModel", "last_hidden_state"),
     "bert pooled": (SIZES | {"model": "bert", "with_pool": True}, "AutoModel", "pooler_output"),
-    "bert lm": (
-        SIZES | {"model": "bert", "application": "lm", "with_mlm": "linear"},
-        "AutoModelForCausalLM",
-        "logits",
-    ),
-    "ernie": (
-        SIZES | {"use_task_id": True, "with_mlm": "linear"},
-        "AutoModelForMaskedLM",
-        "logits",
-    ),
-    "albert": (
-        SIZES | {"embedding_size": 16, "with_mlm": "linear"},
-        "AutoModelForMaskedLM",
-        "logits",
-    ),
-    "albert_unshared": (
-        SIZES | {"embedding_size": 16, "with_mlm": "linear"},
-        "AutoModelForMaskedLM",
-        "logits",
-    ),
-    "roformer": (
-        SIZES | {"embedding_size": 16, "with_mlm": "linear"},
-        "AutoModelForMaskedLM",
-        "logits",
-    ),
+    "bert lm": (MLM | {"model": "bert", "application": "lm"}, *CAUSAL_LM),
+    "ernie": (MLM | {"use_task_id": True}, *MASKED_LM),
+    "albert": (MLM | NARROW, *MASKED_LM),
+    "albert_unshared": (MLM | NARROW, *MASKED_LM),
+    "roformer": (MLM | NARROW, *MASKED_LM),
     "electra": (
-        SIZES | {"embedding_size": 16, "with_discriminator": "linear"},
+        SIZES | NARROW | {"with_discriminator": "linear"},
         "AutoModelForPreTraining",
         "logits",
     ),
-    "deberta_v2": (
-        SIZES | {"position_buckets": 4, "segment_vocab_size": 0, "with_mlm": "linear"},
-        "AutoModelForMaskedLM",
-        "logits",
-    ),
-    "modernbert": (
-        SIZES | {"local_attention": 8, "with_mlm": "linear"},
-        "AutoModelForMaskedLM",
-        "logits",
-    ),
-    "gpt": (GPT | {"segment_vocab_size": 0}, "AutoModelForCausalLM", "logits"),
-    "gpt2": (GPT, "AutoModelForCausalLM", "logits"),
-    "llama": (LLAMA, "AutoModelForCausalLM", "logits"),
-    "llama scaled": (
-        LLAMA
-        | {
-            "model": "llama",
-            "tie_word_embeddings": True,
-            "rope_scaling": {"rope_type": "linear", "factor": 2.0},
-        },
-        "AutoModelForCausalLM",
-        "logits",
-    ),
-    "qwen2": (LLAMA, "AutoModelForCausalLM", "logits"),
-    "qwen3": (LLAMA, "AutoModelForCausalLM", "logits"),
-    "t5.1.0": (T5 | {"hidden_act": "relu"}, "AutoModelForSeq2SeqLM", "logits"),
-    "t5.1.1": (T5 | {"hidden_act": ["gelu", "linear"]}, "AutoModelForSeq2SeqLM", "logits"),
-    "mt5.1.1": (
-        T5 | {"hidden_act": ["gelu_new", "linear"]},
-        "AutoModelForSeq2SeqLM",
-        "logits",
-    ),
+    "deberta_v2": (MLM | {"position_buckets": 4, "segment_vocab_size": 0}, *MASKED_LM),
+    "modernbert": (MLM | {"local_attention": 8}, *MASKED_LM),
+    "gpt": (GPT | {"segment_vocab_size": 0}, *CAUSAL_LM),
+    "gpt2": (GPT, *CAUSAL_LM),
+    "llama": (LLAMA, *CAUSAL_LM),
+    "llama scaled": (LLAMA | SCALED | {"model": "llama"}, *CAUSAL_LM),
+    "qwen2": (LLAMA, *CAUSAL_LM),
+    "qwen3": (LLAMA, *CAUSAL_LM),
+    "t5.1.0": (T5 | {"hidden_act": "relu"}, *SEQ2SEQ_LM),
+    "t5.1.1": (T5 | {"hidden_act": ["gelu", "linear"]}, *SEQ2SEQ_LM),
+    "mt5.1.1": (T5 | {"hidden_act": ["gelu_new", "linear"]}, *SEQ2SEQ_LM),
     "t5.1.1_encoder": (
         T5_SIZES | {"hidden_act": ["gelu", "linear"]},
         "T5EncoderModel",
@@ -292,20 +257,19 @@ def test_a_vocabulary_is_cut_down_once(tokens, how, tmp_path):
     expected = scores(transformer)
     kwargs = {"with_mlm": "linear", "return_keras_model": False}
     if how == "save_pretrained":
-        transformer.save_pretrained(tmp_path / "cut")
-        places = [(tmp_path / "cut", None)]
-        as_saved = build_transformer_model(tmp_path / "cut", **kwargs)
+        config, checkpoint = tmp_path / "cut", None
+        transformer.save_pretrained(config)
+        as_saved = build_transformer_model(config, **kwargs)
         np.testing.assert_array_equal(scores(as_saved), expected)
         assert as_saved.keep_tokens == tokens.get("keep_tokens")
     else:
-        transformer.save_weights_as_checkpoint(tmp_path / "cut.ckpt")
-        places = [(tmp_path / "whole/config.json", tmp_path / "cut.ckpt")]
-    for config, checkpoint in places:
-        again = build_transformer_model(config, checkpoint, **tokens, **kwargs)
-        np.testing.assert_array_equal(scores(again), expected)
-        other = {"keep_tokens": [*KEEP[:-1], 38], "compound_tokens": [[1, 4]]}
-        with pytest.raises(ValueError, match="keep_tokens"):
-            build_transformer_model(config, checkpoint, **{k: other[k] for k in tokens}, **kwargs)
+        config, checkpoint = tmp_path / "whole/config.json", tmp_path / "cut.ckpt"
+        transformer.save_weights_as_checkpoint(checkpoint)
+    again = build_transformer_model(config, checkpoint, **tokens, **kwargs)
+    np.testing.assert_array_equal(scores(again), expected)
+    other = {"keep_tokens": [*KEEP[:-1], 38], "compound_tokens": [[1, 4]]}
+    with pytest.raises(ValueError, match="keep_tokens"):
+        build_transformer_model(config, checkpoint, **{k: other[k] for k in tokens}, **kwargs)
 
 
 def test_the_vocabulary_file_is_cut_down_too(tmp_path):

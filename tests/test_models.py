@@ -1,11 +1,11 @@
 """Models against the original: outputs, layers, weights; and what happens when things go wrong."""
 
 import json
-from math import erf
 
 import keras
 import numpy as np
 import pytest
+import reference as ref
 from golden import load_json
 
 from bert4keras import checkpoints, layers, models
@@ -136,46 +136,30 @@ def run(model):
     return np.asarray(outputs)
 
 
-def gelu(x):
-    """x·Φ(x), the erf from its integral."""
-    return x * 0.5 * (1 + np.vectorize(erf)(x / 2**0.5))
-
-
 def reference_bert(variables, unilm=False):
     """The forward pass of google-research/bert, in NumPy and float64."""
     v = {name: value.astype("float64") for name, value in variables.items()}
     tokens, segments = np.array(TOKEN_IDS), np.array(SEGMENT_IDS)
 
     def dense(x, name):
-        return x @ v[f"{name}/kernel"] + v[f"{name}/bias"]
+        return ref.dense(x, v[f"{name}/kernel"], v[f"{name}/bias"])
 
     def norm(x, name):
-        x = x - x.mean(-1, keepdims=True)
-        x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-12)
-        return x * v[f"{name}/LayerNorm/gamma"] + v[f"{name}/LayerNorm/beta"]
-
-    def heads(x):
-        return x.reshape(*x.shape[:2], 2, 8).transpose(0, 2, 1, 3)
+        return ref.norm(x, [v[f"{name}/LayerNorm/{w}"] for w in ("beta", "gamma")], 1e-12)
 
     x = v["bert/embeddings/word_embeddings"][tokens]
     x = x + v["bert/embeddings/token_type_embeddings"][segments]
     x = norm(x + v["bert/embeddings/position_embeddings"][: x.shape[1]], "bert/embeddings")
-    visible = (tokens != 0)[:, None, None, :]
+    visible = ref.key_mask(tokens)[:, None, None]
     if unilm:
-        order = segments.cumsum(1)
-        visible = visible & (order[:, None, None, :] <= order[:, None, :, None])
+        visible = visible & ref.unilm(segments)
     for i in range(2):
         name = f"bert/encoder/layer_{i}"
-        q, k, values = (
-            heads(dense(x, f"{name}/attention/self/{part}")) for part in ("query", "key", "value")
-        )
-        scores = np.where(visible, q @ k.transpose(0, 1, 3, 2) / 8**0.5, -np.inf)
-        weights = np.exp(scores - scores.max(-1, keepdims=True))
-        attended = (weights / weights.sum(-1, keepdims=True)) @ values
-        attended = attended.transpose(0, 2, 1, 3).reshape(x.shape)
-        attended = dense(attended, f"{name}/attention/output/dense")
+        parts = ("self/query", "self/key", "self/value", "output/dense")
+        weights = [v[f"{name}/attention/{p}/{w}"] for p in parts for w in ("kernel", "bias")]
+        attended, _ = ref.attention(x, x, weights, 2, visible)
         x = norm(x + attended, f"{name}/attention/output")
-        hidden = gelu(dense(x, f"{name}/intermediate/dense"))
+        hidden = ref.gelu(dense(x, f"{name}/intermediate/dense"))
         x = norm(x + dense(hidden, f"{name}/output/dense"), f"{name}/output")
     return x, v, dense, norm
 
@@ -193,7 +177,7 @@ def test_an_encoder_is_the_published_computation(folder, encoder):
 def test_a_unilm_is_the_published_computation(folder):
     model = build_transformer_model(folder, application="unilm", with_mlm="linear")
     x, v, dense, norm = reference_bert(variables_of(folder), unilm=True)
-    x = norm(gelu(dense(x, "cls/predictions/transform/dense")), "cls/predictions/transform")
+    x = norm(ref.gelu(dense(x, "cls/predictions/transform/dense")), "cls/predictions/transform")
     scores = x @ v["bert/embeddings/word_embeddings"].T + v["cls/predictions/output_bias"]
     assert np.abs(run(model) - scores).max() < 1e-4
 

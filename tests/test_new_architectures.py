@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import reference as ref
 
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.checkpoints.names import dialect_of
@@ -51,13 +52,9 @@ def take_weights(transformer, reference):
     known = {layer.name for layer, _ in transformer.mapped_layers(None)}
     assert not [x.name for x in transformer.model.layers if x.weights and x.name not in known]
     copies = {"decoder.weight", "lm_head.weight", "cls.predictions.decoder.weight"}
-    copies |= {"cls.predictions.decoder.bias", *unused_parts(reference)}
-    assert tensors.keys() - used <= copies, tensors.keys() - used - copies
-
-
-def unused_parts(reference):
-    """Poolers, which a language model has no use for."""
-    return {name for name in reference.state_dict() if ".pooler." in name}
+    copies |= {"cls.predictions.decoder.bias"}
+    poolers = {name for name in tensors if ".pooler." in name}  # no use to a language model
+    assert tensors.keys() - used <= copies | poolers, tensors.keys() - used - copies - poolers
 
 
 @pytest.fixture(scope="module")
@@ -200,35 +197,27 @@ THEIR_MODERNBERT = {
 PADDED_WITH_3 = np.where(VISIBLE, TOKEN_IDS, 3)
 
 
-def test_modernbert_is_that_of_transformers(torch):
-    reference = reference_model(torch, "ModernBertForMaskedLM", **THEIR_MODERNBERT)
-    transformer = build_transformer_model(
-        model="modernbert",
-        with_mlm="linear",
-        pad_token_id=3,
-        return_keras_model=False,
-        **MODERNBERT,
-    )
-    take_weights(transformer, reference)
-    found = run(transformer.model, PADDED_WITH_3)
-    assert_same(found, outputs_of(torch, reference, PADDED_WITH_3))
-
-
-def test_modernbert_takes_the_settings_of_newer_configs(torch):
-    settings = {
-        "layer_types": ["sliding_attention", "full_attention"] * 2,
-        "rope_parameters": {
-            "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {  # as newer configs say it
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+            },
         },
-    }
-    reference = reference_model(torch, "ModernBertForMaskedLM", **(THEIR_MODERNBERT | settings))
+    ],
+)
+def test_modernbert_is_that_of_transformers(torch, changes):
+    reference = reference_model(torch, "ModernBertForMaskedLM", **(THEIR_MODERNBERT | changes))
     transformer = build_transformer_model(
         model="modernbert",
         with_mlm="linear",
         pad_token_id=3,
         return_keras_model=False,
-        **(MODERNBERT | settings),
+        **(MODERNBERT | changes),
     )
     take_weights(transformer, reference)
     found = run(transformer.model, PADDED_WITH_3)
@@ -335,9 +324,9 @@ def test_a_trimmed_vocabulary_trims_the_scores_too(tmp_path, tied):
 def test_padding_is_renumbered_with_the_vocabulary():
     kwargs = MODERNBERT | {"model": "modernbert", "pad_token_id": 40, "return_keras_model": False}
     kept = build_transformer_model(keep_tokens=[7, 8, 40, 9], **kwargs)
-    mask = kept.layers["Embedding-Token"].compute_mask(keras.ops.array([[1, 2, 0, 2]]))
-    assert np.asarray(keras.ops.convert_to_numpy(mask)).tolist() == [[True, False, True, False]]
     layer = kept.layers["Embedding-Token"]
+    mask = layer.compute_mask(keras.ops.array([[1, 2, 0, 2]]))
+    assert keras.ops.convert_to_numpy(mask).tolist() == [[True, False, True, False]]
     assert type(layer).from_config(layer.get_config()).mask_id == 2
     with pytest.raises(ValueError, match="leaves out 40"):
         build_transformer_model(keep_tokens=[7, 8], **kwargs)
@@ -362,21 +351,17 @@ GAU = SIZES | {
 }
 
 
-def rotated(x):
-    """Rotate pairs of neighbours among the features of x (batch, length, size)."""
-    _, length, size = x.shape
-    angles = np.arange(length)[:, None] * 10000.0 ** (-np.arange(0, size, 2) / size)
-    turned = (x[..., ::2] + 1j * x[..., 1::2]) * np.exp(1j * angles)
-    return np.stack([turned.real, turned.imag], axis=-1).reshape(x.shape)
-
-
-def normalised(x):
-    return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-7)
-
-
 def gau_alpha(weights, visible, key_size=16, units=40):
     """Hidden states of GAU-α, in float64 and written out; `visible` (batch, query, key)."""
     tokens, segments = weights["Embedding-Token"][0], weights["Embedding-Segment"][0]
+    order = np.arange(LENGTH)[None]
+
+    def normalised(x):
+        return ref.norm(x, [1.0], 1e-7, rms=True)
+
+    def rotated(x):
+        return ref.rotate(x[:, :, None], order)[:, :, 0]
+
     x = normalised(tokens[TOKEN_IDS] + segments[SEGMENT_IDS])
     n_visible = np.maximum(visible.sum(-1, keepdims=True), 16)
     for i in range(SIZES["num_hidden_layers"]):
@@ -386,9 +371,7 @@ def gau_alpha(weights, visible, key_size=16, units=40):
         gate, value, z = np.split(hidden, [units, 2 * units], axis=-1)
         scores = rotated(z * q_gamma) @ rotated(z * k_gamma).transpose(0, 2, 1) / key_size**0.5
         scores = np.where(visible, scores * np.log(n_visible) / np.log(512), -np.inf)
-        attention = np.exp(scores - scores.max(-1, keepdims=True))
-        attention /= attention.sum(-1, keepdims=True)
-        x = normalised(x + gate * (attention @ value) @ o_kernel)
+        x = normalised(x + gate * (ref.softmax(scores) @ value) @ o_kernel)
     return x
 
 
@@ -404,18 +387,9 @@ def test_gau_alpha_is_that_of_numpy(application):
     rng = np.random.default_rng(0)
     for weight in transformer.model.weights:
         weight.assign(rng.normal(0, 0.4, weight.shape))
-    weights = {
-        layer.name: [np.asarray(w, "float64") for w in layer.get_weights()]
-        for layer in transformer.model.layers
-    }
-    order = np.arange(LENGTH)
-    if application == "unilm":
-        order = np.cumsum(SEGMENT_IDS, axis=1)[:, None]
-        after = order.transpose(0, 2, 1) < order
-    else:
-        after = (order[:, None] < order)[None] & (application == "lm")
-    padding = ~VISIBLE[:, None]
-    hidden = gau_alpha(weights, ~(after | padding))
+    weights = ref.weights_of(transformer.model)
+    seen = {"encoder": True, "lm": ref.causal(LENGTH), "unilm": ref.unilm(SEGMENT_IDS)[:, 0]}
+    hidden = gau_alpha(weights, VISIBLE[:, None] & seen[application])
     found = run(transformer.model, TOKEN_IDS, SEGMENT_IDS)
     assert_same(found, hidden @ weights["Embedding-Token"][0].T)
 

@@ -11,6 +11,7 @@ import pytest
 from bert4keras import checkpoints
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.models import build_transformer_model
+from bert4keras.snippets import ViterbiDecoder
 from bert4keras.tokenizers import Tokenizer, load_vocab
 
 pytestmark = pytest.mark.backend
@@ -25,19 +26,6 @@ def run(model, ids):
 # ------------------------------------------------------------------------------ ALBERT of MONPA
 
 
-def viterbi(emissions, transitions, start, end):
-    """The best path of a linear-chain CRF, by the textbook."""
-    scores, back = start + emissions[0], []
-    for row in emissions[1:]:
-        paths = scores[:, None] + transitions
-        back.append(paths.argmax(0))
-        scores = paths.max(0) + row
-    path = [int((scores + end).argmax())]
-    for pointers in reversed(back):
-        path.append(int(pointers[path[-1]]))
-    return path[::-1]
-
-
 def test_albert_of_monpa_computes_what_is_recorded(shared):
     folder = shared / "weights/monpa_albert_zh"
     reference = np.load(folder / "reference_outputs.npz")
@@ -46,6 +34,7 @@ def test_albert_of_monpa_computes_what_is_recorded(shared):
     kwargs = {"model": "albert", "layer_norm_epsilon": 1e-12, "return_keras_model": False}
     albert = build_transformer_model(folder, with_pool=True, **kwargs)
     hidden = build_transformer_model(folder, **kwargs)
+    decoder = ViterbiDecoder(head["crf_transitions"])
     rows = [i for i in range(4) if f"token_ids_{i}" in reference]
     assert len(rows) == 4
     for i in rows:
@@ -56,8 +45,9 @@ def test_albert_of_monpa_computes_what_is_recorded(shared):
         np.testing.assert_allclose(pooled, reference[f"pooled_{i}"].reshape(-1), atol=1e-4)
         emissions = last @ head["classifier_kernel"] + head["classifier_bias"]
         np.testing.assert_allclose(emissions, reference[f"emissions_{i}"], atol=1e-3)
-        tags = viterbi(emissions, head["crf_transitions"], head["crf_start"], head["crf_end"])
-        np.testing.assert_array_equal(tags, reference[f"tag_ids_{i}"])
+        emissions[0] += head["crf_start"]
+        emissions[-1] += head["crf_end"]
+        np.testing.assert_array_equal(decoder.decode(emissions), reference[f"tag_ids_{i}"])
 
 
 # ---------------------------------------------------------------------------------------- MiniLM
@@ -90,7 +80,7 @@ def test_minilm_computes_what_is_recorded(shared):
 # ------------------------------------------------------------------ names of published checkpoints
 
 
-def drawn(index, path, n_layers, kept):
+def drawn(index, path, kept):
     """Write a checkpoint with the names and shapes of a published one and random numbers."""
     rng = np.random.default_rng(0)
     variables = {
@@ -105,7 +95,7 @@ def drawn(index, path, n_layers, kept):
 def test_names_of_albert_tiny_by_google(shared, tmp_path):
     """The published file carries the slots of its optimizer, which are passed over."""
     folder = shared / "weights/official_fixtures/albert_tiny_zh_google"
-    variables = drawn(folder / "albert_model.ckpt", tmp_path / "albert_model.ckpt", 4, bool)
+    variables = drawn(folder / "albert_model.ckpt", tmp_path / "albert_model.ckpt", bool)
     assert any(name.endswith("adam_m") for name in variables)
     shutil.copy(folder / "albert_config_tiny_g.json", tmp_path)
     transformer = build_transformer_model(
@@ -130,7 +120,6 @@ def test_names_of_a_chinese_bert(shared, tmp_path):
     drawn(
         folder / "bert_model.ckpt",
         tmp_path / "bert_model.ckpt",
-        2,
         lambda name: not any(f"layer_{i}/" in name for i in range(2, 12)),
     )
     shutil.copy(folder / "vocab.txt", tmp_path)
@@ -144,7 +133,7 @@ def test_names_of_a_chinese_bert(shared, tmp_path):
 
 def test_names_that_only_their_author_uses_are_refused(shared, tmp_path):
     folder = shared / "weights/official_fixtures/albert_tiny_zh_brightmart"
-    drawn(folder / "albert_model.ckpt", tmp_path / "albert_model.ckpt", 4, bool)
+    drawn(folder / "albert_model.ckpt", tmp_path / "albert_model.ckpt", bool)
     shutil.copy(folder / "albert_config_tiny.json", tmp_path)
     with pytest.raises(CheckpointError, match="names are of no known architecture"):
         build_transformer_model(tmp_path, model="albert")

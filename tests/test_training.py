@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from golden import load_json
 from keras import ops
+from losses import pointer_crossentropy
 
 from bert4keras import layers, optimizers
-from bert4keras.backend import multilabel_categorical_crossentropy
 from bert4keras.models import build_transformer_model
 
 pytestmark = pytest.mark.backend
@@ -24,13 +24,6 @@ class NextToken(layers.Loss):
         weights = ops.cast(weights[:, 1:], "float32")
         loss = keras.losses.sparse_categorical_crossentropy(token_ids[:, 1:], probabilities[:, :-1])
         return ops.sum(loss * weights) / ops.sum(weights)
-
-
-def flat_multilabel_loss(targets, scores):
-    flat = (-1, ops.shape(scores)[2] * ops.shape(scores)[3])
-    return multilabel_categorical_crossentropy(
-        ops.reshape(targets, flat), ops.reshape(scores, flat)
-    )
 
 
 def measurable(task):
@@ -69,7 +62,7 @@ def with_head(transformer, case):
             "efficient_global_pointer": layers.EfficientGlobalPointer,
         }
         x = kinds[task](sizes["gp_heads"], sizes["gp_size"], name="GP")(x)
-        loss = flat_multilabel_loss
+        loss = pointer_crossentropy
     trained = keras.Model(model.inputs, x)
     optimizer = OPTIMIZERS[case["optimizer"]["class"]](**case["optimizer"]["kwargs"])
     trained.compile(optimizer, loss=loss, metrics=metrics)

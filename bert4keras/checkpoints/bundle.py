@@ -27,7 +27,7 @@ from bert4keras.checkpoints.base import (
     undamaged,
     with_suffix,
 )
-from bert4keras.checkpoints.tensors import MappedFile, decode
+from bert4keras.checkpoints.tensors import DTYPES, MappedFile, decode, decoded_type, encode
 
 # === Checksums, variable-length integers, protocol buffers ===
 
@@ -229,33 +229,11 @@ def _to_table(items: Iterable[tuple[bytes, bytes]], last_key: bytes) -> bytes:
 
 # === The records of a tensor bundle ===
 
-_STRING, _BFLOAT16 = 7, 14
-# Numbers of tensorflow/core/framework/types.proto. Quantized types are stored as plain integers.
-_DTYPES = {
-    1: np.dtype("<f4"),
-    2: np.dtype("<f8"),
-    3: np.dtype("<i4"),
-    4: np.dtype("u1"),
-    5: np.dtype("<i2"),
-    6: np.dtype("i1"),
-    8: np.dtype("<c8"),
-    9: np.dtype("<i8"),
-    10: np.dtype("?"),
-    11: np.dtype("i1"),
-    12: np.dtype("u1"),
-    13: np.dtype("<i4"),
-    _BFLOAT16: np.dtype("<u2"),
-    15: np.dtype("<i2"),
-    16: np.dtype("<u2"),
-    17: np.dtype("<u2"),
-    18: np.dtype("<c16"),
-    19: np.dtype("<f2"),
-    22: np.dtype("<u4"),
-    23: np.dtype("<u8"),
-}
+_STRING = 7
+# Numbers of tensorflow/core/framework/types.proto, by the name of the type.
 _CODES = {
     "float16": 19,
-    "bfloat16": _BFLOAT16,
+    "bfloat16": 14,
     "float32": 1,
     "float64": 2,
     "int8": 6,
@@ -270,6 +248,9 @@ _CODES = {
     "complex128": 18,
     "bool": 10,
 }
+# Quantized types are stored as plain integers.
+_QUANTIZED = {11: "int8", 12: "uint8", 13: "int32", 15: "int16", 16: "uint16"}
+_TYPES = {code: name for name, code in _CODES.items()} | _QUANTIZED
 
 _Box = tuple[tuple[int, int | None], ...]  # (start, length) of each axis; None: all of it
 
@@ -318,8 +299,8 @@ def _parse_entry(message: bytes) -> _Entry:
     code, shard, offset, size, crc = numbers.values()
     if min(shard, offset, size) < 0:
         raise Damage("a variable lies at a negative position")
-    if code in _DTYPES and not slices:
-        expected = math.prod(shape) * _DTYPES[code].itemsize
+    if code in _TYPES and not slices:
+        expected = math.prod(shape) * DTYPES[_TYPES[code]].itemsize
         if size != expected:
             raise Damage(f"a variable of shape {shape} takes {size} bytes instead of {expected}")
     if code == _STRING and not slices and size < math.prod(shape):
@@ -365,10 +346,10 @@ def _slice_key(name: str, box: _Box) -> bytes:
     return key
 
 
-def _string_crc(lengths: Sequence[int], checksum: bytes) -> int:
-    """Checksum of a string tensor up to its bytes: the lengths as integers, their checksum."""
+def _lengths_crc(lengths: Sequence[int]) -> int:
+    """Checksum of the lengths of strings, which are integers of fixed size for it."""
     fixed = b"".join(n.to_bytes(4 if n < 1 << 32 else 8, "little") for n in lengths)
-    return google_crc32c.extend(google_crc32c.value(fixed), checksum)
+    return google_crc32c.value(fixed)
 
 
 # === Reading a tensor bundle ===
@@ -447,16 +428,14 @@ class TensorBundle(Checkpoint):
         return entry.shape
 
     def _dtype(self, entry: _Entry) -> np.dtype:
-        if entry.code == _BFLOAT16:
-            return np.dtype("float32")
         if entry.code == _STRING:
             return np.dtype(object)
-        if entry.code not in _DTYPES:
+        if entry.code not in _TYPES:
             raise Damage(
                 f"it is of TensorFlow's type number {entry.code}",
                 f"Types that can be read: {', '.join(_CODES)}, string.",
             )
-        return _DTYPES[entry.code]
+        return decoded_type(_TYPES[entry.code])
 
     def _read(self, name: str, entry: _Entry) -> np.ndarray:
         return self._assemble(name, entry) if entry.slices else self._whole(entry)
@@ -491,10 +470,7 @@ class TensorBundle(Checkpoint):
         if place not in self._verified:
             _verify(entry, google_crc32c.value(raw))
             self._verified.add(place)
-        if entry.code == _BFLOAT16:
-            return decode(raw, "bfloat16").reshape(entry.shape)
-        array = raw.view(_DTYPES[entry.code])
-        return (array if array.flags.aligned else array.copy()).reshape(entry.shape)
+        return decode(raw, _TYPES[entry.code]).reshape(entry.shape)
 
     @staticmethod
     def _read_strings(entry: _Entry, raw: np.ndarray) -> np.ndarray:
@@ -503,11 +479,10 @@ class TensorBundle(Checkpoint):
         for _ in range(count):
             length, at = _varint(data, at)
             lengths.append(length)
-        checksum, start = data[at : at + 4], at + 4
+        start = at + 4
         if start + sum(lengths) != len(data):
             raise Damage(f"its strings take {start + sum(lengths)} bytes instead of {len(data)}")
-        crc = _string_crc(lengths, checksum)
-        _verify(entry, google_crc32c.extend(crc, data[start:]))
+        _verify(entry, google_crc32c.extend(_lengths_crc(lengths), data[at:]))
         strings = np.empty(count, object)
         for i, length in enumerate(lengths):
             strings[i] = data[start : start + length]
@@ -587,7 +562,7 @@ def write_checkpoint(prefix: str | Path, variables: Mapping[str, np.ndarray]) ->
     with replacing(with_suffix(prefix, ".data-00000-of-00001")) as file:
         for key in sorted(keys):
             name = keys[key]
-            array = np.asarray(variables[name], order="C")
+            array = np.asarray(variables[name])
             code, chunks, crc = _encode(name, array)
             offset = file.tell()
             for chunk in chunks:
@@ -612,16 +587,14 @@ def _encode(name: str, array: np.ndarray) -> tuple[int, list[bytes | np.ndarray]
         strings = [s.encode() if isinstance(s, str) else s for s in array.ravel().tolist()]
         if all(isinstance(s, bytes) for s in strings):
             lengths = [len(s) for s in strings]
-            fixed = google_crc32c.value(b"".join(n.to_bytes(4, "little") for n in lengths))
-            checksum = _masked(fixed).to_bytes(4, "little")
-            content = b"".join(strings)
-            crc = google_crc32c.extend(_string_crc(lengths, checksum), content)
-            return _STRING, [b"".join(map(_to_varint, lengths)), checksum, content], crc
+            crc = _lengths_crc(lengths)
+            content = _masked(crc).to_bytes(4, "little") + b"".join(strings)
+            varints = b"".join(map(_to_varint, lengths))
+            return _STRING, [varints, content], google_crc32c.extend(crc, content)
     if array.dtype.name not in _CODES:
         raise CheckpointError(
             f"the variable {name!r} is of type {array.dtype}, which a checkpoint cannot hold. "
             f"Convert it to one of {', '.join(_CODES)} or string."
         )
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    raw = little.reshape(-1).view(np.uint8)
+    raw = encode(array)
     return _CODES[array.dtype.name], [raw], google_crc32c.value(raw)

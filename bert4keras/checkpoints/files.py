@@ -217,8 +217,7 @@ def _find_checkpoint(path: Path) -> Path:
             return prefix
         if path.is_file():
             # A shard alone is no model, so the index is meant, as with the data of TensorFlow.
-            index = path.with_name(_SHARD.sub(r"\1\2.index.json", path.name))
-            return index if index.is_file() else path
+            return _index_of(path) if _is_shard(path) else path
         raise CheckpointError(
             f"there is no checkpoint {prefix}: neither a file of this name nor, as of a TensorFlow "
             f"checkpoint, {prefix.name}.index. Files there: {neighbours(prefix)}. Give the path of "
@@ -238,9 +237,14 @@ def _weights(folder: Path) -> list[Path]:
     return []
 
 
+def _index_of(path: Path) -> Path:
+    """Return where the index of a shard would lie; of another file, its own path."""
+    return path.with_name(_SHARD.sub(r"\1\2.index.json", path.name))
+
+
 def _is_shard(path: Path) -> bool:
-    index = _SHARD.sub(r"\1\2.index.json", path.name)
-    return index != path.name and path.with_name(index).is_file()
+    index = _index_of(path)
+    return index != path and index.is_file()
 
 
 def _latest(prefixes: list[Path], state: Path) -> list[Path]:

@@ -124,13 +124,8 @@ def load_layers(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     with readable(path):
         if not path.is_file():
             raise CheckpointError(f"there is no weight file {path}. {similar(path)}")
-    with _faults_of(path), _opened(path) as h5:
-        layers: dict[str, dict[str, np.ndarray]] = {}
-        for layer, name, dataset in _datasets(h5, path):
-            weights = layers.setdefault(layer, {})
-            if name is not None:
-                weights[name] = _value(dataset)
-        return layers
+    with KerasWeights(path) as file:
+        return file.layers()
 
 
 class KerasWeights(Checkpoint):
@@ -139,13 +134,27 @@ class KerasWeights(Checkpoint):
     container = "keras"
 
     def __init__(self, path: Path):
-        with _faults_of(path):
-            self._h5 = _opened(path)
-            entries: dict[str, Any] = {}
+        with _faults_of(path), contextlib.ExitStack() as until_complete:
+            self._h5 = until_complete.enter_context(_opened(path))
+            self._layers: dict[str, dict[str, Any]] = {}
             for layer, name, dataset in _datasets(self._h5, path):
+                weights = self._layers.setdefault(layer, {})
                 if name is not None:
-                    entries[f"{layer}/{name}"] = dataset
+                    weights[name] = dataset
+            until_complete.pop_all()
+        entries = {
+            f"{layer}/{name}": dataset
+            for layer, weights in self._layers.items()
+            for name, dataset in weights.items()
+        }
         super().__init__(path, entries)
+
+    def layers(self) -> dict[str, dict[str, np.ndarray]]:
+        """Read everything; see `load_layers`."""
+        return {
+            layer: {name: self._read(name, dataset) for name, dataset in weights.items()}
+            for layer, weights in self._layers.items()
+        }
 
     def close(self) -> None:
         """Let go of the file. Arrays already read stay valid."""
@@ -160,7 +169,7 @@ class KerasWeights(Checkpoint):
 
     def _read(self, name: str, entry: Any) -> np.ndarray:
         with _faults_of(self.path):
-            return _value(entry)
+            return np.asarray(entry[()])
 
 
 @contextlib.contextmanager
@@ -234,10 +243,6 @@ def _root(h5: Any, path: Path) -> Any:
             "Expected a file that save_weights wrote."
         )
     return h5["model_weights"]
-
-
-def _value(dataset: Any) -> np.ndarray:
-    return dataset[()] if dataset.shape else np.asarray(dataset[()])
 
 
 def _read_names(group, attribute: str) -> list[str]:

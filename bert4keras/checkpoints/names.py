@@ -14,7 +14,7 @@ Face differs from this, its `Dialect` rewrites the official name before the rule
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -54,7 +54,16 @@ class Place:
         return value[..., self.part * size : (self.part + 1) * size]
 
 
-_KINDS = {"kernel": "weight", "gamma": "weight", "scale": "weight", "beta": "bias"}
+# What the last part of a name becomes; a name that ends otherwise is that of a table.
+_KINDS = {
+    "kernel": "weight",
+    "weight": "weight",
+    "gamma": "weight",
+    "scale": "weight",
+    "beta": "bias",
+    "bias": "bias",
+    "embeddings": "weight",
+}
 _NUMBERED = r"(^|/)(layers?|h|block|albert_layer_groups|albert_layers)_0*(\d+)(?=/)"
 
 
@@ -63,12 +72,7 @@ def by_rule(name: str) -> Place:
     name, _, piece = name.partition("#")
     part, parts = map(int, piece.split("/")) if piece else (0, 1)
     *path, kind = re.sub(_NUMBERED, r"\1\2/\3", name).split("/")
-    if kind in ("kernel", "weight", "gamma", "scale", "beta", "bias"):
-        path.append(_KINDS.get(kind, kind))
-    elif kind == "embeddings":
-        path.append("weight")
-    else:
-        path += [kind, "weight"]
+    path += [_KINDS[kind]] if kind in _KINDS else [kind, "weight"]
     return Place(".".join(path), kind == "kernel", part, parts)
 
 
@@ -85,7 +89,7 @@ class Dialect:
     """
 
     base: str
-    rewrites: Sequence[tuple[str, str]] = field(default=())
+    rewrites: Sequence[tuple[str, str]] = ()
 
     def place(self, name: str) -> Place:
         """Return where a variable with an official name lies."""
@@ -291,7 +295,7 @@ class LayerNames:
     """A weight file keyed by layer, its variables under official names.
 
     Args:
-        checkpoint: the open file.
+        path: the file.
         layers: what `load_layers` reads from it.
         mapping: layer → official names of its variables, in weight order.
         create: makes of an official name and the weight of a layer the official variable.

@@ -22,7 +22,14 @@ import google_crc32c
 import numpy as np
 
 from bert4keras.checkpoints.base import CheckpointError, Damage, readable, replacing, undamaged
-from bert4keras.checkpoints.tensors import DTYPES, MappedFile, Stretch, Tensor, TensorFile
+from bert4keras.checkpoints.tensors import (
+    DTYPES,
+    MappedFile,
+    Stretch,
+    Tensor,
+    TensorFile,
+    encode,
+)
 
 CHECKSUMS = "bert4keras.crc32c"  # in the metadata: eight hexadecimal digits by tensor, in order
 MAX_HEADER = 100_000_000  # bytes, the limit of the library
@@ -165,7 +172,7 @@ def write_safetensors(
 
 
 def _entry(name: str, value: Any) -> _Entry:
-    array = _little(np.asarray(value))
+    array = np.asarray(value)
     if not isinstance(name, str) or name == "__metadata__":
         raise CheckpointError(f"a variable cannot be named {name!r} in a safetensors file")
     if array.dtype.name not in _CODES:
@@ -174,16 +181,8 @@ def _entry(name: str, value: Any) -> _Entry:
             f"Convert it to one of {', '.join(_CODES)}."
         )
     code = _CODES[array.dtype.name]
-    crc = _checksum(name, code, array.shape)(_raw(array))
+    crc = _checksum(name, code, array.shape)(encode(array))
     return _Entry(name, code, array.shape, array.nbytes, crc)
-
-
-def _little(array: np.ndarray) -> np.ndarray:
-    return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-
-
-def _raw(array: np.ndarray) -> np.ndarray:
-    return _little(array).reshape(-1).view(np.uint8)
 
 
 def _shards(entries: list[_Entry], limit: int) -> list[list[_Entry]]:
@@ -214,7 +213,7 @@ def _write_shard(
         raise CheckpointError(f"{len(entries)} variables need a header of {len(text)} bytes")
     file.write(len(text).to_bytes(8, "little") + text)
     for entry in entries:
-        file.write(_raw(np.asarray(variables[entry.name])))
+        file.write(encode(np.asarray(variables[entry.name])))
 
 
 def _remove_former(path: Path, written: Sequence[Path]) -> None:

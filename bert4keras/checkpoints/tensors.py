@@ -61,6 +61,12 @@ def decode(raw: np.ndarray, dtype: str) -> np.ndarray:
     return array if array.flags.aligned else array.copy()
 
 
+def encode(array: np.ndarray) -> np.ndarray:
+    """Return the bytes of an array in C order, little-endian."""
+    little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+    return little.reshape(-1).view(np.uint8)
+
+
 def decoded_type(dtype: str) -> np.dtype:
     """Return the dtype of what `decode` gives."""
     return decode(np.empty(0, np.uint8), dtype).dtype
@@ -225,7 +231,7 @@ class Tensor:
 
 
 class TensorFile(Checkpoint):
-    """An open file, or several, whose entries are of the class `Tensor`.
+    """An open file whose entries are of the class `Tensor`.
 
     Args:
         path: the file.
@@ -264,8 +270,8 @@ class ShardedCheckpoint(Checkpoint):
     """
 
     def __init__(self, path: Path, places: dict[str, Checkpoint]):
-        super().__init__(path, places)
-        self._shards = {id(shard): shard for shard in places.values()}
+        super().__init__(path, {name: (name, shard) for name, shard in places.items()})
+        self._shards = set(places.values())
         self.container = next((s.container for s in places.values()), "safetensors")
         for name, shard in places.items():
             if name not in shard:
@@ -273,12 +279,11 @@ class ShardedCheckpoint(Checkpoint):
                     f"{path} says that {shard.path.name} holds {name!r}, which it does not: they "
                     "are not of the same model, or one is damaged. Fetch all of them again."
                 )
-        self._entries = {name: (name, places[name]) for name in self._entries}
 
     def close(self) -> None:
         """Let go of the files. Arrays already read stay valid."""
         super().close()
-        for shard in self._shards.values():
+        for shard in self._shards:
             shard.close()
 
     def _shape(self, entry: tuple[str, Checkpoint]) -> tuple[int, ...]:

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as np
-from keras.layers import Activation, Dropout, Input
+from keras.layers import Activation, Dropout
 
 from bert4keras.backend import Sinusoidal, Tensor, activation, keras
 from bert4keras.layers import (
@@ -23,7 +22,15 @@ from bert4keras.layers import (
     ScaleOffset,
     SinusoidalPositionEmbedding,
 )
-from bert4keras.models.transformer import Block, Transformer, dense, listed, norm, renamed
+from bert4keras.models.transformer import (
+    Block,
+    Transformer,
+    chosen_activation,
+    dense,
+    listed,
+    norm,
+    renamed,
+)
 
 
 class BERT(Transformer):
@@ -75,6 +82,7 @@ class BERT(Transformer):
         "MLM-Bias": ["cls/predictions/output_bias"],
     }
     vocabulary_variables = ("bert/embeddings/word_embeddings", "cls/predictions/output_bias")
+    transposed_variables = ("cls/seq_relationship/output_weights",)
 
     def __init__(
         self,
@@ -107,12 +115,7 @@ class BERT(Transformer):
             # Sinusoidal positions may be fractions.
             kinds["Position"] = "float32"
         return self.simplify(
-            [
-                self.apply(
-                    layer=Input, shape=(self.sequence_length,), dtype=dtype, name=f"Input-{kind}"
-                )
-                for kind, dtype in kinds.items()
-            ]
+            [self.apply_input(f"Input-{kind}", dtype) for kind, dtype in kinds.items()]
         )
 
     def apply_embeddings(self, inputs: Any) -> Tensor:
@@ -149,7 +152,9 @@ class BERT(Transformer):
         )
 
     def apply_position_embedding(self, x: Tensor, position_ids: Tensor | None) -> Tensor:
-        """Add position vectors from a table."""
+        """Add position vectors from a table, unless positions enter attention."""
+        if self.block.position_bias:
+            return x
         return self.apply(
             self.simplify([x, position_ids]),
             PositionEmbedding,
@@ -174,7 +179,7 @@ class BERT(Transformer):
     def apply_pooler(self, x: Tensor) -> Tensor:
         """(batch, hidden_size), or with `with_nsp` (batch, 2): next sentence, random sentence."""
         x = self.apply(x, FirstToken, name="Pooler")
-        function = "tanh" if self.with_pool is True else activation(self.with_pool)
+        function = chosen_activation(self.with_pool, "tanh")
         x = self.apply_dense(x, self.hidden_size, "Pooler-Dense", activation=function)
         return self.apply_dense(x, 2, "NSP-Proba", activation="softmax") if self.with_nsp else x
 
@@ -186,16 +191,6 @@ class BERT(Transformer):
         x = self.apply_token_embedding(x, mode="dense")
         x = self.apply(x, ScaleOffset, scale=False, name="MLM-Bias")
         return self.apply_activation(x, self.with_mlm, "MLM-Activation")
-
-    def load_variable(self, checkpoint: Any, name: str) -> np.ndarray:
-        """The next-sentence kernel is stored transposed."""
-        variable = super().load_variable(checkpoint, name)
-        return variable.T if name == "cls/seq_relationship/output_weights" else variable
-
-    def create_variable(self, name: str, value: np.ndarray, dtype: Any = None) -> np.ndarray:
-        """The inverse of `load_variable`."""
-        variable = super().create_variable(name, value, dtype)
-        return variable.T if name == "cls/seq_relationship/output_weights" else variable
 
 
 def albert_block(layer: str, group: str) -> dict[str, list[str]]:
@@ -245,10 +240,6 @@ class NEZHA(BERT):
     refused_arguments = ("custom_position_ids", "hierarchical_position")
     foreign_variables = ("bert/embeddings/position_embeddings",)
     max_distance = 64
-
-    def apply_position_embedding(self, x: Tensor, position_ids: Tensor | None) -> Tensor:
-        """Nothing: positions enter attention."""
-        return x
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
         """Vectors of relative positions, for the keys and for the values; computed once."""
@@ -301,10 +292,6 @@ class RoFormer(BERT):
     foreign_variables = ("bert/embeddings/position_embeddings",)
     rotary: ClassVar[dict[str, Any]] = {}
     """Wavelengths: `base` and `scaling` of `SinusoidalPositionEmbedding`."""
-
-    def apply_position_embedding(self, x: Tensor, position_ids: Tensor | None) -> Tensor:
-        """Nothing: positions enter attention."""
-        return x
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
         """Sinusoidal vectors by which queries and keys are rotated, computed once."""
@@ -408,8 +395,7 @@ class ELECTRA(BERT):
             return inputs
         function = activation(self.hidden_act)
         x = self.apply_dense(inputs, self.hidden_size, "Discriminator-Dense", activation=function)
-        final = self.with_discriminator
-        final = "sigmoid" if final is True else activation(final)
+        final = chosen_activation(self.with_discriminator, "sigmoid")
         return self.apply_dense(x, 1, "Discriminator-Prediction", activation=final)
 
 
@@ -448,8 +434,7 @@ class ERNIE(BERT):
         """Those of BERT, and task ids if they are asked for."""
         inputs = listed(super().get_inputs())
         if self.use_task_id and self.custom_task_ids:
-            kind = {"shape": (self.sequence_length,), "dtype": "int32"}
-            inputs.append(self.apply(layer=Input, name="Input-Task", **kind))
+            inputs.append(self.apply_input("Input-Task"))
         return self.simplify(inputs)
 
     def apply_position_embedding(self, x: Tensor, position_ids: Tensor | None) -> Tensor:
@@ -555,10 +540,6 @@ class DeBERTaV2(BERT):
     def attention_sizes(self) -> dict[str, int]:
         """Of the buckets of distances."""
         return {"buckets": self.position_buckets, "max_distance": self.max_distance}
-
-    def apply_position_embedding(self, x: Tensor, position_ids: Tensor | None) -> Tensor:
-        """Nothing: positions enter attention."""
-        return x
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
         """(2 · buckets, hidden_size), the vectors of the buckets, computed once."""

@@ -4,17 +4,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from keras.layers import Dropout, Input
 
-from bert4keras.backend import Tensor, activation
+from bert4keras.backend import Tensor
 from bert4keras.layers import (
-    LMMask,
     RelativePositionEmbeddingT5,
     ScaleOffset,
 )
 from bert4keras.models.model import Model
-from bert4keras.models.transformer import Block, LM_Mask, Transformer, listed
+from bert4keras.models.transformer import (
+    Block,
+    LM_Mask,
+    Transformer,
+    chosen_activation,
+    listed,
+)
 
 
 def t5_names(version: str) -> dict[str, list[str]]:
@@ -69,6 +73,7 @@ class T5_Base(Transformer):
     applications = ("encoder",)
     vocabulary_variables = ("shared/embedding",)
     vocabulary_kernels = ("decoder/logits/kernel",)
+    transposed_variables = ("relative_attention_bias",)
     part = ""
     """What the names of all layers of the encoder or of the decoder begin with."""
 
@@ -112,16 +117,6 @@ class T5_Base(Transformer):
         x = self.apply_norm(x, f"{self.part}Output-Norm")
         return self.apply(x, Dropout, rate=self.dropout_rate, name=f"{self.part}Output-Dropout")
 
-    def load_variable(self, checkpoint: Any, name: str) -> np.ndarray:
-        """Tables of relative positions are stored transposed."""
-        variable = super().load_variable(checkpoint, name)
-        return variable.T if name.endswith("relative_attention_bias") else variable
-
-    def create_variable(self, name: str, value: np.ndarray, dtype: Any = None) -> np.ndarray:
-        """The inverse of `load_variable`."""
-        variable = super().create_variable(name, value, dtype)
-        return variable.T if name.endswith("relative_attention_bias") else variable
-
 
 class T5_Encoder(T5_Base):
     """The encoder of T5: (batch, length) token ids to (batch, length, hidden_size)."""
@@ -130,8 +125,7 @@ class T5_Encoder(T5_Base):
 
     def get_inputs(self) -> Tensor:
         """Token ids."""
-        kind = {"shape": (self.sequence_length,), "dtype": "int32"}
-        return self.apply(layer=Input, name="Encoder-Input-Token", **kind)
+        return self.apply_input("Encoder-Input-Token")
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
         """Relative positions in both directions, computed once."""
@@ -156,6 +150,7 @@ class T5_Decoder(LM_Mask, T5_Base):
     """
 
     part = "Decoder-"
+    token_input = 1
 
     def __init__(
         self,
@@ -175,19 +170,8 @@ class T5_Decoder(LM_Mask, T5_Base):
             self.apply(
                 layer=Input, shape=(self.sequence_length, self.hidden_size), name="Input-Context"
             ),
-            self.apply(
-                layer=Input,
-                shape=(self.sequence_length,),
-                dtype="int32",
-                name="Decoder-Input-Token",
-            ),
+            self.apply_input("Decoder-Input-Token"),
         ]
-
-    def compute_attention_bias(self, inputs: Any = None) -> Tensor:
-        """The lower triangle, computed once."""
-        if self.attention_bias is None:
-            self.attention_bias = self.apply(self.inputs[1], LMMask, name="Attention-LM-Mask")
-        return self.attention_bias
 
     def compute_position_bias(self, inputs: Any = None) -> list[Tensor | None]:
         """Of [x, context]: relative positions for self-attention and cross-attention."""
@@ -208,7 +192,7 @@ class T5_Decoder(LM_Mask, T5_Base):
         if self.embedding_size != self.hidden_size:
             x = self.apply_dense(x, self.embedding_size, "Decoder-Output-Mapping")
         if self.gated:
-            final = "softmax" if self.with_lm is True else activation(self.with_lm)
+            final = chosen_activation(self.with_lm, "softmax")
             kwargs = {"activation": final, "dtype": "float32"}
             return self.apply_dense(x, self.vocab_size, "Decoder-Output-LM", **kwargs)
         x = self.apply_token_embedding(x, mode="dense")

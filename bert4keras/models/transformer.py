@@ -1,13 +1,12 @@
 """What architectures share: the block as data, layers by name, weights in and out, masks."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from keras.layers import Activation, Dense, Dropout
+from keras.layers import Activation, Dense, Dropout, Input
 
 from bert4keras import checkpoints, configs
 from bert4keras.backend import Tensor, activation, keras
@@ -112,6 +111,8 @@ class Transformer:
     """Which token is padding; None hides no token."""
     fixed_settings: ClassVar[Mapping[str, Sequence[Any]]] = {}
     """Settings of config files of which only these values are implemented."""
+    transposed_variables: tuple[str, ...] = ()
+    """Ends of the names of variables that are stored transposed."""
     foreign_variables: tuple[str, ...] = ()
     """Variables that tell a checkpoint of another architecture, although all of ours are in it."""
 
@@ -445,6 +446,10 @@ class Transformer:
             name=name,
         )
 
+    def apply_input(self, name: str, dtype: str = "int32") -> Tensor:
+        """An input (batch, length), one number for each token."""
+        return self.apply(layer=Input, shape=(self.sequence_length,), dtype=dtype, name=name)
+
     def apply_token_embedding(self, token_ids: Tensor, mode: str | None = None) -> Tensor:
         """Token vectors; with mode='dense', scores of tokens from vectors, by the same table."""
         return self.apply(
@@ -469,7 +474,7 @@ class Transformer:
 
         It is computed in float32 whatever the policy is: a softmax over a vocabulary wants that.
         """
-        function = "softmax" if function is True else activation(function)
+        function = chosen_activation(function, "softmax")
         return self.apply(x, Activation, activation=function, dtype="float32", name=name)
 
     def set_inputs(self, inputs: Any, additional_input_layers: Any = None) -> None:
@@ -536,11 +541,14 @@ class Transformer:
         variable = checkpoint[name]
         if name in self.vocabulary_kernels:
             return self.load_embeddings(variable.T).T
-        return self.load_embeddings(variable) if name in self.vocabulary_variables else variable
+        if name in self.vocabulary_variables:
+            return self.load_embeddings(variable)
+        return variable.T if name.endswith(self.transposed_variables) else variable
 
     def create_variable(self, name: str, value: np.ndarray, dtype: Any = None) -> np.ndarray:
         """Hook: the value of one variable as an official checkpoint holds it."""
-        return np.asarray(value, dtype=dtype)
+        value = np.asarray(value, dtype=dtype)
+        return value.T if name.endswith(self.transposed_variables) else value
 
     def mapped_layers(self, mapping: dict[str, list[str]] | None) -> list[tuple[Any, list[str]]]:
         """The layers of this model that checkpoints know, with the names of their variables."""
@@ -610,9 +618,8 @@ class Transformer:
         """The variables of an open file under the names of `variable_mapping()`."""
         layers = self.mapped_layers(mapping)
         if file.container == "keras":
-            weights = checkpoints.load_layers(file.path)
             names = {layer.name: names for layer, names in layers}
-            return checkpoints.LayerNames(file.path, weights, names, self.create_variable)
+            return checkpoints.LayerNames(file.path, file.layers(), names, self.create_variable)
         names = [name for _, names in layers for name in names]
         return checkpoints.as_official(file, [*names, *self.foreign_variables])
 
@@ -732,8 +739,11 @@ class Transformer:
         tensors = checkpoints.to_hugging_face(self.official_variables(), self.model_type)
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.write_safetensors(folder / "model.safetensors", tensors)
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (folder / "config.json").write_text(text, encoding="utf-8")
+        configs.write_json(folder / "config.json", config)
+        self.save_vocabulary(folder, tokens)
+
+    def save_vocabulary(self, folder: Path, tokens: dict[str, int] | None) -> None:
+        """Write `saved_tokens`, or the SentencePiece model that the vocabulary is."""
         if tokens is not None:
             save_vocab(folder / "vocab.txt", tokens)
         elif self.vocabulary is not None and self.vocabulary.suffix == ".model":
@@ -823,10 +833,14 @@ def finite(value: np.ndarray) -> bool:
 class LM_Mask:
     """Language model: every token sees itself and the tokens before it."""
 
+    token_input = 0
+    """Which of the inputs holds the tokens."""
+
     def compute_attention_bias(self, inputs: Any = None) -> Tensor:
         """The lower triangle, computed once."""
         if self.attention_bias is None:
-            self.attention_bias = self.apply(self.inputs[0], LMMask, name="Attention-LM-Mask")
+            token_ids = self.inputs[self.token_input]
+            self.attention_bias = self.apply(token_ids, LMMask, name="Attention-LM-Mask")
         return self.attention_bias
 
 
@@ -843,6 +857,11 @@ class UniLM_Mask:
         if self.attention_bias is None:
             self.attention_bias = self.apply(self.inputs[1], UniLMMask, name="Attention-UniLM-Mask")
         return self.attention_bias
+
+
+def chosen_activation(choice: Any, default: str) -> Any:
+    """The activation that an argument of a head asks for, where True means the usual one."""
+    return default if choice is True else activation(choice)
 
 
 def dense(*names: str) -> list[str]:
