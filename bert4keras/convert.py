@@ -13,7 +13,6 @@ and beside the first two the vocabulary.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,8 @@ import keras
 
 from bert4keras import checkpoints, configs
 from bert4keras.models import ARCHITECTURES, Transformer, build_transformer_model
-from bert4keras.tokenizers import save_vocab
+
+FORMATS = ("tf", "safetensors", "keras")
 
 # With which arguments an architecture has a head; a head is built if its variables are in the file.
 HEADS: Mapping[str, Mapping[str, Any]] = {
@@ -56,6 +56,8 @@ def convert(
             format cannot hold it.
     """
     target = Path(target)
+    if to not in FORMATS:
+        raise ValueError(f"to is one of {', '.join(map(repr, FORMATS))}, not {to!r}")
     if to == "keras" and target.suffix != ".keras":
         raise ValueError(f"{target}: the file of a whole model ends in .keras")
     files = checkpoints.find_files(source, need=("config", "checkpoint"))
@@ -111,11 +113,8 @@ def save_tensorflow(transformer: Transformer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     transformer.save_weights_as_checkpoint(folder / "bert_model.ckpt")
     config = configs.to_original(transformer)
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (folder / "bert_config.json").write_text(text, encoding="utf-8")
-    tokens = transformer.saved_tokens(None)
-    if tokens is not None:
-        save_vocab(folder / "vocab.txt", tokens)
+    configs.write_json(folder / "bert_config.json", config)
+    transformer.save_vocabulary(folder, transformer.saved_tokens(None))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("source", metavar="IN", help="folder of a pretrained model")
     parser.add_argument("target", metavar="OUT", help="folder to write, or FILE.keras")
-    parser.add_argument("--to", choices=("tf", "safetensors", "keras"), default="safetensors")
+    parser.add_argument("--to", choices=FORMATS, default="safetensors")
     parser.add_argument("--model", choices=sorted(ARCHITECTURES), metavar="NAME")
     given = parser.parse_args(arguments)
     try:
@@ -135,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(f"{given.source} -> {given.target} ({type(transformer).__name__})")
     for name in report.loaded:
-        print(f"  {name} -> {transformer.prefixed(report.layers[name])}")
+        print(f"  {name} -> {report.layers[name]}")
     print(f"{len(report.loaded)} variables converted, {len(report.unused)} left behind")
     for name in report.unused:
         print(f"  left: {name}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bert4keras import checkpoints
-from bert4keras.convert import main
+from bert4keras.convert import convert, main
 from bert4keras.models import build_transformer_model
 
 CONFIG = {
@@ -126,3 +126,23 @@ def test_an_exported_model_computes_the_same_at_any_size(format, name, tmp_path)
             x = some_inputs(batch, length, len(model.inputs))
             expected = model.predict_on_batch(x if len(x) > 1 else x[0])
             np.testing.assert_allclose(exported(x), expected, atol=1e-5)
+
+
+def test_the_vocabulary_of_a_t5_goes_along(tmp_path):
+    folder = tmp_path / "t5"
+    folder.mkdir()
+    config = CONFIG | {"hidden_act": "relu"}
+    transformer = build_transformer_model(model="t5.1.0", return_keras_model=False, **config)
+    (folder / "spiece.model").write_bytes(b"pieces")
+    transformer.save_weights_as_checkpoint(folder / "t5.ckpt")
+    (folder / "t5_config.json").write_text(json.dumps(config))
+    convert(folder, tmp_path / "hf", "safetensors", "t5.1.0")
+    convert(folder, tmp_path / "tf", "tf", "t5.1.0")
+    for target in ("hf", "tf"):
+        assert (tmp_path / target / "spiece.model").read_bytes() == b"pieces"
+
+
+def test_an_unknown_format_is_refused(source, tmp_path):
+    with pytest.raises(ValueError, match="'tf', 'safetensors', 'keras', not 'pt'"):
+        convert(source[0], tmp_path / "out", to="pt")
+    assert not (tmp_path / "out").exists()
