@@ -4,13 +4,14 @@
 backend (or symbolic Keras tensors) and is written in `keras.ops`.
 
     shapes         align flatten reshape batch_gather divisible_temporal_padding pool1d
-    masking        sequence_masking attention_normalize attention_visibility
+    masking        sequence_masking attention_normalize softmax attention_visibility
     dense          affine layer_norm standardized
-    attention      attention_scores weighted_values dot_product_attention
+    attention      attention_scores weighted_values laid_out product dot_product_attention
     positions      rotary_frequencies sinusoidal_embeddings Sinusoidal initializer
                    apply_rotary_position_embeddings
     activations    gelu_erf gelu_tanh swish leaky_relu set_gelu activation
     losses         multilabel_categorical_crossentropy sparse_multilabel_categorical_crossentropy
+    compilation    compiled
     other          fold compiled_without_weights search_layer root_mean_square piecewise_linear
 """
 
@@ -213,8 +214,13 @@ def attention_normalize(
         return ops.square(ops.relu(a)) / ops.maximum(n_visible, 1)
     if method == "softmax_plus":
         a = a * ops.cast(ops.log(ops.maximum(n_visible, 16)) / np.log(512), a.dtype)
-    weights = ops.softmax(a, axis=axis)
+    weights = softmax(a, axis)
     return weights if visible is None else weights * ops.cast(n_visible > 0, a.dtype)
+
+
+def softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """`keras.ops.softmax`, which warns where a single key is nothing to choose from."""
+    return x * 0 + 1 if x.shape[axis] == 1 else ops.softmax(x, axis=axis)
 
 
 def attention_visibility(
@@ -316,53 +322,99 @@ def standardized(
 # --------------------------------------------------------------------------------------- attention
 
 
-def attention_scores(query: Tensor, key: Tensor) -> Tensor:
+Keys = Tensor | Sequence[Tensor]
+"""(batch, key length, key heads, size), or parts that follow each other, see `laid_out`."""
+
+
+def attention_scores(query: Tensor, key: Keys) -> Tensor:
     """Products of queries and keys.
 
     Args:
         query: (batch, query length, heads, size).
         key: (batch, key length, key heads, size), where `key heads` divides `heads` and each of
             them serves as many neighbouring query heads (Ainslie et al., 2023,
-            https://arxiv.org/abs/2305.13245).
+            https://arxiv.org/abs/2305.13245); or parts as `laid_out` gives them.
 
     Returns:
         (batch, heads, query length, key length).
     """
-    batch, length, heads, size = ops.shape(query)
-    key_heads, keys = key.shape[2], ops.shape(key)[1]
     query = ops.transpose(query, (0, 2, 1, 3))
-    key = ops.transpose(key, (0, 2, 3, 1))
-    if heads == key_heads:
-        return ops.matmul(query, key)
-    query = ops.reshape(query, (batch, key_heads, heads // key_heads * length, size))
-    return ops.reshape(ops.matmul(query, key), (batch, heads, length, keys))
+    if not isinstance(key, list):
+        return product(query, ops.transpose(key, (0, 2, 3, 1)))
+    scores = [product(query, part, shared_rows(query, part)) for part in key]
+    return ops.concatenate(scores, axis=-1)
 
 
-def weighted_values(weights: Tensor, value: Tensor) -> Tensor:
+def weighted_values(weights: Tensor, value: Keys) -> Tensor:
     """Sums of values by attention weights.
 
     Args:
         weights: (batch, heads, query length, key length).
-        value: (batch, key length, value heads, size), see `attention_scores`.
+        value: (batch, key length, value heads, size), or parts; see `attention_scores`.
 
     Returns:
         (batch, query length, heads, size).
     """
-    batch, heads, length, keys = ops.shape(weights)
-    value_heads, size = value.shape[2:]
-    value = ops.transpose(value, (0, 2, 1, 3))
-    if heads != value_heads:
-        weights = ops.reshape(weights, (batch, value_heads, heads // value_heads * length, keys))
-    output = ops.matmul(weights, value)
-    if heads != value_heads:
-        output = ops.reshape(output, (batch, heads, length, size))
+    if isinstance(value, list):
+        ends = np.cumsum([part.shape[2] for part in value])
+        output = sum(
+            product(weights[..., end - part.shape[2] : end], part, shared_rows(weights, part))
+            for end, part in zip(ends.tolist(), value, strict=True)
+        )
+    else:
+        output = product(weights, ops.transpose(value, (0, 2, 1, 3)))
     return ops.transpose(output, (0, 2, 1, 3))
+
+
+def laid_out(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values to be kept, in the layout that products with a few queries read.
+
+    Args:
+        key: (batch, key length, key heads, size).
+        value: (batch, key length, key heads, value size).
+
+    Returns:
+        (batch, key heads, size, key length) and (batch, key heads, key length, value size). Each
+        row may serve several neighbouring rows of queries, such as the beams of one prompt.
+    """
+    return ops.transpose(key, (0, 2, 3, 1)), ops.transpose(value, (0, 2, 1, 3))
+
+
+def shared_rows(x: Tensor, part: Tensor) -> int:
+    """How many rows of `x` share a row of a part; both sizes are known."""
+    return x.shape[0] // part.shape[0]
+
+
+def product(x: Tensor, y: Tensor, rows: int = 1) -> Tensor:
+    """Matrix products of which neighbouring heads, and rows, share the second factor.
+
+    Args:
+        x: (batch · rows, heads, length, n).
+        y: (batch, shared heads, n, m).
+        rows: how many rows of x share one of y.
+
+    Returns:
+        (batch · rows, heads, length, m).
+    """
+    batch, heads, length, n = ops.shape(x)
+    shared_heads, m = y.shape[1], ops.shape(y)[3]
+    if rows > 1:
+        x = ops.transpose(ops.reshape(x, (-1, rows, heads, length, n)), (0, 2, 1, 3, 4))
+    if rows > 1 or heads != shared_heads:
+        x = ops.reshape(x, (-1, shared_heads, heads // shared_heads * rows * length, n))
+    output = ops.matmul(x, y)
+    if rows > 1:
+        output = ops.reshape(output, (-1, heads, rows, length, m))
+        output = ops.transpose(output, (0, 2, 1, 3, 4))
+    if rows > 1 or heads != shared_heads:
+        output = ops.reshape(output, (batch, heads, length, m))
+    return output
 
 
 def dot_product_attention(
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    key: Keys,
+    value: Keys,
     scale: float,
     visible: Tensor | None = None,
     bias: Tensor | None = None,
@@ -373,8 +425,8 @@ def dot_product_attention(
 
     Args:
         query: (batch, query length, heads, size).
-        key: (batch, key length, key heads, size), see `attention_scores`.
-        value: (batch, key length, key heads, value size).
+        key: (batch, key length, key heads, size), or parts; see `attention_scores`.
+        value: (batch, key length, key heads, value size), or parts.
         scale: factor of the products.
         visible: boolean, broadcastable to (batch, heads, query length, key length).
         bias: float, likewise; added to the scaled products.
@@ -385,7 +437,9 @@ def dot_product_attention(
     if visible is not None:
         floats = ops.zeros((), query.dtype) if bias is None else bias
         bias = ops.where(visible, floats, ops.cast(lowest(query.dtype), query.dtype))
-    kernel = torch_attention if keras.backend.backend() == "torch" else plain_attention
+    whole = not isinstance(key, list)
+    fused = whole and keras.backend.backend() == "torch"
+    kernel = torch_attention if fused else plain_attention
     output = kernel(query, key, value, scale, bias)
     if visible is None:
         return output
@@ -394,7 +448,7 @@ def dot_product_attention(
 
 
 def plain_attention(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None
+    query: Tensor, key: Keys, value: Keys, scale: float, bias: Tensor | None
 ) -> Tensor:
     """`dot_product_attention` as two matrix products, which TensorFlow and XLA do best with.
 
@@ -402,7 +456,7 @@ def plain_attention(
     """
     scores = attention_scores(query * ops.cast(scale, query.dtype), key)
     scores = scores if bias is None else scores + bias
-    return weighted_values(ops.softmax(scores, axis=-1), value)
+    return weighted_values(softmax(scores), value)
 
 
 def torch_attention(
@@ -743,6 +797,68 @@ def sparse_multilabel_categorical_crossentropy(
     share = ops.exp(ops.logsumexp(positive, axis=-1) - log_all)
     share = ops.clip(1 - share, keras.config.epsilon(), 1)
     return positive_loss + log_all + ops.log(share)
+
+
+# ------------------------------------------------------------------------------------- compilation
+
+
+def compiled(function: Callable, model: keras.Model, any_shape: bool = False) -> Callable:
+    """Compile a function that calls `model` for inference; its weights may change between calls.
+
+    It is compiled for every new shape of the arguments. PyTorch compiles nothing.
+
+    Args:
+        function: takes nests of arrays, of the same structure each time, and returns a nest of
+            tensors.
+        model: the built model whose variables the function reads.
+        any_shape: on TensorFlow, trace a second or third time when a size turns out to vary, and
+            then no more; the function must not need to know the sizes.
+
+    Returns:
+        A function of the same arguments, NumPy arrays or tensors.
+    """
+    compilers = {
+        "tensorflow": compiled_by_tensorflow,
+        "jax": compiled_by_jax,
+        "torch": without_gradients,
+    }
+    return compilers[keras.backend.backend()](function, model, any_shape)
+
+
+def compiled_by_tensorflow(function: Callable, model: keras.Model, any_shape: bool) -> Callable:
+    """`compiled` on TensorFlow, without XLA, which would compile for every shape."""
+    import tensorflow as tf
+
+    if any_shape:
+        return tf.function(function, autograph=False, reduce_retracing=True)
+    graphs = {}  # TensorFlow would warn of several in one tf.function
+
+    def call(*args: Any) -> Any:
+        shapes = tuple((tuple(x.shape), x.dtype) for x in keras.tree.flatten(args))
+        if shapes not in graphs:
+            graphs[shapes] = tf.function(function, autograph=False).get_concrete_function(*args)
+        return graphs[shapes](*args)
+
+    return call
+
+
+def compiled_by_jax(function: Callable, model: keras.Model, any_shape: bool) -> Callable:
+    """`compiled` on JAX, where weights that are no arguments would become constants."""
+    import jax
+
+    @jax.jit
+    def stateless(values: list[Tensor], *args: Any) -> Any:
+        with keras.StatelessScope(state_mapping=zip(model.variables, values, strict=True)):
+            return function(*args)
+
+    return lambda *args: stateless([variable.value for variable in model.variables], *args)
+
+
+def without_gradients(function: Callable, model: keras.Model, any_shape: bool) -> Callable:
+    """`compiled` on PyTorch: no graph is kept for gradients."""
+    import torch
+
+    return torch.no_grad()(function)
 
 
 # ------------------------------------------------------------------------------------------- other

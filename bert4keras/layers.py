@@ -434,6 +434,8 @@ class PositionEmbeddingBase(Layer):
             returns the positions alone, (1, length, output_dim) unless they are custom.
         custom_position_ids: the inputs are [x, position ids (batch, length)]; otherwise positions
             count from 0.
+
+    The call takes `positions=` (batch, length) instead of either, when x is a part of a sequence.
     """
 
     def __init__(
@@ -456,14 +458,13 @@ class PositionEmbeddingBase(Layer):
         """Look up or compute the vectors (..., output_dim) of position ids of any shape."""
         raise NotImplementedError(f"{type(self).__name__} must define position_vectors()")
 
-    def call(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
+    def call(self, inputs: Tensor | Sequence[Tensor], positions: Tensor | None = None) -> Tensor:
         x, *position_ids = inputs if self.custom_position_ids else [inputs]
-        if position_ids:
-            positions = self.position_vectors(position_ids[0])
-        else:
-            positions = self.position_vectors(ops.arange(ops.shape(x)[1], dtype="int32"))
-            positions = ops.expand_dims(positions, 0)
-        positions = ops.cast(positions, self.compute_dtype)
+        if positions is not None:
+            position_ids = [positions]
+        if not position_ids:
+            position_ids = [ops.expand_dims(ops.arange(ops.shape(x)[1], dtype="int32"), 0)]
+        positions = ops.cast(self.position_vectors(position_ids[0]), self.compute_dtype)
         if self.merge_mode == "zero":
             return positions
         x = ops.cast(x, self.compute_dtype)
@@ -477,7 +478,7 @@ class PositionEmbeddingBase(Layer):
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Mask:
         return as_list(mask)[0] if self.custom_position_ids and mask is not None else mask
 
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+    def compute_output_spec(self, inputs: Any, positions: Any = None) -> keras.KerasTensor:
         batch, length, size = (inputs[0] if self.custom_position_ids else inputs).shape
         if self.merge_mode == "zero":
             batch, size = batch if self.custom_position_ids else 1, self.output_dim
@@ -528,16 +529,21 @@ class PositionEmbedding(PositionEmbeddingBase):
             initializer=self.embeddings_initializer,
         )
 
-    def call(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
-        x, *position_ids = inputs if self.custom_position_ids else [inputs]
+    @property
+    def reach(self) -> int:
+        """How many positions there are vectors for."""
+        return self.input_dim**2 if self.hierarchical else self.input_dim
+
+    def call(self, inputs: Tensor | Sequence[Tensor], positions: Tensor | None = None) -> Tensor:
+        x = inputs[0] if self.custom_position_ids else inputs
         length = x.shape[1]
-        reach = self.input_dim**2 if self.hierarchical else self.input_dim
-        if not position_ids and length is not None and length > reach:
+        counted = positions is None and not self.custom_position_ids
+        if counted and length is not None and length > self.reach:
             raise ValueError(
-                f"{self.name} has vectors for {reach} positions, but the input has {length}: cut "
-                "texts with maxlen=, or build the model with hierarchical_position=True"
+                f"{self.name} has vectors for {self.reach} positions, but the input has {length}: "
+                "cut texts with maxlen=, or build the model with hierarchical_position=True"
             )
-        return super().call(inputs)
+        return super().call(inputs, positions)
 
     def position_vectors(self, position_ids: Tensor) -> Tensor:
         position_ids = ops.cast(position_ids, "int32")
@@ -597,10 +603,11 @@ class SinusoidalPositionEmbedding(PositionEmbeddingBase):
 class RelativePositionEmbedding(Layer):
     """A trainable vector for each distance of two positions (Shaw et al., 2018; NEZHA).
 
-    Inputs are [query, key], of which only the lengths matter. The output (query length, key length,
-    output_dim) holds the vector of key position − query position; it is what `MultiHeadAttention`
-    takes as the position bias 'typical_relative'. Distances beyond ±(input_dim − 1) // 2 share the
-    vector of that distance.
+    Inputs are [query, key], of which only the lengths matter; `positions=` (those of the queries,
+    those of the keys) in the call says otherwise. The output (query length, key length, output_dim)
+    holds the vector of key position − query position; it is what `MultiHeadAttention` takes as the
+    position bias 'typical_relative'. Distances beyond ±(input_dim − 1) // 2 share the vector of
+    that distance.
 
     Args:
         input_dim: number of distances in the table: 2 · (largest distance) + 1.
@@ -628,25 +635,29 @@ class RelativePositionEmbedding(Layer):
         """The row of the table for each distance −d, …, d; what is farther counts as ±d."""
         return np.arange(2 * ((self.input_dim - 1) // 2) + 1)
 
-    def compute_position_ids(self, inputs: Sequence[Tensor]) -> Tensor:
+    def compute_position_ids(
+        self, inputs: Sequence[Tensor], positions: Sequence[Tensor] | None = None
+    ) -> Tensor:
         """Look up which row of the table serves which pair: (query length, key length)."""
-        query, key = inputs
         rows = self.rows()
         largest = len(rows) // 2
         rows = ops.convert_to_tensor(rows, dtype="int32")
-        query_positions = ops.arange(ops.shape(query)[1], dtype="int32")
-        key_positions = ops.arange(ops.shape(key)[1], dtype="int32")
+        if positions is None:
+            positions = [ops.arange(ops.shape(x)[1], dtype="int32") for x in inputs]
+        query_positions, key_positions = positions
         distance = ops.expand_dims(key_positions, 0) - ops.expand_dims(query_positions, 1)
         return ops.take(rows, ops.clip(distance, -largest, largest) + largest, axis=0)
 
-    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+    def call(self, inputs: Sequence[Tensor], positions: Sequence[Tensor] | None = None) -> Tensor:
         table = ops.cast(self.embeddings, self.compute_dtype)
-        return ops.take(table, self.compute_position_ids(inputs), axis=0)
+        return ops.take(table, self.compute_position_ids(inputs, positions), axis=0)
 
     def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
         return mask_list(mask, inputs)[0]
 
-    def compute_output_spec(self, inputs: Sequence[Tensor]) -> keras.KerasTensor:
+    def compute_output_spec(
+        self, inputs: Sequence[Tensor], positions: Sequence[Tensor] | None = None
+    ) -> keras.KerasTensor:
         query, key = inputs
         shape = (query.shape[1], key.shape[1], self.output_dim)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
@@ -756,6 +767,9 @@ class MultiHeadAttention(Layer):
     attention runs in one kernel (`dot_product_attention`), unless the scores, dropout of weights in
     training or 'typical_relative' need what is inside.
 
+    With `cache=` in the call, a `LayerCache`, the inputs are a part of a sequence, and what they
+    attend to are the keys and values of the sequence so far, with the mask that the cache has.
+
     Args:
         heads: number of heads.
         head_size: size of a head's value.
@@ -853,20 +867,19 @@ class MultiHeadAttention(Layer):
         mask: Masks = None,
         a_bias: bool | None = None,
         p_bias: str | None = None,
+        cache: Any = None,
         training: bool | None = None,
     ) -> Tensor | list[Tensor]:
         query, key, value, *biases = inputs
         key_mask = mask_list(mask, inputs)[2]
         attention_bias = self.with_heads_axis(biases.pop(0)) if a_bias else None
         position_bias = biases.pop(0) if p_bias else None
-        query = self.split_heads(self.q_dense(query), self.heads, self.key_size)
-        key = self.split_heads(self.k_dense(key), self.key_value_heads, self.key_size)
-        value = self.split_heads(self.v_dense(value), self.key_value_heads, self.head_size)
-        if self.query_key_norm:
-            query, key = self.q_norm(query), self.k_norm(key)
-        if p_bias in ("rotary", "rotary_half"):
-            query, key = apply_rotary_position_embeddings(
-                position_bias, query, key, half=p_bias == "rotary_half"
+        query = self.projected_query(query, position_bias, p_bias)
+        if cache is None:
+            key, value = self.projected_keys(key, value, position_bias, p_bias)
+        else:
+            key, value, key_mask = cache.keys_and_values(
+                lambda: self.projected_keys(key, value, position_bias, p_bias)
             )
         added = self.position_scores(query, key, position_bias, p_bias)
         if self.needs_no_scores(p_bias, training):
@@ -882,10 +895,36 @@ class MultiHeadAttention(Layer):
             weights = self.dropout(weights, training=training)
         output = weighted_values(weights, value)
         if p_bias == "typical_relative":
-            position_bias = ops.cast(position_bias[..., -self.head_size :], value.dtype)
+            position_bias = ops.cast(position_bias[..., -self.head_size :], weights.dtype)
             output = output + ops.einsum("bhqk,qkd->bqhd", weights, position_bias)
         output = self.merge_heads(output)
         return [output, scores] if self.return_attention_scores else output
+
+    def projected_query(
+        self, query: Tensor, position_bias: Tensor | None, p_bias: str | None
+    ) -> Tensor:
+        """Queries (batch, query length, heads, key size), rotated if positions enter like that."""
+        query = self.split_heads(self.q_dense(query), self.heads, self.key_size)
+        if self.query_key_norm:
+            query = self.q_norm(query)
+        return self.rotated(query, position_bias, p_bias)
+
+    def projected_keys(
+        self, key: Tensor, value: Tensor, position_bias: Tensor | None, p_bias: str | None
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values (batch, key length, key heads, size), the keys rotated likewise."""
+        key = self.split_heads(self.k_dense(key), self.key_value_heads, self.key_size)
+        value = self.split_heads(self.v_dense(value), self.key_value_heads, self.head_size)
+        if self.query_key_norm:
+            key = self.k_norm(key)
+        return self.rotated(key, position_bias, p_bias), value
+
+    @staticmethod
+    def rotated(x: Tensor, position_bias: Tensor | None, p_bias: str | None) -> Tensor:
+        """Rotate heads by their positions if the position bias is of that kind."""
+        if p_bias not in ("rotary", "rotary_half"):
+            return x
+        return apply_rotary_position_embeddings(position_bias, x, half=p_bias == "rotary_half")
 
     def needs_no_scores(self, p_bias: str | None, training: bool | None) -> bool:
         """Tell whether softmax attention may run without keeping scores or weights."""
@@ -934,6 +973,7 @@ class MultiHeadAttention(Layer):
         mask: Masks = None,
         a_bias: bool | None = None,
         p_bias: str | None = None,
+        cache: Any = None,
         training: bool | None = None,
     ) -> Any:
         known = (None, *self.position_biases)
@@ -1070,8 +1110,22 @@ def shifted(scores: Tensor) -> Tensor:
 class AttentionMask(Layer):
     """Base of the layers that derive a boolean attention bias (batch or 1, 1, length, length).
 
-    `AttentionBias` combines several.
+    `AttentionBias` combines several. With `rows=` (n,) in the call only the rows of these queries
+    are computed, (batch or 1, 1, n, length).
     """
+
+    def order(self, inputs: Tensor) -> Tensor:
+        """What decides who sees whom: one number for each position, (batch or 1, length)."""
+        return ops.expand_dims(ops.arange(ops.shape(inputs)[1]), 0)
+
+    def visible(self, query: Tensor, key: Tensor) -> Tensor:
+        """Compare numbers (batch or 1, n, 1) with numbers (batch or 1, 1, length)."""
+        raise NotImplementedError(f"{type(self).__name__} must define visible()")
+
+    def call(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
+        keys = self.order(inputs)
+        queries = keys if rows is None else ops.take(keys, rows, axis=1)
+        return ops.expand_dims(self.visible(queries[:, :, None], keys[:, None, :]), 1)
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
         return None
@@ -1081,9 +1135,8 @@ class AttentionMask(Layer):
 class LMMask(AttentionMask):
     """Lower triangle: each position sees itself and what is before it. Input: (batch, length)."""
 
-    def call(self, inputs: Tensor) -> Tensor:
-        positions = ops.arange(ops.shape(inputs)[1])
-        return (positions[None, :] <= positions[:, None])[None, None]
+    def visible(self, query: Tensor, key: Tensor) -> Tensor:
+        return key <= query
 
 
 @registered
@@ -1094,9 +1147,11 @@ class UniLMMask(AttentionMask):
     not larger than its own.
     """
 
-    def call(self, inputs: Tensor) -> Tensor:
-        order = ops.cumsum(ops.cast(inputs, "int32"), axis=1)
-        return (order[:, None, :] <= order[:, :, None])[:, None]
+    def order(self, inputs: Tensor) -> Tensor:
+        return ops.cumsum(ops.cast(inputs, "int32"), axis=1)
+
+    def visible(self, query: Tensor, key: Tensor) -> Tensor:
+        return key <= query
 
 
 @registered
@@ -1112,10 +1167,8 @@ class LocalMask(AttentionMask):
         super().__init__(**kwargs)
         self.window = window
 
-    def call(self, inputs: Tensor) -> Tensor:
-        positions = ops.arange(ops.shape(inputs)[1])
-        distance = ops.absolute(positions[None, :] - positions[:, None])
-        return (distance <= self.window // 2)[None, None]
+    def visible(self, query: Tensor, key: Tensor) -> Tensor:
+        return ops.absolute(key - query) <= self.window // 2
 
     def get_config(self) -> dict:
         return super().get_config() | {"window": self.window}
@@ -1205,7 +1258,8 @@ class GatedAttentionUnit(Layer):
     With `self_attention=False` the inputs are [query, key, value, *biases]: U and the query come
     from the first, the key from the second and V from the third.
 
-    The mask of x (of the value) hides keys; the mask of the output is that of the first input.
+    The mask of x (of the value) hides keys; the mask of the output is that of the first input. For
+    `cache=` in the call see `MultiHeadAttention`.
 
     Args:
         units: size of U and V.
@@ -1310,23 +1364,26 @@ class GatedAttentionUnit(Layer):
         mask: Masks = None,
         a_bias: bool | None = None,
         p_bias: str | None = None,
+        cache: Any = None,
         training: bool | None = None,
     ) -> Tensor:
         sequences, attention_bias, sinusoidal = self.separated(inputs, a_bias, p_bias)
         gate, query, key, value = self.projected(sequences)
         if sinusoidal is not None:
             query, key = apply_rotary_position_embeddings(sinusoidal, query, key)
+        key_mask = mask_list(mask, as_list(inputs))[len(sequences) - 1]
+        query, key, value = (x[:, :, None] for x in (query, key, value))  # a single head
+        if cache is not None:
+            new = key, value
+            key, value, key_mask = cache.keys_and_values(lambda: new)
         if self.attention_scale:
             query = query / self.key_size**0.5
-        scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
-        if attention_bias is not None and len(attention_bias.shape) == 4:
-            # What `AttentionMask` layers give has an axis for heads.
-            attention_bias = ops.squeeze(attention_bias, 1)
-        key_mask = mask_list(mask, as_list(inputs))[len(sequences) - 1]
+        scores = attention_scores(query, key)
+        attention_bias = MultiHeadAttention.with_heads_axis(attention_bias)
         weights = attention_normalize(scores, key_mask, -1, self.normalization, attention_bias)
         if self.attention_dropout:
             weights = self.dropout(weights, training=training)
-        return self.o_dense(gate * ops.matmul(weights, value))
+        return self.o_dense(gate * weighted_values(weights, value)[:, :, 0])
 
     def compute_mask(self, inputs: Tensor | Sequence[Tensor], mask: Masks = None) -> Mask:
         return mask_list(mask, as_list(inputs))[0]
@@ -1337,6 +1394,7 @@ class GatedAttentionUnit(Layer):
         mask: Masks = None,
         a_bias: bool | None = None,
         p_bias: str | None = None,
+        cache: Any = None,
         training: bool | None = None,
     ) -> keras.KerasTensor:
         sequences, _, _ = self.separated(inputs, a_bias, p_bias)

@@ -1,4 +1,4 @@
-"""Numpy-only helpers: text, files, padding, feeding data, parallel work, decoding of labels.
+"""Numpy-only helpers: text, files, padding, feeding data, parallel work, decoding.
 
 Importing this module starts no Keras, so that worker processes which only tokenize stay light.
 """
@@ -13,6 +13,7 @@ import multiprocessing
 import pickle
 import queue
 import re
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -735,6 +736,567 @@ class ViterbiDecoder:
         for origin in reversed(origins):
             path.append(origin[path[-1]])
         return np.array(path[::-1])
+
+
+# === Writing token by token ===
+
+
+class AutoRegressiveDecoder:
+    """Write a sequence token by token, by beam search or by sampling.
+
+    A subclass writes `predict`, which gives the probabilities of the next token, and decorates it
+    with `wraps`:
+
+        class AutoTitle(AutoRegressiveDecoder):
+            @AutoRegressiveDecoder.wraps(default_rtype="probas")
+            def predict(self, inputs, output_ids, states):
+                token_ids = np.concatenate([inputs[0], output_ids], axis=1)
+                return self.last_token(model).predict([token_ids, np.zeros_like(token_ids)])
+
+    Args:
+        start_id: the token that the output begins with; None begins with no token.
+        end_id: the token that ends the output.
+        maxlen: how many tokens are written at most.
+        minlen: the output, `start_id` included, is not ended before it has this many tokens.
+
+    Attributes:
+        first_output_ids: `(1, 1)`, or `(1, 0)` without `start_id`: the output before the first
+            step.
+        models: what `last_token` made of each model.
+
+    Raises:
+        ValueError: a maxlen below 1, or a minlen above it.
+    """
+
+    def __init__(self, start_id: int | None, end_id: int, maxlen: int, minlen: int = 1):
+        self.start_id = start_id
+        self.end_id = end_id
+        self.maxlen = maxlen
+        self.minlen = minlen
+        self.models: dict[Any, LastToken] = {}
+        first = [] if start_id is None else [start_id]
+        self.first_output_ids = np.array([first], dtype=int)
+        self._check_lengths()
+
+    @staticmethod
+    def wraps(default_rtype: str = "probas", use_states: bool = False) -> Callable:
+        """Decorate a `predict` that gives probabilities or logits, so that it serves decoding.
+
+        The decorated method is `predict(inputs, output_ids, states, temperature=1,
+        rtype=default_rtype)`. It returns `(scores, states)`, where the scores are a new array of
+        probabilities, or of their logarithms for the rtype `logits`.
+
+        Args:
+            default_rtype: what the method gives, `probas` or `logits`.
+            use_states: the method gives `(scores, states)` instead of scores alone.
+
+        Raises:
+            ValueError: another default_rtype.
+        """
+        if default_rtype not in ("probas", "logits"):
+            raise ValueError(
+                f'wraps: default_rtype is {default_rtype!r}, give "probas" or "logits"'
+            )
+
+        def decorate(predict: Callable) -> Callable:
+            @functools.wraps(predict)
+            def wrapper(
+                self: AutoRegressiveDecoder,
+                inputs: list[np.ndarray],
+                output_ids: np.ndarray,
+                states: Any = None,
+                temperature: float = 1,
+                rtype: str = default_rtype,
+            ) -> tuple[np.ndarray, Any]:
+                if rtype not in ("probas", "logits"):
+                    # Scripts know this as the failed assertion that it was in the original.
+                    raise AssertionError(f'predict: rtype is {rtype!r}, give "probas" or "logits"')
+                scores = predict(self, inputs, output_ids, states)
+                scores, states = scores if use_states else (scores, None)
+                scores = _floats(scores)
+                with np.errstate(invalid="ignore", divide="ignore"):  # NaN is reported by row
+                    if default_rtype == "logits":
+                        probas = softmax(scores / temperature)
+                    elif temperature != 1:
+                        powers = scores ** (1 / temperature)
+                        probas = powers / powers.sum(axis=-1, keepdims=True)
+                    else:
+                        probas = scores
+                    # The small number keeps tokens of probability 0 comparable.
+                    return (probas if rtype == "probas" else np.log(probas + 1e-12)), states
+
+            return wrapper
+
+        return decorate
+
+    def predict(
+        self,
+        inputs: list[np.ndarray],
+        output_ids: np.ndarray,
+        states: Any = None,
+        temperature: float = 1,
+        rtype: str = "probas",
+    ) -> tuple[np.ndarray, Any]:
+        """Give the scores of the next token; a subclass writes this, without the last two.
+
+        Args:
+            inputs: the arrays given to `beam_search` or `random_sample`, each `(rows, ...)`.
+            output_ids: `(rows, length)`, the tokens written so far.
+            states: what the step before returned, None at first or as given. Arrays in it (also
+                within lists, tuples and dicts) that have an entry for each row follow the rows as
+                these are chosen, repeated and dropped; everything else is handed on as it is.
+            temperature: what logits are divided by; `wraps` sees to it.
+            rtype: `probas`, or `logits` for logarithms of probabilities; `wraps` sees to it.
+
+        Returns:
+            `(rows, vocabulary)`, and the states for the next step, if `wraps` says so.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has to define predict(self, inputs, output_ids, states) under "
+            "the decorator @AutoRegressiveDecoder.wraps(); it returns the scores of the next token"
+        )
+
+    def last_token(self, model: Any) -> "LastToken":
+        """Give an object whose `predict(inputs)` is `model.predict(inputs)[:, -1]`, only faster.
+
+        Args:
+            model: a Keras model whose outputs are (batch, length, ...).
+
+        Returns:
+            A `LastToken`, always the same one for the same model.
+        """
+        if model not in self.models:
+            self.models[model] = LastToken(model)
+        return self.models[model]
+
+    def beam_search(
+        self,
+        inputs: Sequence,
+        topk: int,
+        states: Any = None,
+        temperature: float = 1,
+        min_ends: int = 1,
+    ) -> np.ndarray:
+        """Search for the most probable output, keeping the `topk` best ones at each step.
+
+        Args:
+            inputs: what `predict` is given, each for one sample, without the batch axis.
+            topk: how many outputs are kept.
+            states: what `predict` is given at the first step.
+            temperature: above 1 flattens the distributions, below 1 sharpens them.
+            min_ends: how many end tokens an output has to hold to be complete.
+
+        Returns:
+            `(length,)`, the tokens, with the start and end token. If none of the outputs is
+            complete after `maxlen` steps, it is the best incomplete one.
+
+        Raises:
+            ValueError: arguments that make no sense, an empty input, or scores that are no
+                numbers or of another shape than `predict` has to give.
+        """
+        self._check_lengths()
+        topk = _positive("beam_search", "topk", topk)
+        inputs = _as_batch("beam_search", inputs, temperature)
+        output_ids, output_scores = self.first_output_ids, np.zeros(1)
+        for step in range(self.maxlen):
+            scores, states = self.predict(inputs, output_ids, states, temperature, "logits")
+            scores = _checked_scores(scores, len(output_ids), step, topk)
+            if step == 0:
+                inputs = [np.repeat(x, topk, axis=0) for x in inputs]
+            scores = output_scores[:, None] + scores
+            best = scores.argpartition(-topk, axis=None)[-topk:]
+            best = best[np.argsort(-scores.flat[best], kind="stable")]
+            rows, tokens = np.divmod(best, scores.shape[1])
+            states = _take_rows(states, rows, len(output_ids))
+            output_ids = np.concatenate([output_ids[rows], tokens[:, None]], axis=1)
+            output_scores = scores.flat[best]
+            complete = self._complete(output_ids, min_ends)
+            if complete[0]:
+                break
+            if complete.any():
+                # Those that are complete without being the best are given up, as they always were.
+                going = np.flatnonzero(~complete)
+                states = _take_rows(states, going, topk)
+                topk = len(going)
+                inputs = [x[going] for x in inputs]
+                output_ids, output_scores = output_ids[going], output_scores[going]
+        return output_ids[0]
+
+    def random_sample(
+        self,
+        inputs: Sequence,
+        n: int,
+        topk: int | None = None,
+        topp: float | None = None,
+        states: Any = None,
+        temperature: float = 1,
+        min_ends: int = 1,
+    ) -> list[np.ndarray]:
+        """Sample outputs by the state of `numpy.random`.
+
+        Args:
+            inputs: what `predict` is given, each for one sample, without the batch axis.
+            n: how many outputs are written.
+            topk: sample among that many most probable tokens; None for all.
+            topp: sample among the most probable tokens, as few as reach this probability together
+                (Holtzman et al., 2019, https://arxiv.org/abs/1904.09751), after `topk`; None for
+                all.
+            states: what `predict` is given at the first step.
+            temperature: above 1 flattens the distributions, below 1 sharpens them.
+            min_ends: how many end tokens an output has to hold to be complete.
+
+        Returns:
+            `n` arrays `(length,)` with the start and end token, in the order in which they were
+            completed; those that `maxlen` cut off come last.
+
+        Raises:
+            ValueError: arguments that make no sense, an empty input, or scores that are no
+                probabilities or of another shape than `predict` has to give.
+        """
+        self._check_lengths()
+        n = _positive("random_sample", "n", n)
+        topk = None if topk is None else _positive("random_sample", "topk", topk)
+        if topp is not None and not 0 < topp <= 1:
+            raise ValueError(f"random_sample: topp is {topp}, give more than 0 and at most 1")
+        inputs = _as_batch("random_sample", inputs, temperature)
+        output_ids = self.first_output_ids
+        results: list[np.ndarray] = []
+        for step in range(self.maxlen):
+            probas, states = self.predict(inputs, output_ids, states, temperature, "probas")
+            probas = _normalized(_checked_scores(probas, len(output_ids), step, topk or 1), step)
+            if step == 0:
+                first = np.zeros(n, dtype=int)
+                states = _take_rows(states, first, 1)
+                inputs = [x[first] for x in inputs]
+                probas, output_ids = probas[first], output_ids[first]
+            tokens = _sample(probas, topk, topp)
+            output_ids = np.concatenate([output_ids, tokens[:, None]], axis=1)
+            complete = self._complete(output_ids, min_ends)
+            if complete.any():
+                results += list(output_ids[complete])
+                going = np.flatnonzero(~complete)
+                states = _take_rows(states, going, len(output_ids))
+                inputs = [x[going] for x in inputs]
+                output_ids = output_ids[going]
+                if not len(output_ids):
+                    break
+        return results + list(output_ids)
+
+    def _complete(self, output_ids: np.ndarray, min_ends: int) -> np.ndarray:
+        """Tell for each row whether it ends here; none does before `minlen`."""
+        if output_ids.shape[1] < self.minlen:
+            return np.zeros(len(output_ids), dtype=bool)
+        ends = output_ids == self.end_id
+        return ends[:, -1] & (ends.sum(axis=1) >= min_ends)
+
+    def _check_lengths(self) -> None:
+        """Refuse lengths that make no sense; scripts set them on the instance too."""
+        if self.maxlen < 1 or self.minlen > self.maxlen:
+            raise ValueError(
+                f"{type(self).__name__}: maxlen is {self.maxlen} and minlen {self.minlen}, give a "
+                "maxlen of at least 1 and a minlen that is not larger"
+            )
+
+
+def _positive(caller: str, name: str, value: Any) -> int:
+    """Refuse what is no whole number from 1 on."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{caller}: {name} is {value!r}, give a whole number, at least 1")
+    return int(value)
+
+
+def _as_batch(caller: str, inputs: Sequence, temperature: float) -> list[np.ndarray]:
+    """Put the batch axis before the inputs of one sample."""
+    if not temperature > 0:
+        raise ValueError(f"{caller}: temperature is {temperature}, give more than 0")
+    arrays = [np.array([x]) for x in inputs]
+    for i, x in enumerate(arrays):
+        if not x.size:
+            raise ValueError(
+                f"{caller}: input {i} is empty; give a sequence of at least one element, or leave "
+                "the input out"
+            )
+    return arrays
+
+
+def _floats(scores: Any) -> np.ndarray:
+    """Copy scores to an array that holds float32 at least: float16 is too coarse for sums."""
+    scores = np.asarray(scores)
+    return np.array(scores, dtype=np.result_type(scores.dtype, np.float32))
+
+
+def _checked_scores(scores: Any, rows: int, step: int, topk: int) -> np.ndarray:
+    """Refuse what `predict` must not give: other shapes, NaN, fewer tokens than `topk`."""
+    scores = np.asarray(scores)
+    if scores.ndim != 2 or len(scores) != rows:
+        raise ValueError(
+            f"predict gave scores of the shape {scores.shape} at step {step}, where "
+            f"({rows}, vocabulary) was expected: one row for each row of output_ids"
+        )
+    if topk > scores.shape[1]:
+        raise ValueError(
+            f"topk is {topk}, but predict gives the scores of {scores.shape[1]} tokens; give at "
+            "most as many"
+        )
+    unknown = np.isnan(scores).any(axis=1)
+    if unknown.any():
+        raise ValueError(
+            f"predict gave NaN in row {unknown.argmax()} at step {step}; look for infinite weights "
+            "or inputs in the model, or for probabilities that were all set to 0"
+        )
+    return scores
+
+
+def _normalized(probas: np.ndarray, step: int) -> np.ndarray:
+    """Divide probabilities by their sum, since `predict` may have removed tokens."""
+    probas = probas.astype(np.result_type(probas, np.float32), copy=False)
+    sums = probas.sum(axis=1, keepdims=True)
+    wrong = (probas < 0).any(axis=1) | (sums[:, 0] == 0) | ~np.isfinite(sums[:, 0])
+    if wrong.any():
+        row = wrong.argmax()
+        raise ValueError(
+            f"predict gave row {row} at step {step} no distribution: the smallest number is "
+            f"{probas[row].min()} and the sum {sums[row, 0]}; give numbers from 0 on, some above 0"
+        )
+    return probas / sums
+
+
+def _sample(probas: np.ndarray, topk: int | None, topp: float | None) -> np.ndarray:
+    """Draw a token for each row of `(rows, vocabulary)` probabilities that sum to 1."""
+    tokens = None
+    if topk is not None:
+        tokens = probas.argpartition(-topk, axis=1)[:, -topk:]
+        probas = np.take_along_axis(probas, tokens, axis=1)
+        probas = probas / probas.sum(axis=1, keepdims=True)
+    if topp is not None:
+        order = probas.argsort(axis=1)[:, ::-1]
+        probas = np.take_along_axis(probas, order, axis=1)
+        # A token stays while those before it have not reached topp; the first one always does.
+        probas[:, 1:][probas.cumsum(axis=1)[:, :-1] >= topp] = 0
+        probas = probas / probas.sum(axis=1, keepdims=True)
+        tokens = order if tokens is None else np.take_along_axis(tokens, order, axis=1)
+    drawn = np.array([np.random.choice(len(p), p=p) for p in probas])
+    return drawn if tokens is None else tokens[np.arange(len(drawn)), drawn]
+
+
+def _take_rows(states: Any, rows: np.ndarray, count: int) -> Any:
+    """Pick `rows` from those arrays of a nest of states that have an entry for each of `count`."""
+    if isinstance(states, dict):
+        return {key: _take_rows(value, rows, count) for key, value in states.items()}
+    if isinstance(states, list | tuple):
+        taken = [_take_rows(value, rows, count) for value in states]
+        return states._make(taken) if hasattr(states, "_make") else type(states)(taken)
+    shape = getattr(states, "shape", ())
+    if not len(shape) or shape[0] != count:
+        return states
+    if isinstance(states, np.ndarray):
+        return states[rows]
+    from keras import ops
+
+    return ops.take(states, rows, axis=0)
+
+
+class LastToken:
+    """A model that gives its outputs at the last position only, for few different shapes.
+
+    Only that position leaves the device, and a step has none of the overhead of `model.predict`.
+
+    Decoding makes the inputs longer at each step. TensorFlow gets by with one graph for all shapes,
+    PyTorch with none, but JAX compiles for every new shape. There, sequences are padded at their
+    end to the lengths of `bucket_length` (no further than a table of positions reaches), batches to
+    powers of two, and the output is picked at the last true position.
+
+    Padding must not change the result: a model has to look back only, or to hide the padding. When
+    a padded length comes up for the first time, the model runs on inputs with and without padding,
+    and if the results disagree, or the padded inputs are refused, it gets inputs of such lengths as
+    they are. The first sequence is filled with the id that the token embedding hides, or 0, the
+    others with their last value, as the segments of UniLM need it. Inputs of more axes, such as the
+    context of a decoder, and axes of a fixed size stay as they are.
+
+    Args:
+        model: a Keras model; its outputs are (batch, length, ...).
+    """
+
+    def __init__(self, model: Any):
+        from bert4keras.backend import compiled, keras, ops
+
+        tree = keras.tree
+        specs = getattr(model, "inputs", None)
+        structure = model.input if specs else None
+
+        def run(dropped: Any, arrays: list) -> tuple[list, Any]:
+            inputs = tree.pack_sequence_as(structure, arrays) if specs else simplified(arrays)
+            outputs = model(inputs, training=False)
+            length = ops.shape(tree.flatten(outputs)[0])[1]
+            last = length - 1 - dropped
+            return tree.map_structure(lambda y: ops.take(y, last, axis=1), outputs), length
+
+        def simplified(arrays: list) -> Any:
+            return arrays if len(arrays) > 1 else arrays[0]
+
+        self._specs = specs
+        self._run = compiled(run, model, any_shape=True)
+        self._tree = tree
+        self._to_numpy = ops.convert_to_numpy
+        self._pads = keras.backend.backend() == "jax"
+        self._plans: dict[tuple, tuple[int, set[int]]] = {}
+        self._pad_id, self._longest, self._tolerance = _padding_limits(model)
+
+    def predict(self, inputs: Any) -> Any:
+        """Give the outputs at the last position.
+
+        Args:
+            inputs: one array or nested list for each input of the model, `(batch, ...)`.
+
+        Returns:
+            `(batch, ...)`, a new array for each output of the model, in its structure, which is a
+            single array as a rule.
+
+        Raises:
+            ValueError: another number of inputs, or inputs that are empty or of different batches.
+        """
+        arrays = self._as_arrays(inputs)
+        rows = len(arrays[0])
+        if not self._pads:
+            return self._call(arrays)[0]
+        if not self._specs or self._specs[0].shape[0] is None:
+            arrays = [_extended(x, 0, 1 << (rows - 1).bit_length()) for x in arrays]
+        lengths = {i: x.shape[1] for i, x in enumerate(arrays) if self._is_sequence(i, x)}
+        buckets = {i: self._bucket(n) for i, n in lengths.items()}
+        if buckets == lengths:
+            return self._call(arrays, rows)[0]
+        # Sequences of one length may be one sequence, such as tokens and their segments.
+        together = list(lengths.values()).index
+        kind = tuple((buckets[i], together(n)) for i, n in lengths.items())
+        if kind not in self._plans:
+            self._plans[kind] = self._plan(arrays, lengths, buckets)
+        return self._call_padded(arrays, buckets, *self._plans[kind], rows)
+
+    def _bucket(self, length: int) -> int:
+        """Give the length that a sequence is padded to."""
+        return max(length, min(bucket_length(length), self._longest))
+
+    def _plan(self, arrays: list, lengths: dict, buckets: dict) -> tuple[int, set[int]]:
+        """Find the input that the output has its length of, and the inputs that may be padded.
+
+        The inputs are cut to the shortest lengths that are padded likewise, where the padding shows
+        the most. Different lengths remain different.
+        """
+        shortest = {}
+        for i, n in lengths.items():
+            alike = {m for j, m in lengths.items() if buckets[j] == buckets[i] and m < n}
+            start = next(m for m in range(1, n + 1) if self._bucket(m) == buckets[i])
+            shortest[i] = start + len(alike)
+        arrays = [x[:, : shortest[i]] if i in shortest else x for i, x in enumerate(arrays)]
+        expected, length = self._call(arrays)
+        leaders = {i for i, n in shortest.items() if n == int(length)}
+        if not leaders:
+            return 0, set()
+        leading = min(leaders)
+        for padded in (set(lengths), leaders) if leaders != set(lengths) else (leaders,):
+            try:
+                outputs = self._call_padded(arrays, buckets, leading, padded)
+            except Exception:  # of whatever kind: the model has just worked on shorter inputs
+                continue
+            pairs = zip(self._tree.flatten(outputs), self._tree.flatten(expected), strict=True)
+            if all(_alike(x, y, self._tolerance) for x, y in pairs):
+                return leading, padded
+        return leading, set()
+
+    def _call_padded(
+        self,
+        arrays: list,
+        buckets: dict,
+        leading: int,
+        padded: set[int],
+        rows: int | None = None,
+    ) -> Any:
+        """Run the model with some inputs padded; the output has the length of the leading one."""
+        dropped = buckets[leading] - arrays[leading].shape[1] if leading in padded else 0
+        tokens = min(buckets)
+        arrays = [
+            _extended(x, 1, buckets[i], self._pad_id if i == tokens else None) if i in padded else x
+            for i, x in enumerate(arrays)
+        ]
+        return self._call(arrays, rows, dropped)[0]
+
+    def _call(self, arrays: list, rows: int | None = None, dropped: int = 0) -> tuple[Any, Any]:
+        """Give the outputs of the first rows before the `dropped` positions, and the length."""
+        outputs, length = self._run(np.array(dropped, dtype=np.int32), arrays)
+        return self._tree.map_structure(
+            lambda y: _floats(self._to_numpy(y)[:rows]), outputs
+        ), length
+
+    def _is_sequence(self, i: int, x: np.ndarray) -> bool:
+        """Tell whether an input is (batch, length), of any length."""
+        return x.ndim == 2 and (not self._specs or self._specs[i].shape[1] is None)
+
+    def _as_arrays(self, inputs: Any) -> list[np.ndarray]:
+        """Give an array for each input, in the type that the model wants, so that types are few."""
+        several = isinstance(inputs, list | tuple)
+        if self._specs and len(self._specs) == 1:
+            several = several and len(inputs) == 1 and hasattr(inputs[0], "shape")
+        arrays = [np.asarray(x) for x in (inputs if several else [inputs])]
+        shapes = [x.shape for x in arrays]
+        if self._specs and len(arrays) != len(self._specs):
+            raise ValueError(
+                f"last_token: the model has {len(self._specs)} inputs and got {len(arrays)}, of "
+                f"the shapes {shapes}; give a list with an array for each"
+            )
+        if any(0 in shape or not shape for shape in shapes) or len({s[0] for s in shapes}) > 1:
+            raise ValueError(
+                f"last_token: the inputs have the shapes {shapes}; give arrays of one batch size, "
+                "none of them empty"
+            )
+        if self._specs:
+            return [x.astype(spec.dtype) for x, spec in zip(arrays, self._specs, strict=True)]
+        return [x.astype(np.int32 if x.dtype.kind in "bui" else np.float32) for x in arrays]
+
+
+def _padding_limits(model: Any) -> tuple[int, int, float]:
+    """Read from a model its padding id, the longest input, and how exactly it computes."""
+    from bert4keras.layers import Embedding, PositionEmbedding
+
+    pad_id, longest, tolerance = 0, sys.maxsize, 1e-3
+    pending = list(getattr(model, "layers", []))
+    while pending:
+        layer = pending.pop()
+        pending += getattr(layer, "layers", [])
+        if isinstance(layer, Embedding) and layer.mask_zero:
+            pad_id = layer.mask_id
+        if isinstance(layer, PositionEmbedding) and not layer.hierarchical:
+            longest = min(longest, layer.input_dim)
+        if layer.compute_dtype in ("float16", "bfloat16"):
+            tolerance = 3e-2
+    return pad_id, longest, tolerance
+
+
+def _extended(x: np.ndarray, axis: int, size: int, value: int | None = None) -> np.ndarray:
+    """Fill up an axis at its end, with its last element unless a value is given."""
+    missing = size - x.shape[axis]
+    if not missing:
+        return x
+    widths = [(0, missing if i == axis else 0) for i in range(x.ndim)]
+    if value is None:
+        return np.pad(x, widths, mode="edge")
+    return np.pad(x, widths, constant_values=value)
+
+
+def _alike(x: np.ndarray, y: np.ndarray, tolerance: float) -> bool:
+    """Tell whether two results differ by rounding only, measured by the spread of each row.
+
+    Probabilities are compared by their logarithms, since those of a confident model are all close
+    to 0 or 1.
+    """
+    x, y = np.float64(x), np.float64(y)
+    finite = np.isfinite(y)
+    if (np.isfinite(x) != finite).any():
+        return False
+    x, y = np.where(finite, x, 0), np.where(finite, y, 0)
+    if (y >= 0).all():
+        x, y = np.log(x + 1e-20), np.log(y + 1e-20)
+    differences = np.sqrt(np.square(x - y).mean(axis=-1))
+    return bool((differences <= tolerance * y.std(axis=-1)).all())
 
 
 # === Building classes ===

@@ -21,6 +21,7 @@ class GPT(LM_Mask, BERT):
 
     model_type = "openai-gpt"
     embedding_steps = ("dropout",)
+    head_argument = "final_activation"
     refused_arguments = ("with_pool", "with_nsp", "with_mlm")
     variable_names = renamed(
         renamed(BERT.variable_names, "bert/encoder", "gpt/transformer"), "bert/", "gpt/"

@@ -71,6 +71,7 @@ class T5_Base(Transformer):
         attention_scale=False,
     )
     applications = ("encoder",)
+    head_argument = "with_lm"
     vocabulary_variables = ("shared/embedding",)
     vocabulary_kernels = ("decoder/logits/kernel",)
     transposed_variables = ("relative_attention_bias",)
@@ -237,4 +238,5 @@ class T5(T5_Base):
         self.set_inputs([self._encoder.inputs[0], token_ids], additional_input_layers)
         self.set_outputs(self._decoder.call([self._encoder.outputs[0], token_ids]))
         self.model = Model(self.input, self.output, name=self.name)
+        self.model.transformer = self
         self.built = True

@@ -22,6 +22,7 @@ from bert4keras.layers import (
     MultiHeadAttention,
     UniLMMask,
 )
+from bert4keras.models.cache import Cache
 from bert4keras.models.model import Model, assign, some, to_numpy
 from bert4keras.snippets import orthogonally_resize
 from bert4keras.tokenizers import load_vocab, save_vocab
@@ -107,6 +108,8 @@ class Transformer:
     """Variables whose first axis is the vocabulary."""
     vocabulary_kernels: tuple[str, ...] = ()
     """Variables whose last axis is the vocabulary."""
+    head_argument = "with_mlm"
+    """The argument that says which activation token scores get."""
     pad_token_id: int | None = 0
     """Which token is padding; None hides no token."""
     fixed_settings: ClassVar[Mapping[str, Sequence[Any]]] = {}
@@ -183,6 +186,7 @@ class Transformer:
         self.settings: Mapping[str, Any] = {}  # all of the config, by build_transformer_model
         self.vocabulary: Path | None = None  # the file beside the config
         self.tables_are_cut = False
+        self.cache: Cache | None = None
         self.forget()
         self.built = False
 
@@ -221,6 +225,7 @@ class Transformer:
         self.set_outputs(self.call(inputs))
         self.check_caches()
         self.model = Model(self.input, self.output, name=self.name)
+        self.model.transformer = self
         self.built = True
 
     def check_caches(self) -> None:
@@ -238,7 +243,34 @@ class Transformer:
         outputs = self.apply_embeddings(inputs)
         for index in range(self.num_hidden_layers):
             outputs = self.apply_main_layers(outputs, index)
+        if self.cache is not None:
+            outputs = self.simplify([*listed(outputs)[:-1], listed(outputs)[-1][:, -1:]])
         return self.apply_final_layers(outputs)
+
+    def call_on_part(
+        self, inputs: Sequence[Tensor], whole: Sequence[Tensor], cache: Cache, conditions: Sequence
+    ) -> Tensor:
+        """Run the hooks on a part of a sequence, which follows what the cache remembers.
+
+        Args:
+            inputs: the inputs of that part.
+            whole: the inputs of the sequence so far, which masks are computed from.
+            cache: keys and values of what comes before; those of the part are added.
+            conditions: instead of `layer_norm_conds`.
+
+        Returns:
+            (batch, 1, vocab_size), the outputs at the last position.
+        """
+        kept = dict(vars(self))
+        names = [x.name for x in self.inputs]
+        try:
+            self.cache, self.inputs, self.layer_norm_conds = cache, list(whole), list(conditions)
+            self.layers = self.layers | dict(zip(names, inputs, strict=True))
+            n_own = len(names) - self.n_additional_inputs
+            return self.call(self.simplify(inputs[:n_own]))
+        finally:
+            vars(self).update(kept)
+            self.forget()
 
     def forget(self) -> None:
         """Drop the tensors that the blocks share, which belong to one call."""
@@ -280,6 +312,8 @@ class Transformer:
             self.layers[name] = created
         if inputs is None:
             return self.layers[name]
+        if self.cache is not None:
+            arguments |= self.cache.arguments(self.layers[name], inputs)
         if isinstance(self.layers[name], MultiHeadAttention):
             return self.call_attention(self.layers[name], inputs, arguments)
         if isinstance(self.layers[name], keras.layers.Lambda):
@@ -479,8 +513,9 @@ class Transformer:
 
     def set_inputs(self, inputs: Any, additional_input_layers: Any = None) -> None:
         """Keep the inputs of the model: `self.inputs`, and `self.input` as Keras wants it."""
-        additional = additional_input_layers
-        self.inputs = [*listed(inputs), *([] if additional is None else listed(additional))]
+        additional = [] if additional_input_layers is None else listed(additional_input_layers)
+        self.inputs = [*listed(inputs), *additional]
+        self.n_additional_inputs = len(additional)
         self.input = self.inputs if len(self.inputs) > 1 else self.inputs[0]
 
     def set_outputs(self, outputs: Any) -> None:

@@ -1,0 +1,453 @@
+"""`Generator`: what scripts call to write text."""
+
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from bert4keras.backend import keras, ops
+from bert4keras.generation.decoding import Decoding, combined_by_vote, head_of
+from bert4keras.generation.hooks import Allowed, Hooks
+from bert4keras.generation.options import Options
+from bert4keras.generation.prompts import Prompt, Prompts
+from bert4keras.generation.selection import Settings, State
+from bert4keras.generation.streaming import pieces
+from bert4keras.models.t5 import T5, T5_Decoder
+from bert4keras.models.transformer import LM_Mask, Transformer, UniLM_Mask
+from bert4keras.snippets import AutoRegressiveDecoder, is_string
+
+
+class Generator(AutoRegressiveDecoder):
+    """Writes text with a language model, a UniLM or T5.
+
+    Prompts are run through the model once, then one token at a time against a cache of keys and
+    values, in batches, on the device. `beam_search` and `random_sample` of `AutoRegressiveDecoder`
+    work too, with `predict` provided: they take the inputs of the model for one sample.
+
+    Args:
+        model: a model of `build_transformer_model` with application='lm' or 'unilm', or T5; or its
+            `Transformer`.
+        tokenizer: encodes prompts and decodes results; without it both are token ids.
+        start_id: token that the output begins with: 0 for T5, None for others. It is not part of
+            the result.
+        end_id: the token, or several, that end an output, as ids or as tokens of the tokenizer; the
+            tokenizer's end token by default.
+        maxlen: how many tokens are written at most, the end token included.
+        minlen: how many tokens are written at least, the end token included.
+        segment_id: segment of the output, for models with segments: by default 1 for UniLM,
+            otherwise that of the prompt's last token.
+
+    Raises:
+        TypeError: `model` is nothing that generates.
+        ValueError: there is no end token, or it is unknown.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        start_id: int | None = None,
+        end_id: int | str | Sequence[int | str] | None = None,
+        maxlen: int = 64,
+        minlen: int = 1,
+        segment_id: int | None = None,
+    ) -> None:
+        self.transformer = transformer_of(model)
+        self.tokenizer = tokenizer
+        self.end_ids = token_ids(end_id, tokenizer, self.transformer.vocab_size)
+        if start_id is None and isinstance(self.transformer, T5):
+            start_id = 0
+        super().__init__(start_id, self.end_ids[0], maxlen, minlen)
+        self.prompts = Prompts(self.transformer, tokenizer, start_id, self.end_ids, segment_id)
+        self.decodings: dict[Any, Decoding] = {}
+
+    @property
+    def n_compilations(self) -> int:
+        """How many functions have been compiled so far."""
+        return sum(decoding.n_compilations for decoding in self.decodings.values())
+
+    @AutoRegressiveDecoder.wraps(default_rtype="logits")
+    def predict(self, inputs: list[np.ndarray], output_ids: np.ndarray, states: Any) -> np.ndarray:
+        """Scores of the next token by the whole model, for `beam_search` and `random_sample`.
+
+        Args:
+            inputs: token ids (rows, length), and segment ids if the model has segments; of T5 the
+                ids that the encoder reads.
+            output_ids: (rows, n), the output so far.
+            states: not used.
+        """
+        if self.prompts.is_t5:
+            inputs = [inputs[0], output_ids]
+        else:
+            segment_id = self.prompts.segment_id
+            ids, *rest = inputs
+            joined = [np.concatenate([ids, output_ids], axis=1)]
+            for x in rest[:1]:
+                new = x[:, -1:] if segment_id is None else np.full_like(x[:, -1:], segment_id)
+                joined.append(np.concatenate([x, new.repeat(output_ids.shape[1], axis=1)], axis=1))
+            inputs = [*joined, *rest[1:]]
+        scores = self.last_token(self.transformer.model).predict(
+            inputs if len(inputs) > 1 else inputs[0]
+        )
+        if head_of(self.prompts.decoder) == "softmax":
+            with np.errstate(divide="ignore"):
+                return np.log(scores)
+        return scores
+
+    def generate(
+        self,
+        prompts: Any,
+        *,
+        maxlen: int | None = None,
+        minlen: int | None = None,
+        topk: int | None = None,
+        sample: bool = False,
+        topp: float | None = None,
+        min_p: float | None = None,
+        temperature: float = 1.0,
+        seed: int | None = None,
+        n: int | None = None,
+        groups: int = 1,
+        diversity: float = 0.0,
+        length_penalty: float = 0.0,
+        repetition_penalty: float = 1.0,
+        no_repeat_ngram: int = 0,
+        allowed: Allowed | Sequence[Allowed] | None = None,
+        process_probs: Callable | None = None,
+        vote: bool | Callable = False,
+        conditions: Sequence | None = None,
+        scores: bool = False,
+        stream: bool = False,
+        batch_size: int = 32,
+        verbose: int = 0,
+    ) -> Any:
+        """Write an output for every prompt.
+
+        Args:
+            prompts: a batch of prompts of any lengths: texts, pairs of texts, lists of token ids,
+                or pairs (token ids, segment ids). With `vote`, a list of groups of prompts. A
+                single text stands for a batch of one, and its result is returned alone.
+            maxlen: see the class; that of the generator by default.
+            minlen: likewise.
+            topk: width of the beam search, 1 by default, which is greedy; with `sample`, draw from
+                so many best tokens only (all by default).
+            sample: draw tokens by their probabilities.
+            topp: draw from the most probable tokens, as few as reach this probability together
+                (Holtzman et al., 2019, https://arxiv.org/abs/1904.09751).
+            min_p: draw from tokens that have at least this fraction of the largest probability
+                (Nguyen et al., 2024, https://arxiv.org/abs/2407.01082).
+            temperature: what scores are divided by.
+            seed: of the drawing; the same seed draws the same.
+            n: return a list of so many results for each prompt, best first: samples, or at most
+                `topk` of the beams.
+            groups: divide the beams into so many groups (diverse beam search, Vijayakumar et al.,
+                2018, https://arxiv.org/abs/1610.02424).
+            diversity: what a token loses in rank for each time an earlier group has chosen it in
+                the same step.
+            length_penalty: beams are ranked by their total over (number of tokens) to this power;
+                0 prefers short outputs.
+            repetition_penalty: above 1, logarithms of the probabilities of tokens that the output
+                has are multiplied by it (after Keskar et al., 2019,
+                https://arxiv.org/abs/1909.05858).
+            no_repeat_ngram: no n-gram of this size comes twice in an output; 0 allows all.
+            allowed: takes the output so far, a list of ids, and returns the ids that may follow; or
+                a list of such functions, one for each prompt.
+            process_probs: called in every step for every prompt as (probabilities (k, vocab_size),
+                output ids (k, n so far), index of the prompt), returns the probabilities to use
+                instead, which need not add up to 1.
+            vote: the prompts of a group write one output together. Their distributions are
+                combined in every step by Σp² / (Σp + 1), or by a function in `keras.ops` of the
+                probabilities, see `decoding.combined_by_vote`. Prompts whose first token is an end
+                token take no part.
+            conditions: for each further input of the model, an array with one row for each prompt
+                (for each group, with `vote`).
+            scores: also return the scores: the sum of the logarithms of the probabilities of the
+                tokens, the end token included, under temperature and penalties.
+            stream: return an iterator over the pieces of the text as they are written, which join
+                to the text; one prompt only, and no beams.
+            batch_size: how many prompts are decoded together.
+            verbose: 1 shows a progress bar.
+
+        Returns:
+            Texts, or lists of token ids if there is no tokenizer, in the order of the prompts,
+            without prompt, start and end token. With `n` a list for each prompt; with `scores` a
+            pair (results, scores).
+
+        Raises:
+            ValueError: a prompt is empty or too long, an argument makes no sense, or the model
+                gives NaN. The message names the prompt.
+        """
+        if type(self).predict is not Generator.predict:
+            raise TypeError(
+                f"{type(self).__name__} has a predict() of its own, which generate() does not "
+                "call: use beam_search() or random_sample(), or pass process_probs="
+            )
+        options = Options(
+            maxlen=self.maxlen if maxlen is None else maxlen,
+            minlen=self.minlen if minlen is None else minlen,
+            topk=topk,
+            sample=sample,
+            topp=topp,
+            min_p=min_p,
+            temperature=temperature,
+            n=n,
+            groups=groups,
+            diversity=diversity,
+            length_penalty=length_penalty,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram=no_repeat_ngram,
+        )
+        alone = is_string(prompts)
+        groups_of_prompts = self.checked([prompts] if alone else prompts, options.maxlen, vote)
+        count = len(groups_of_prompts)
+        call = Call(
+            self.decoding(options, vote),
+            self.prompts,
+            groups_of_prompts,
+            self.checked_conditions(conditions, count),
+            options,
+            Hooks(process_probs, allowed, count),
+            np.random.SeedSequence(seed).spawn(count),
+        )
+        if stream:
+            if count != 1 or call.decoding.settings.n != 1 or scores:
+                raise ValueError(
+                    f"stream=True got {count} prompts and {call.decoding.settings.n} hypotheses: "
+                    "give one prompt, and neither topk, n nor scores"
+                )
+            return self.streamed(call)
+        results = call.results(batch_size, verbose)
+        written = [[self.decoded(ids) for ids, _ in found[: n or 1]] for found in results]
+        totals = [[total for _, total in found[: n or 1]] for found in results]
+        if n is None:
+            written, totals = [x[0] for x in written], [x[0] for x in totals]
+        if alone:
+            written, totals = written[0], totals[0]
+        return (written, totals) if scores else written
+
+    def decoding(self, options: Options, vote: bool | Callable) -> Decoding:
+        """The compiled functions for these options."""
+        rule = combined_by_vote if vote is True else vote or None
+        key = options.settings(self.end_ids, self.transformer.vocab_size), rule
+        if key not in self.decodings:
+            self.decodings[key] = Decoding(self.transformer, *key)
+        return self.decodings[key]
+
+    def checked(self, prompts: Any, maxlen: int, vote: bool | Callable) -> list[list[Prompt]]:
+        """Prompts in groups that vote, by default each alone."""
+        groups = []
+        for i, given in enumerate(prompts):
+            if vote and (is_string(given) or not len(given)):
+                raise ValueError(
+                    f"voting group {i} is {given!r:.100}: with vote, give a list of prompts, at "
+                    "least one"
+                )
+            names = [f"prompt {j} of group {i}" for j in range(len(given))] if vote else []
+            group = []
+            for each, name in zip(given, names, strict=True) if vote else [(given, f"prompt {i}")]:
+                prompt = self.prompts.prompt(each, name)
+                self.prompts.check_length(prompt, maxlen, name)
+                group.append(prompt)
+            groups.append(group)
+        return groups
+
+    def checked_conditions(self, conditions: Sequence | None, count: int) -> list[np.ndarray]:
+        """The values of further inputs as arrays."""
+        arrays = [np.asarray(x) for x in conditions or ()]
+        names = self.prompts.further_inputs()
+        if len(arrays) != len(names) or any(len(x) != count for x in arrays):
+            raise ValueError(
+                f"conditions has arrays of the shapes {[x.shape for x in arrays]}: give one array "
+                f"with {count} rows for each further input of the model, which are {names}"
+            )
+        return arrays
+
+    def streamed(self, call: "Call") -> Iterator[Any]:
+        """Pieces of text as they are written, or ids if there is no tokenizer."""
+        ids = call.tokens()
+        return ids if self.tokenizer is None else pieces(ids, self.tokenizer.decode)
+
+    def decoded(self, ids: list[int]) -> Any:
+        """A result as it is returned."""
+        return ids if self.tokenizer is None else self.tokenizer.decode(ids)
+
+
+class Call:
+    """One call of `generate`, all of it checked.
+
+    Args:
+        decoding: the compiled functions.
+        groups: prompts by groups.
+        conditions: values of further inputs, each with a row for every group.
+        options: see there.
+        hooks: see there.
+        seeds: of the random numbers of every group.
+    """
+
+    def __init__(
+        self,
+        decoding: Decoding,
+        prompts: Prompts,
+        groups: list[list[Prompt]],
+        conditions: list[np.ndarray],
+        options: Options,
+        hooks: Hooks,
+        seeds: list[np.random.SeedSequence],
+    ) -> None:
+        self.decoding = decoding
+        self.prompts = prompts
+        self.groups = groups
+        self.conditions = conditions
+        self.options = options
+        self.hooks = hooks
+        self.seeds = seeds
+
+    def results(self, batch_size: int, verbose: int) -> list[list[tuple[list[int], float]]]:
+        """For each group its hypotheses, best first: token ids and score.
+
+        Groups of similar length are decoded together.
+        """
+        order = sorted(
+            range(len(self.groups)), key=lambda i: max(len(x.token_ids) for x in self.groups[i])
+        )
+        results: list = [None] * len(order)
+        bar = keras.utils.Progbar(len(order), verbose=verbose, unit_name="prompt")
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            for index, found in zip(indices, self.decoded_together(indices), strict=True):
+                results[index] = found
+            if verbose:
+                bar.add(len(indices))
+        return results
+
+    def decoded_together(self, indices: list[int]) -> list[list[tuple[list[int], float]]]:
+        """The hypotheses of some groups, best first."""
+        if self.hooks:
+            *_, state = self.steps(indices)
+        else:
+            decoding, numbers = self.decoding, self.options.numbers()
+            state = decoding.select(decoding.begin(self.arrays(indices)), numbers)
+            limit = ops.convert_to_tensor(self.options.maxlen, "int32")
+            state = decoding.advance(state, limit, numbers)
+            self.check(state, indices)
+        return hypotheses(self.decoding.settings, state, len(indices), self.options)
+
+    def steps(self, indices: list[int]) -> Iterator[State]:
+        """The state after each token."""
+        numbers = self.options.numbers()
+        state = self.decoding.begin(self.arrays(indices))
+        for step in range(self.options.maxlen):
+            if step:
+                state = self.decoding.step(state)
+            self.check(state, indices)
+            if self.hooks:
+                state = state | {"scores": self.hooks.applied(state, indices)}
+            state = self.decoding.select(state, numbers)
+            yield state
+            if ops.convert_to_numpy(state["finished"]).all():
+                return
+
+    def tokens(self) -> Iterator[int]:
+        """The tokens of a single hypothesis as they are written."""
+        for state in self.steps([0]):
+            token = int(state["output"][0, 0, int(state["step"]) - 1])
+            if token in self.decoding.settings.ends:
+                return
+            yield token
+
+    def arrays(self, indices: list[int]) -> State:
+        """What `Decoding.begin` takes, as tensors."""
+        settings = self.decoding.settings
+        groups = [self.groups[i] for i in indices]
+        conditions = [x[indices] for x in self.conditions]
+        arrays = self.prompts.arrays(groups, conditions, settings.room)
+        if settings.sample:
+            batch = len(arrays["present"])
+            uniform = np.ones((batch, settings.n, settings.room), dtype="float32")
+            for row, index in enumerate(indices):
+                generator = np.random.default_rng(self.seeds[index])
+                # Above 0 and at most 1, and the same for the first tokens whatever room there is.
+                drawn = generator.random((settings.room, settings.n), dtype="float32")
+                uniform[row] -= drawn.T
+            arrays["random"] = uniform
+        return keras.tree.map_structure(ops.convert_to_tensor, arrays)
+
+    def check(self, state: State, indices: list[int]) -> None:
+        """Refuse NaN."""
+        broken = ops.convert_to_numpy(state["broken"]).reshape(len(state["present"]), -1)
+        rows = np.flatnonzero(broken.any(axis=1)[: len(indices)])
+        if len(rows):
+            raise ValueError(
+                f"the model gives NaN for prompt {indices[rows[0]]}: look for NaN or infinity in "
+                "its weights, or compute in float32"
+            )
+
+
+def hypotheses(
+    settings: Settings, state: State, count: int, options: Options
+) -> list[list[tuple[list[int], float]]]:
+    """The hypotheses of the first `count` groups of a state, best first: token ids and score."""
+    names = ("output", "lengths", "totals")
+    arrays = {x: ops.convert_to_numpy(state[x])[:count] for x in names}
+    if settings.beam:
+        # What has ended, and then what was cut off, ranked alike.
+        arrays["totals"] = arrays["totals"] / arrays["lengths"] ** options.length_penalty
+        arrays = {
+            x: np.concatenate([ops.convert_to_numpy(state[f"ended_{x}"])[:count], arrays[x]], 1)
+            for x in names
+        }
+        order = np.argsort(-arrays["totals"], axis=1, kind="stable")
+        arrays = {
+            x: np.take_along_axis(y, order[..., None] if y.ndim == 3 else order, axis=1)
+            for x, y in arrays.items()
+        }
+    found = []
+    for output, lengths, totals in zip(*(arrays[x] for x in names), strict=True):
+        rows = [ids[:n].tolist() for ids, n in zip(output, lengths, strict=True)]
+        ids = [row[:-1] if row[-1:] and row[-1] in settings.ends else row for row in rows]
+        found.append(list(zip(ids, totals.tolist(), strict=True)))
+    return found
+
+
+def transformer_of(model: Any) -> Transformer:
+    """The language model behind a Keras model."""
+    transformer = model if isinstance(model, Transformer) else getattr(model, "transformer", None)
+    if not isinstance(transformer, LM_Mask | UniLM_Mask | T5):
+        kind = type(model if transformer is None else transformer).__name__
+        raise TypeError(
+            f"Generator got a {kind}: give what build_transformer_model returns for "
+            "application='lm' or 'unilm' or a decoder, or the whole T5. Models that are built on "
+            "top of that, or loaded from a .keras file, have lost what the cache needs: build them "
+            "anew and load their weights"
+        )
+    if isinstance(transformer, T5_Decoder):
+        raise TypeError(
+            "Generator got the decoder of T5 alone: give the whole, which "
+            "build_transformer_model(..., model='t5', return_keras_model=False) returns"
+        )
+    decoder = transformer._decoder if isinstance(transformer, T5) else transformer
+    if decoder.attention_caches:
+        raise TypeError("Generator cannot use a model that was built with attention_caches")
+    head_of(decoder)
+    return transformer
+
+
+def token_ids(tokens: Any, tokenizer: Any, vocab_size: int) -> tuple[int, ...]:
+    """The ids of end tokens, given as ids or tokens, one or several."""
+    if tokens is None:
+        tokens = getattr(tokenizer, "_token_end_id", None)
+    listed = [tokens] if is_string(tokens) or not isinstance(tokens, Sequence) else list(tokens)
+    ids = []
+    for token in listed:
+        i = tokenizer.token_to_id(token) if tokenizer and is_string(token) else token
+        unknown = is_string(token) and tokenizer and i == tokenizer._token_unk_id
+        if not isinstance(i, Integral) or unknown or not 0 <= i < vocab_size:
+            raise ValueError(
+                f"the end token {token!r} is unknown: give end_id= as a token of the tokenizer, or "
+                f"as an id below {vocab_size}"
+            )
+        ids.append(int(i))
+    if not ids:
+        raise ValueError("end_id is empty: give at least one token that ends an output")
+    return tuple(ids)

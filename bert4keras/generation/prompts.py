@@ -1,0 +1,247 @@
+"""Prompts: from texts or ids, checked, to arrays of few different shapes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from bert4keras.layers import PositionEmbedding, SinusoidalPositionEmbedding
+from bert4keras.models.t5 import T5
+from bert4keras.models.transformer import Transformer, UniLM_Mask
+from bert4keras.snippets import bucket_length, is_string
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is given before it writes.
+
+    Attributes:
+        token_ids: what the output goes on from; of T5 what the encoder reads.
+        segment_ids: their segments.
+    """
+
+    token_ids: list[int]
+    segment_ids: list[int]
+
+
+class Prompts:
+    """Makes arrays of prompts for one model.
+
+    Args:
+        transformer: the language model, of T5 the whole.
+        tokenizer: for prompts that are texts.
+        start_id: token that the output begins with, not part of the result.
+        end_ids: tokens that end an output.
+        segment_id: segment of the output; by default 1 for UniLM, otherwise that of the prompt's
+            last token.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        tokenizer: Any,
+        start_id: int | None,
+        end_ids: Sequence[int],
+        segment_id: int | None,
+    ) -> None:
+        self.transformer = transformer
+        self.is_t5 = isinstance(transformer, T5)
+        self.decoder = transformer._decoder if self.is_t5 else transformer
+        self.is_unilm = isinstance(transformer, UniLM_Mask)
+        self.tokenizer = tokenizer
+        self.start_id = start_id
+        self.end_ids = end_ids
+        self.segment_id = 1 if segment_id is None and self.is_unilm else segment_id
+
+    def prompt(self, given: Any, name: str) -> Prompt:
+        """Check a prompt, encoding it if it is a text.
+
+        Args:
+            given: a text, a pair of texts, token ids, or a pair (token ids, segment ids).
+            name: what errors call it.
+        """
+        pair = isinstance(given, tuple) and len(given) == 2
+        if is_string(given) or (pair and all(map(is_string, given))):
+            token_ids, segment_ids = self.encoded(given if pair else (given,), name)
+        elif pair and not isinstance(given[0], Integral):
+            token_ids, segment_ids = (as_ids(x, name) for x in given)
+        else:
+            token_ids = as_ids(given, name)
+            segment_ids = [0] * len(token_ids)
+        if len(token_ids) != len(segment_ids):
+            raise ValueError(
+                f"{name} has {len(token_ids)} token ids and {len(segment_ids)} segment ids: give "
+                "one segment for each token"
+            )
+        if not token_ids and (self.is_t5 or self.start_id is None):
+            raise ValueError(
+                f"{name} is empty: give at least one token"
+                + ("" if self.is_t5 else ", or a start_id that the output begins with")
+            )
+        size = self.transformer.vocab_size
+        outside = [i for i in token_ids if not 0 <= i < size]
+        if outside:
+            raise ValueError(
+                f"{name} holds the token id {outside[0]}, and the model has {size} tokens: encode "
+                "it with the tokenizer of this model"
+            )
+        return Prompt(token_ids, segment_ids)
+
+    def encoded(self, texts: tuple[str, ...], name: str) -> tuple[list[int], list[int]]:
+        """Token and segment ids; a text that is to be continued is left open at its end."""
+        if self.tokenizer is None:
+            raise ValueError(
+                f"{name} is a text: pass tokenizer= to Generator, or give token ids instead"
+            )
+        token_ids, segment_ids = self.tokenizer.encode(*texts)
+        if not self.is_t5 and not self.is_unilm and token_ids[-1:] == list(self.end_ids[:1]):
+            token_ids, segment_ids = token_ids[:-1], segment_ids[:-1]
+        return list(token_ids), list(segment_ids)
+
+    def check_length(self, prompt: Prompt, maxlen: int, name: str) -> None:
+        """Refuse a prompt after which the output would run out of positions."""
+        started = self.start_id is not None
+        length = started if self.is_t5 else len(prompt.token_ids) + started
+        reach, why = positions_of(self.decoder)
+        # The last token of the output is not read any more.
+        if reach is not None and length + maxlen - 1 > reach:
+            raise ValueError(
+                f"{name} has {length} tokens, and {maxlen} more do not fit into the {reach} "
+                f"positions {why}: cut the prompt to {max(reach + 1 - maxlen, 0)} tokens, or lower "
+                "maxlen"
+            )
+
+    def lengths(self, prompts: Sequence[Prompt]) -> tuple[int, int]:
+        """The bucketed length of the decoder's prompts, and of the sources of T5."""
+        longest = bucket_length(max(len(x.token_ids) for x in prompts))
+        if self.is_t5:
+            return 1, longest
+        started = self.start_id is not None
+        return bucket_length(max(len(x.token_ids) for x in prompts) + started), 0
+
+    def arrays(
+        self,
+        groups: Sequence[Sequence[Prompt]],
+        conditions: Sequence[np.ndarray],
+        room: int,
+    ) -> dict[str, Any]:
+        """Arrays of groups of prompts, as `Decoding.begin` takes them.
+
+        Batches and groups are filled up to powers of two.
+
+        Args:
+            groups: prompts by groups; a prompt that does not vote is alone.
+            conditions: for each further input of the model, its value for every group.
+            room: how many slots the output gets.
+        """
+        batch = power_of_two(len(groups))
+        per_group = power_of_two(max(map(len, groups)))
+        filled = [groups[min(i, len(groups) - 1)] for i in range(batch)]
+        rows = [group[min(i, len(group) - 1)] for group in filled for i in range(per_group)]
+        present = np.zeros((batch, per_group), dtype=bool)
+        for i, group in enumerate(groups):
+            present[i, : len(group)] = True
+        started = [] if self.start_id is None else [self.start_id]
+        length, source_length = self.lengths(rows)
+        ids = [started if self.is_t5 else prompt.token_ids + started for prompt in rows]
+        arrays = {
+            "tokens": padded(ids, length, left=True),
+            "offsets": np.array([length - len(x) for x in ids], dtype="int32"),
+            "present": present,
+            "inputs": self.inputs(rows, conditions, per_group, length, room),
+        }
+        if self.is_t5:
+            # The encoder hides this id, wherever it stands but at the start.
+            pad = self.transformer.pad_token_id
+            arrays["source"] = padded([x.token_ids for x in rows], source_length, fill=pad)
+        return arrays
+
+    def inputs(
+        self,
+        rows: Sequence[Prompt],
+        conditions: Sequence[np.ndarray],
+        per_group: int,
+        length: int,
+        room: int,
+    ) -> dict[str, np.ndarray]:
+        """The inputs of the decoder besides tokens, positions and context."""
+        arrays = {}
+        conditions = list(conditions)
+        for kind, per_slot in input_kinds(self.decoder).items():
+            if kind in ("Token", "Position", "Context"):
+                continue
+            if kind == "Segment":
+                last = [
+                    (x.segment_ids or [0])[-1] if self.segment_id is None else self.segment_id
+                    for x in rows
+                ]
+                before = [
+                    x.segment_ids + [s] * (self.start_id is not None)
+                    for x, s in zip(rows, last, strict=True)
+                ]
+                after = np.repeat(np.array(last, dtype="int32")[:, None], room, axis=1)
+                arrays[kind] = np.concatenate([padded(before, length, left=True), after], axis=1)
+                continue
+            value = conditions.pop(0)
+            value = value[np.minimum(np.arange(len(rows)) // per_group, len(value) - 1)]
+            if per_slot:
+                value = np.repeat(value.reshape(-1, 1), length + room, axis=1)
+            arrays[kind] = value
+        return arrays
+
+    def further_inputs(self) -> list[str]:
+        """Names of the inputs of the model that the caller must give."""
+        own = ("Token", "Segment", "Position", "Context")
+        return [kind for kind in input_kinds(self.decoder) if kind not in own]
+
+
+def as_ids(given: Any, name: str) -> list[int]:
+    """A list of whole numbers."""
+    try:
+        ids = list(given)
+    except TypeError:
+        ids = [given]
+    if not all(isinstance(i, Integral) for i in ids):
+        raise ValueError(
+            f"{name} is {given!r:.100}: give a text, a pair of texts, token ids, or a pair "
+            "(token ids, segment ids)"
+        )
+    return [int(i) for i in ids]
+
+
+def padded(rows: Sequence[list[int]], length: int, left: bool = False, fill: int = 0) -> np.ndarray:
+    """(rows, length), int32, padded on one side."""
+    array = np.full((len(rows), length), fill, dtype="int32")
+    for row, ids in zip(array, rows, strict=True):
+        if ids:
+            row[slice(length - len(ids), length) if left else slice(len(ids))] = ids
+    return array
+
+
+def power_of_two(n: int) -> int:
+    """The next power of two."""
+    return 1 << (n - 1).bit_length()
+
+
+def input_kinds(transformer: Transformer) -> dict[str, bool]:
+    """The inputs of a model by name, 'Token' for 'Input-Token', and whether they have a length."""
+    kinds = {}
+    for x in transformer.inputs:
+        name = x.name.removeprefix(transformer.prefix)
+        per_slot = len(x.shape) == 2 and x.shape[1] == transformer.sequence_length
+        kinds[name.rsplit("Input-", 1)[-1]] = per_slot
+    return kinds
+
+
+def positions_of(transformer: Transformer) -> tuple[int | None, str]:
+    """How many positions a model reaches, None for any number; and why."""
+    for layer in transformer.layers.values():
+        if isinstance(layer, PositionEmbedding):
+            return layer.reach, "of the model's table"
+        scaling = getattr(layer, "scaling", None) or {}
+        if isinstance(layer, SinusoidalPositionEmbedding) and "dynamic" in scaling.values():
+            # Further on, keys of earlier tokens would have to change with every token.
+            return scaling["original_max_position_embeddings"], "before dynamic scaling sets in"
+    return None, ""
