@@ -23,17 +23,16 @@ counts the time that it computes.
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 
 import numpy as np
+from turns import PEER, ask, ratio, seconds, start, stop, use_all_processors
 
 from bert4keras.snippets import bucket_length
 
-PEER = "transformers"
 ENGINES = (
     PEER,
     f"{PEER}-grouped",
@@ -46,8 +45,6 @@ ENGINES = (
 )
 SHAPES = ((8, 128), (4, 512))
 LAYERS, HIDDEN, INNER, VOCABULARY = 12, 768, 3072, 21128
-# Between two engines: the threads of the one before go to sleep.
-PAUSE = 0.3
 
 
 def batch(rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -70,17 +67,12 @@ def operations(rows: int, length: int) -> int:
 Encode = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def processors() -> int:
-    """Number of processors that this process may run on."""
-    return len(os.sched_getaffinity(0))
-
-
 def transformers_engine(dtype: str, folder: str) -> tuple[Encode, Callable]:
     """The peer: how it encodes, and a function that multiplies two matrices."""
     import torch
     import transformers
 
-    torch.set_num_threads(processors())
+    use_all_processors()
     dtype = getattr(torch, dtype)
     model = transformers.BertModel.from_pretrained(
         folder, add_pooling_layer=False, attn_implementation="sdpa", dtype=dtype
@@ -106,9 +98,7 @@ def keras_engine(dtype: str, folder: str, jit_compile: bool) -> tuple[Encode, Ca
     from bert4keras.models import build_transformer_model
 
     if keras.backend.backend() == "torch":
-        import torch
-
-        torch.set_num_threads(processors())
+        use_all_processors()
     keras.config.set_dtype_policy(dtype)
     model = build_transformer_model(f"{folder}/config.json", f"{folder}/model.safetensors")
     if jit_compile:
@@ -138,12 +128,6 @@ def grouped(encode: Encode) -> Encode:
         return output
 
     return encode_groups
-
-
-def seconds(function: Callable, clock: Callable) -> float:
-    start = clock()
-    function()
-    return clock() - start
 
 
 def serve(engine: str, dtype: str, folder: str, processor_time: bool) -> None:
@@ -176,33 +160,6 @@ def serve(engine: str, dtype: str, folder: str, processor_time: bool) -> None:
 # ---------------------------------------------------------------------------------- in the parent
 
 
-def start(engine: str, dtype: str, folder: str, options: list[str]) -> subprocess.Popen:
-    """Start an engine and wait until it has compiled everything."""
-    environment = os.environ | {
-        "KERAS_BACKEND": "torch" if engine.startswith(PEER) else engine.split("-")[0],
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    worker = subprocess.Popen(
-        [sys.executable, __file__, "--serve", engine, dtype, folder, *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        text=True,
-    )
-    for line in worker.stdout:
-        if line.strip() == "ready":
-            return worker
-    raise SystemExit(f"{engine} ended before it was ready")
-
-
-def ask(worker: subprocess.Popen, what: object) -> float:
-    worker.stdin.write(f"{what}\n")
-    worker.stdin.flush()
-    taken = float(worker.stdout.readline())
-    time.sleep(PAUSE)
-    return taken
-
-
 def make_weights(folder: str) -> None:
     """Save random weights and their config in the format of the peer."""
     import transformers
@@ -222,7 +179,7 @@ def check(engines: list[str], dtype: str, folder: str) -> None:
 
 def compare(engines: list[str], dtype: str, rounds: int, folder: str, options: list[str]) -> None:
     """Print what all engines take for all shapes, in one type."""
-    workers = {engine: start(engine, dtype, folder, options) for engine in engines}
+    workers = {engine: start(__file__, engine, dtype, folder, *options) for engine in engines}
     check(engines, dtype, folder)
     for index, (rows, length) in enumerate(SHAPES):
         times, rates = ({engine: [] for engine in engines} for _ in range(2))
@@ -233,20 +190,16 @@ def compare(engines: list[str], dtype: str, rounds: int, folder: str, options: l
         tokens = batch(rows, length)[1].sum()
         print(f"\n{dtype}, {rows} x {length}, {tokens} tokens", flush=True)
         for engine in engines:
-            pairs = zip(times[PEER], times[engine], strict=True)
-            ratios = [peer / ours for peer, ours in pairs]
             taken = statistics.median(times[engine])
             product = 2 * 1024 * HIDDEN * INNER / statistics.median(rates[engine])
             share = operations(rows, length) / taken / product
             print(
                 f"{engine:20} {taken * 1e3:6.0f} ms {tokens / taken:6.0f} tokens/s   "
-                f"{statistics.median(ratios):4.2f}x ({min(ratios):4.2f} to {max(ratios):4.2f})   "
+                f"{ratio(times[PEER], times[engine])}   "
                 f"{share:4.0%} of {product / 1e9:3.0f} GFLOP/s",
                 flush=True,
             )
-    for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
+    stop(workers.values())
 
 
 def main() -> None:

@@ -259,7 +259,8 @@ def head_of(transformer: Transformer) -> str:
         TypeError: anything else.
     """
     given = getattr(transformer, transformer.head_argument)
-    head = keras.activations.serialize(keras.activations.get(chosen_activation(given, "softmax")))
+    head = keras.activations.get(chosen_activation(given or None, "softmax"))
+    head = keras.activations.serialize(head)
     if not given or head not in ("softmax", "linear"):
         raise TypeError(
             f"Generator got a model with {transformer.head_argument}={given!r}: build it with "

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from bert4keras.backend import keras, ops
+from bert4keras.generation.call import Call
 from bert4keras.generation.decoding import Decoding, combined_by_vote, head_of
 from bert4keras.generation.hooks import Allowed, Hooks
 from bert4keras.generation.options import Options
 from bert4keras.generation.prompts import Prompt, Prompts
-from bert4keras.generation.selection import Settings, State
 from bert4keras.generation.streaming import pieces
 from bert4keras.models.t5 import T5, T5_Decoder
 from bert4keras.models.transformer import LM_Mask, Transformer, UniLM_Mask
@@ -72,21 +71,15 @@ class Generator(AutoRegressiveDecoder):
         """Scores of the next token by the whole model, for `beam_search` and `random_sample`.
 
         Args:
-            inputs: token ids (rows, length), and segment ids if the model has segments; of T5 the
-                ids that the encoder reads.
+            inputs: the inputs of the model (rows, …), as far as the prompt has them: tokens,
+                segments, positions, …; of T5 the tokens that the encoder reads, …
             output_ids: (rows, n), the output so far.
             states: not used.
         """
         if self.prompts.is_t5:
-            inputs = [inputs[0], output_ids]
+            inputs = [inputs[0], output_ids, *inputs[1:]]
         else:
-            segment_id = self.prompts.segment_id
-            ids, *rest = inputs
-            joined = [np.concatenate([ids, output_ids], axis=1)]
-            for x in rest[:1]:
-                new = x[:, -1:] if segment_id is None else np.full_like(x[:, -1:], segment_id)
-                joined.append(np.concatenate([x, new.repeat(output_ids.shape[1], axis=1)], axis=1))
-            inputs = [*joined, *rest[1:]]
+            inputs = self.prompts.continued(inputs, output_ids)
         scores = self.last_token(self.transformer.model).predict(
             inputs if len(inputs) > 1 else inputs[0]
         )
@@ -191,6 +184,7 @@ class Generator(AutoRegressiveDecoder):
             topp=topp,
             min_p=min_p,
             temperature=temperature,
+            seed=seed,
             n=n,
             groups=groups,
             diversity=diversity,
@@ -198,13 +192,15 @@ class Generator(AutoRegressiveDecoder):
             repetition_penalty=repetition_penalty,
             no_repeat_ngram=no_repeat_ngram,
         )
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: give at least 1")
         alone = is_string(prompts)
-        groups_of_prompts = self.checked([prompts] if alone else prompts, options.maxlen, vote)
-        count = len(groups_of_prompts)
+        batch = self.checked([prompts] if alone else prompts, options, vote)
+        count = len(batch)
         call = Call(
             self.decoding(options, vote),
             self.prompts,
-            groups_of_prompts,
+            batch,
             self.checked_conditions(conditions, count),
             options,
             Hooks(process_probs, allowed, count),
@@ -229,27 +225,27 @@ class Generator(AutoRegressiveDecoder):
     def decoding(self, options: Options, vote: bool | Callable) -> Decoding:
         """The compiled functions for these options."""
         rule = combined_by_vote if vote is True else vote or None
-        key = options.settings(self.end_ids, self.transformer.vocab_size), rule
-        if key not in self.decodings:
-            self.decodings[key] = Decoding(self.transformer, *key)
+        settings = options.settings(self.end_ids, self.transformer.vocab_size)
+        key = settings, rule is None
+        if key not in self.decodings or self.decodings[key].vote is not rule:
+            self.decodings[key] = Decoding(self.transformer, settings, rule)
         return self.decodings[key]
 
-    def checked(self, prompts: Any, maxlen: int, vote: bool | Callable) -> list[list[Prompt]]:
+    def checked(self, prompts: Any, options: Options, vote: Any) -> list[list[Prompt]]:
         """Prompts in groups that vote, by default each alone."""
         groups = []
-        for i, given in enumerate(prompts):
-            if vote and (is_string(given) or not len(given)):
+        for i, group in enumerate(prompts if vote else [[given] for given in prompts]):
+            if is_string(group) or not len(group):
                 raise ValueError(
-                    f"voting group {i} is {given!r:.100}: with vote, give a list of prompts, at "
+                    f"voting group {i} is {group!r:.100}: with vote, give a list of prompts, at "
                     "least one"
                 )
-            names = [f"prompt {j} of group {i}" for j in range(len(given))] if vote else []
-            group = []
-            for each, name in zip(given, names, strict=True) if vote else [(given, f"prompt {i}")]:
-                prompt = self.prompts.prompt(each, name)
-                self.prompts.check_length(prompt, maxlen, name)
-                group.append(prompt)
-            groups.append(group)
+            groups.append([])
+            for j, given in enumerate(group):
+                name = f"prompt {j} of group {i}" if vote else f"prompt {i}"
+                prompt = self.prompts.prompt(given, name)
+                self.prompts.check_length(prompt, options.maxlen, name)
+                groups[-1].append(prompt)
         return groups
 
     def checked_conditions(self, conditions: Sequence | None, count: int) -> list[np.ndarray]:
@@ -263,7 +259,7 @@ class Generator(AutoRegressiveDecoder):
             )
         return arrays
 
-    def streamed(self, call: "Call") -> Iterator[Any]:
+    def streamed(self, call: Call) -> Iterator[Any]:
         """Pieces of text as they are written, or ids if there is no tokenizer."""
         ids = call.tokens()
         return ids if self.tokenizer is None else pieces(ids, self.tokenizer.decode)
@@ -271,143 +267,6 @@ class Generator(AutoRegressiveDecoder):
     def decoded(self, ids: list[int]) -> Any:
         """A result as it is returned."""
         return ids if self.tokenizer is None else self.tokenizer.decode(ids)
-
-
-class Call:
-    """One call of `generate`, all of it checked.
-
-    Args:
-        decoding: the compiled functions.
-        groups: prompts by groups.
-        conditions: values of further inputs, each with a row for every group.
-        options: see there.
-        hooks: see there.
-        seeds: of the random numbers of every group.
-    """
-
-    def __init__(
-        self,
-        decoding: Decoding,
-        prompts: Prompts,
-        groups: list[list[Prompt]],
-        conditions: list[np.ndarray],
-        options: Options,
-        hooks: Hooks,
-        seeds: list[np.random.SeedSequence],
-    ) -> None:
-        self.decoding = decoding
-        self.prompts = prompts
-        self.groups = groups
-        self.conditions = conditions
-        self.options = options
-        self.hooks = hooks
-        self.seeds = seeds
-
-    def results(self, batch_size: int, verbose: int) -> list[list[tuple[list[int], float]]]:
-        """For each group its hypotheses, best first: token ids and score.
-
-        Groups of similar length are decoded together.
-        """
-        order = sorted(
-            range(len(self.groups)), key=lambda i: max(len(x.token_ids) for x in self.groups[i])
-        )
-        results: list = [None] * len(order)
-        bar = keras.utils.Progbar(len(order), verbose=verbose, unit_name="prompt")
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
-            for index, found in zip(indices, self.decoded_together(indices), strict=True):
-                results[index] = found
-            if verbose:
-                bar.add(len(indices))
-        return results
-
-    def decoded_together(self, indices: list[int]) -> list[list[tuple[list[int], float]]]:
-        """The hypotheses of some groups, best first."""
-        if self.hooks:
-            *_, state = self.steps(indices)
-        else:
-            decoding, numbers = self.decoding, self.options.numbers()
-            state = decoding.select(decoding.begin(self.arrays(indices)), numbers)
-            limit = ops.convert_to_tensor(self.options.maxlen, "int32")
-            state = decoding.advance(state, limit, numbers)
-            self.check(state, indices)
-        return hypotheses(self.decoding.settings, state, len(indices), self.options)
-
-    def steps(self, indices: list[int]) -> Iterator[State]:
-        """The state after each token."""
-        numbers = self.options.numbers()
-        state = self.decoding.begin(self.arrays(indices))
-        for step in range(self.options.maxlen):
-            if step:
-                state = self.decoding.step(state)
-            self.check(state, indices)
-            if self.hooks:
-                state = state | {"scores": self.hooks.applied(state, indices)}
-            state = self.decoding.select(state, numbers)
-            yield state
-            if ops.convert_to_numpy(state["finished"]).all():
-                return
-
-    def tokens(self) -> Iterator[int]:
-        """The tokens of a single hypothesis as they are written."""
-        for state in self.steps([0]):
-            token = int(state["output"][0, 0, int(state["step"]) - 1])
-            if token in self.decoding.settings.ends:
-                return
-            yield token
-
-    def arrays(self, indices: list[int]) -> State:
-        """What `Decoding.begin` takes, as tensors."""
-        settings = self.decoding.settings
-        groups = [self.groups[i] for i in indices]
-        conditions = [x[indices] for x in self.conditions]
-        arrays = self.prompts.arrays(groups, conditions, settings.room)
-        if settings.sample:
-            batch = len(arrays["present"])
-            uniform = np.ones((batch, settings.n, settings.room), dtype="float32")
-            for row, index in enumerate(indices):
-                generator = np.random.default_rng(self.seeds[index])
-                # Above 0 and at most 1, and the same for the first tokens whatever room there is.
-                drawn = generator.random((settings.room, settings.n), dtype="float32")
-                uniform[row] -= drawn.T
-            arrays["random"] = uniform
-        return keras.tree.map_structure(ops.convert_to_tensor, arrays)
-
-    def check(self, state: State, indices: list[int]) -> None:
-        """Refuse NaN."""
-        broken = ops.convert_to_numpy(state["broken"]).reshape(len(state["present"]), -1)
-        rows = np.flatnonzero(broken.any(axis=1)[: len(indices)])
-        if len(rows):
-            raise ValueError(
-                f"the model gives NaN for prompt {indices[rows[0]]}: look for NaN or infinity in "
-                "its weights, or compute in float32"
-            )
-
-
-def hypotheses(
-    settings: Settings, state: State, count: int, options: Options
-) -> list[list[tuple[list[int], float]]]:
-    """The hypotheses of the first `count` groups of a state, best first: token ids and score."""
-    names = ("output", "lengths", "totals")
-    arrays = {x: ops.convert_to_numpy(state[x])[:count] for x in names}
-    if settings.beam:
-        # What has ended, and then what was cut off, ranked alike.
-        arrays["totals"] = arrays["totals"] / arrays["lengths"] ** options.length_penalty
-        arrays = {
-            x: np.concatenate([ops.convert_to_numpy(state[f"ended_{x}"])[:count], arrays[x]], 1)
-            for x in names
-        }
-        order = np.argsort(-arrays["totals"], axis=1, kind="stable")
-        arrays = {
-            x: np.take_along_axis(y, order[..., None] if y.ndim == 3 else order, axis=1)
-            for x, y in arrays.items()
-        }
-    found = []
-    for output, lengths, totals in zip(*(arrays[x] for x in names), strict=True):
-        rows = [ids[:n].tolist() for ids, n in zip(output, lengths, strict=True)]
-        ids = [row[:-1] if row[-1:] and row[-1] in settings.ends else row for row in rows]
-        found.append(list(zip(ids, totals.tolist(), strict=True)))
-    return found
 
 
 def transformer_of(model: Any) -> Transformer:

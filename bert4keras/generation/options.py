@@ -21,6 +21,7 @@ class Options:
     topp: float | None
     min_p: float | None
     temperature: float
+    seed: int | None
     n: int | None
     groups: int
     diversity: float
@@ -50,11 +51,11 @@ class Options:
         """Refuse options that only mean something without `sample`."""
         for name, default in (("groups", 1), ("diversity", 0), ("length_penalty", 0)):
             if getattr(self, name) != default:
-                raise ValueError(f"{name} belongs to beam search: leave out sample=True, or {name}")
+                raise ValueError(f"{name} is for beam search: leave out {name}, or sample=True")
 
     def check_beams(self) -> None:
         """Refuse options that only mean something with `sample`, and numbers that do not fit."""
-        for name in ("topp", "min_p"):
+        for name in ("topp", "min_p", "seed"):
             if getattr(self, name) is not None:
                 raise ValueError(
                     f"{name} belongs to sampling: pass sample=True, or leave out {name}"

@@ -1,6 +1,6 @@
 """Prompts: from texts or ids, checked, to arrays of few different shapes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -96,6 +96,8 @@ class Prompts:
                 f"{name} is a text: pass tokenizer= to Generator, or give token ids instead"
             )
         token_ids, segment_ids = self.tokenizer.encode(*texts)
+        if self.is_unilm:
+            segment_ids = [0] * len(token_ids)  # all of it is source
         if not self.is_t5 and not self.is_unilm and token_ids[-1:] == list(self.end_ids[:1]):
             token_ids, segment_ids = token_ids[:-1], segment_ids[:-1]
         return list(token_ids), list(segment_ids)
@@ -191,6 +193,33 @@ class Prompts:
             arrays[kind] = value
         return arrays
 
+    def continued(self, inputs: Sequence[np.ndarray], output_ids: np.ndarray) -> list[np.ndarray]:
+        """The inputs of the decoder for prompts and what is written behind them.
+
+        Args:
+            inputs: for each input of the model its value for the prompts.
+            output_ids: (rows, n).
+        """
+        kinds = input_kinds(self.decoder)
+        if len(inputs) != len(kinds):
+            raise ValueError(
+                f"got {len(inputs)} inputs, and the model has {len(kinds)}: give {list(kinds)}"
+            )
+        arrays = []
+        for x, (kind, per_slot) in zip(inputs, kinds.items(), strict=True):
+            if not per_slot:
+                arrays.append(x)
+                continue
+            after = np.repeat(x[:, -1:], output_ids.shape[1], axis=1)
+            if kind == "Token":
+                after = output_ids
+            elif kind == "Position":
+                after = after + np.arange(1, output_ids.shape[1] + 1)
+            elif kind == "Segment" and self.segment_id is not None:
+                after = np.full_like(after, self.segment_id)
+            arrays.append(np.concatenate([x, after], axis=1))
+        return arrays
+
     def further_inputs(self) -> list[str]:
         """Names of the inputs of the model that the caller must give."""
         own = ("Token", "Segment", "Position", "Context")
@@ -199,14 +228,11 @@ class Prompts:
 
 def as_ids(given: Any, name: str) -> list[int]:
     """A list of whole numbers."""
-    try:
-        ids = list(given)
-    except TypeError:
-        ids = [given]
+    ids = list(given) if isinstance(given, Iterable) else [None]
     if not all(isinstance(i, Integral) for i in ids):
         raise ValueError(
-            f"{name} is {given!r:.100}: give a text, a pair of texts, token ids, or a pair "
-            "(token ids, segment ids)"
+            f"{name} is {given!r:.100}: give a text, a pair of texts, token ids, or a pair (token "
+            "ids, segment ids); a batch is a list of these"
         )
     return [int(i) for i in ids]
 
