@@ -1,8 +1,5 @@
 """Architectures beyond the original: against `transformers`, GAU-α against plain NumPy."""
 
-import re
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -491,16 +488,3 @@ def test_settings_that_are_not_implemented_are_refused(name, setting):
     ((key, value),) = setting.items()
     with pytest.raises(ValueError, match=f"with {key}={not value} only, .* says {value}"):
         build_transformer_model(model=name, **(ALL[name] | setting))
-
-
-# ------------------------------------------------------------------------------------ the document
-
-
-def test_the_guide_to_adding_a_model_runs(tmp_path, monkeypatch):
-    guide = Path(__file__).parents[1] / "docs/adding_a_model.md"
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", guide.read_text(encoding="utf-8"), re.M | re.S)
-    names = {}
-    for block in blocks:
-        exec(compile(block, str(guide), "exec"), names)
-    assert names["difference"].shape == (2, 5, 100)
