@@ -95,6 +95,13 @@ def test_metadata():
     assert {"tensorflow", "keras", "numpy", "h5py", "unicodedata2", "safetensors"} <= names
 
 
+def test_an_installation_has_all_folders():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    folders = {path.parent for path in ROOT.glob("bert4keras/**/__init__.py")}
+    packages = {".".join(path.relative_to(ROOT).parts) for path in folders}
+    assert set(settings["setuptools"]["packages"]) == packages
+
+
 def requirements():
     """All requirements, those of the extras included."""
     extras = project()["optional-dependencies"].values()
