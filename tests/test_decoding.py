@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from golden import is_error, load_json
 
-from bert4keras.snippets import AutoRegressiveDecoder, LastToken, bucket_length, softmax
+from bert4keras.generation import LastToken
+from bert4keras.snippets import AutoRegressiveDecoder, bucket_length, softmax
 
 # ruff: noqa: NPY002 - sampling follows np.random.seed
 

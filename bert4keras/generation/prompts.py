@@ -98,7 +98,7 @@ class Prompts:
         token_ids, segment_ids = self.tokenizer.encode(*texts)
         if self.is_unilm:
             segment_ids = [0] * len(token_ids)  # all of it is source
-        if not self.is_t5 and not self.is_unilm and token_ids[-1:] == list(self.end_ids[:1]):
+        elif not self.is_t5 and token_ids[-1:] == [getattr(self.tokenizer, "_token_end_id", None)]:
             token_ids, segment_ids = token_ids[:-1], segment_ids[:-1]
         return list(token_ids), list(segment_ids)
 
