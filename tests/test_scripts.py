@@ -7,10 +7,11 @@ import pytest
 from keras.layers import Dense
 
 from bert4keras.backend import K, keras
+from bert4keras.generation import Generator
 from bert4keras.layers import Loss
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr
-from bert4keras.snippets import DataGenerator, sequence_padding
+from bert4keras.snippets import AutoRegressiveDecoder, DataGenerator, sequence_padding
 from bert4keras.tokenizers import Tokenizer, load_vocab
 
 pytestmark = pytest.mark.backend
@@ -84,6 +85,7 @@ def test_a_seq2seq_script(folder, tmp_path):
         application="unilm",
         keep_tokens=keep_tokens,
     )
+    unilm = model
     output = CrossEntropy(2)(model.inputs + model.outputs)
     model = Model(model.inputs, output)
     AdamLR = extend_with_piecewise_linear_lr(Adam, name="AdamLR")
@@ -101,16 +103,39 @@ def test_a_seq2seq_script(folder, tmp_path):
     history = model.fit(
         generator.forfit(),
         steps_per_epoch=len(generator),
-        epochs=8,
+        epochs=12,
         callbacks=[Evaluator()],
         verbose=0,
     )
     losses = history.history["loss"]
     assert losses[-1] < 0.5 * losses[0]
     model.load_weights(str(tmp_path / "best_model.weights"))
-    token_ids, segment_ids = TitleGenerator.tokenizer.encode("春江", "月")
+    tokenizer = TitleGenerator.tokenizer
+    token_ids, segment_ids = tokenizer.encode("春江", "月")
     probabilities = model.predict([[token_ids], [segment_ids]], verbose=0)
     assert probabilities.shape == (1, len(token_ids), len(keep_tokens))
+
+    class AutoTitle(AutoRegressiveDecoder):
+        @AutoRegressiveDecoder.wraps(default_rtype="probas")
+        def predict(self, inputs, output_ids, states):
+            token_ids, segment_ids = inputs
+            token_ids = np.concatenate([token_ids, output_ids], 1)
+            segment_ids = np.concatenate([segment_ids, np.ones_like(output_ids)], 1)
+            probas = self.last_token(model).predict([token_ids, segment_ids])
+            probas[:, 0] = 0
+            return probas
+
+        def generate(self, text, topk=1):
+            token_ids, segment_ids = tokenizer.encode(text, maxlen=16)
+            output_ids = self.beam_search([token_ids, segment_ids], topk=topk)
+            return tokenizer.decode(output_ids)
+
+    autotitle = AutoTitle(start_id=None, end_id=tokenizer._token_end_id, maxlen=8)
+    texts, titles = zip(*TEXTS[:3], strict=True)
+    written = [autotitle.generate(text, topk=3) for text in texts]
+    assert written == list(titles)
+    # The same by what goes beyond the original: on the model that shares its weights.
+    assert Generator(unilm, tokenizer, maxlen=8).generate(texts, topk=3) == written
 
 
 def test_a_classification_script(folder):

@@ -275,10 +275,10 @@ def transformer_of(model: Any) -> Transformer:
     if not isinstance(transformer, LM_Mask | UniLM_Mask | T5):
         kind = type(model if transformer is None else transformer).__name__
         raise TypeError(
-            f"Generator got a {kind}: give what build_transformer_model returns for "
-            "application='lm' or 'unilm' or a decoder, or the whole T5. Models that are built on "
-            "top of that, or loaded from a .keras file, have lost what the cache needs: build them "
-            "anew and load their weights"
+            f"Generator got a {kind}: give what build_transformer_model returned for "
+            "application='lm' or 'unilm', a decoder, or the whole T5. A model built on top of that "
+            "shares its weights with it; instead of one loaded from a .keras file, build the model "
+            "anew and load its weights"
         )
     if isinstance(transformer, T5_Decoder):
         raise TypeError(
