@@ -206,14 +206,16 @@ def attention_normalize(
     if visible is None:
         n_visible = ops.cast(ops.shape(a)[axis], a.dtype)
     else:
+        n_visible = ops.sum(ops.cast(visible, a.dtype), axis=axis, keepdims=True)
+    if method == "softmax_plus":
+        # Before the masking: XLA computes it twice, and of the lowest number two results differ.
+        a = a * ops.cast(ops.log(ops.maximum(n_visible, 16)) / np.log(512), a.dtype)
+    if visible is not None:
         # The lowest number rather than minus infinity: its exponential is 0 all the same, and a row
         # without visible keys stays finite, in its gradient too.
         a = ops.where(visible, a, ops.cast(lowest(a.dtype), a.dtype))
-        n_visible = ops.sum(ops.cast(visible, a.dtype), axis=axis, keepdims=True)
     if method == "squared_relu":
         return ops.square(ops.relu(a)) / ops.maximum(n_visible, 1)
-    if method == "softmax_plus":
-        a = a * ops.cast(ops.log(ops.maximum(n_visible, 16)) / np.log(512), a.dtype)
     weights = softmax(a, axis)
     return weights if visible is None else weights * ops.cast(n_visible > 0, a.dtype)
 

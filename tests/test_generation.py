@@ -1126,7 +1126,11 @@ def test_missing_conditions_are_named():
         generator.generate(PROMPTS, conditions=[np.zeros((2, 3))])
 
 
-@pytest.mark.parametrize("how", [{}, {"topk": 2}, {"allowed": lambda ids: range(VOCAB)}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"topk": 2}, {"allowed": lambda ids: range(VOCAB)}],
+    ids=["greedy", "beams", "allowed"],
+)
 def test_nan_is_refused_and_the_prompt_named(how):
     transformer, _ = model_of("condition")
     generator = Generator(transformer, end_id=3, maxlen=3)

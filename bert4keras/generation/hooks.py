@@ -71,11 +71,11 @@ class Hooks:
         """Logarithms of what `process_probs` returns, checked."""
         shape = probabilities.shape
         new = np.asarray(self.process_probs(probabilities, output, index), dtype="float32")
-        if new.shape != shape or not (new >= 0).all():
+        if new.shape != shape or not ((new >= 0) & (new <= 1.001)).all():
+            found = f"from {new.min()} to {new.max()}" if new.size else "without numbers"
             raise ValueError(
-                f"process_probs returned an array of the shape {new.shape} with the smallest "
-                f"number {new.min() if new.size else None} for prompt {index}: return "
-                f"probabilities, of the shape {shape} that they came in"
+                f"process_probs returned an array of the shape {new.shape}, {found}, for prompt "
+                f"{index}: return probabilities, of the shape {shape} that they came in"
             )
         with np.errstate(divide="ignore"):
             return np.log(new)
