@@ -825,7 +825,8 @@ class SpTokenizer(TokenizerBase):
     def __init__(self, sp_model_path: str | os.PathLike, **kwargs: Any):
         super().__init__(**kwargs)
         self._sp_model = _load_sentencepiece(Path(sp_model_path))
-        self._token_pad = self._sp_model.id_to_piece(self._sp_model.pad_id())
+        pad_id = self._sp_model.pad_id()  # below 0 if the model has none, as LLaMA's
+        self._token_pad = self._sp_model.id_to_piece(pad_id) if pad_id >= 0 else None
         self._token_unk = self._sp_model.id_to_piece(self._sp_model.unk_id())
         self._vocab_size = self._sp_model.get_piece_size()
         for special in _SPECIALS:

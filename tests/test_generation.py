@@ -486,6 +486,23 @@ def test_the_segment_of_the_output_can_be_chosen(uncompiled):
 # ------------------------------------------------------------------------- ways to write an output
 
 
+@pytest.mark.parametrize("application", ["lm", "unilm"])
+def test_scores_are_computed_at_the_last_position_only(uncompiled, application):
+    lengths = []
+
+    class Watched(BERT):
+        def apply_final_layers(self, inputs):
+            lengths.append(inputs.shape[1])
+            return super().apply_final_layers(inputs)
+
+    transformer = build_transformer_model(
+        model=Watched, application=application, return_keras_model=False, **SIZES
+    )
+    lengths.clear()
+    Generator(transformer, end_id=3, maxlen=3, minlen=3).generate([[5, 6, 7, 8], [9]])
+    assert lengths == [1, 1, 1]
+
+
 @pytest.fixture(scope="module")
 def gpt2():
     """A model without segments, and the whole of it for many rows."""

@@ -489,8 +489,7 @@ def test_imports_no_engine():
 # === SentencePiece ===
 
 
-@pytest.fixture(scope="module")
-def sp_model(tmp_path_factory) -> Path:
+def trained_sp_model(path: Path, pad_id: int) -> Path:
     sentencepiece = pytest.importorskip("sentencepiece")
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -500,15 +499,28 @@ def sp_model(tmp_path_factory) -> Path:
         model_writer=model,
         vocab_size=60,
         hard_vocab_limit=False,
-        pad_id=0,
+        pad_id=pad_id,
         eos_id=1,
-        unk_id=2,
+        unk_id=2 if pad_id == 0 else 0,
         bos_id=-1,
         minloglevel=2,
     )
-    path = tmp_path_factory.mktemp("sp") / "sp.model"
     path.write_bytes(model.getvalue())
     return path
+
+
+@pytest.fixture(scope="module")
+def sp_model(tmp_path_factory) -> Path:
+    return trained_sp_model(tmp_path_factory.mktemp("sp") / "sp.model", pad_id=0)
+
+
+def test_a_sentencepiece_model_without_padding(tmp_path):
+    path = trained_sp_model(tmp_path / "sp.model", pad_id=-1)
+    tokenizer = SpTokenizer(path, token_start=None, token_end="</s>")
+    assert tokenizer._token_pad is None
+    assert (tokenizer._token_end_id, tokenizer._token_unk_id) == (1, 0)
+    ids = tokenizer.encode("the model")[0]
+    assert tokenizer.decode(ids[:-1]) == "the model"
 
 
 def test_sentencepiece(sp_model):
