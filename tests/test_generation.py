@@ -1096,6 +1096,8 @@ def test_streams_of_several_outputs_are_refused(gpt2):
     ("prompts", "arguments", "message"),
     [
         ([[5], []], {}, "prompt 1 is empty: give at least one token, or a start_id"),
+        ([[5], ""], {}, "prompt 1 is empty"),
+        ([[5], ("", "")], {}, "prompt 1 is empty"),
         (
             [[5], [6] * 90],
             {},

@@ -64,7 +64,8 @@ class Prompts:
         """
         pair = isinstance(given, tuple) and len(given) == 2
         if is_string(given) or (pair and all(map(is_string, given))):
-            token_ids, segment_ids = self.encoded(given if pair else (given,), name)
+            texts = given if pair else (given,)
+            token_ids, segment_ids = self.encoded(texts, name) if any(texts) else ([], [])
         elif pair and not isinstance(given[0], Integral):
             token_ids, segment_ids = (as_ids(x, name) for x in given)
         else:
