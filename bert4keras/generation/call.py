@@ -20,11 +20,12 @@ class Call:
 
     Args:
         decoding: the compiled functions.
+        prompts: makes arrays of prompts.
         groups: prompts by groups.
         conditions: values of further inputs, each with a row for every group.
         options: see there.
         hooks: see there.
-        seeds: of the random numbers of every group.
+        seeds: of the random numbers of every group, if tokens are drawn.
     """
 
     def __init__(

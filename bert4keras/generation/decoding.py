@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bert4keras.backend import Tensor, compiled, keras, ops
-from bert4keras.generation.prompts import input_kinds
+from bert4keras.generation.prompts import decoder_of, input_kinds
 from bert4keras.generation.selection import NOTHING, Settings, State, initial_state, is_end, select
 from bert4keras.models.cache import Cache
-from bert4keras.models.t5 import T5
 from bert4keras.models.transformer import Transformer, chosen_activation
 
 
@@ -45,7 +44,7 @@ class Decoding:
         self, transformer: Transformer, settings: Settings, vote: Callable | None = None
     ) -> None:
         self.whole = transformer
-        self.decoder = transformer._decoder if isinstance(transformer, T5) else transformer
+        self.decoder = decoder_of(transformer)
         self.settings = settings
         self.vote = vote
         self.condition = condition_of(self.decoder)
@@ -219,8 +218,7 @@ class Decoding:
         """What the encoder of T5 makes of the source (rows, length), and where that is text."""
         source, encoder = prompts["source"], self.whole._encoder
         further = [prompts["inputs"][x] for x in input_kinds(encoder) if x != "Token"]
-        visible = ops.not_equal(source, self.whole.pad_token_id)
-        visible = ops.concatenate([ops.ones_like(visible[:, :1]), visible[:, 1:]], axis=1)
+        visible = encoder.layers[encoder.prefixed("Embedding-Token")].compute_mask(source)
         vectors = encoder.model(encoder.simplify([source, *further]), training=False)
         return {"vectors": vectors, "visible": visible}
 

@@ -10,7 +10,7 @@ from bert4keras.generation.call import Call
 from bert4keras.generation.decoding import Decoding, combined_by_vote, head_of
 from bert4keras.generation.hooks import Allowed, Hooks
 from bert4keras.generation.options import Options
-from bert4keras.generation.prompts import Prompt, Prompts
+from bert4keras.generation.prompts import Prompt, Prompts, decoder_of
 from bert4keras.generation.streaming import pieces
 from bert4keras.models.t5 import T5, T5_Decoder
 from bert4keras.models.transformer import LM_Mask, Transformer, UniLM_Mask
@@ -204,7 +204,7 @@ class Generator(AutoRegressiveDecoder):
             self.checked_conditions(conditions, count),
             options,
             Hooks(process_probs, allowed, count),
-            np.random.SeedSequence(seed).spawn(count),
+            np.random.SeedSequence(seed).spawn(count) if sample else [],
         )
         if stream:
             if count != 1 or call.decoding.settings.n != 1 or scores:
@@ -285,7 +285,7 @@ def transformer_of(model: Any) -> Transformer:
             "Generator got the decoder of T5 alone: give the whole, which "
             "build_transformer_model(..., model='t5', return_keras_model=False) returns"
         )
-    decoder = transformer._decoder if isinstance(transformer, T5) else transformer
+    decoder = decoder_of(transformer)
     if decoder.attention_caches:
         raise TypeError("Generator cannot use a model that was built with attention_caches")
     head_of(decoder)

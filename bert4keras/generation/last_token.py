@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from bert4keras.backend import compiled, keras, ops
+from bert4keras.generation.prompts import power_of_two
 from bert4keras.layers import Embedding, PositionEmbedding
 from bert4keras.snippets import as_floats, bucket_length
 
@@ -69,7 +70,7 @@ class LastToken:
         if not self._pads:
             return self._call(arrays)[0]
         if not self._specs or self._specs[0].shape[0] is None:
-            arrays = [_extended(x, 0, 1 << (rows - 1).bit_length()) for x in arrays]
+            arrays = [_extended(x, 0, power_of_two(rows)) for x in arrays]
         lengths = {i: x.shape[1] for i, x in enumerate(arrays) if self._is_sequence(i, x)}
         buckets = {i: self._bucket(n) for i, n in lengths.items()}
         if buckets == lengths:
@@ -171,8 +172,8 @@ def _padding_limits(model: Any) -> tuple[int, int, float]:
         pending += getattr(layer, "layers", [])
         if isinstance(layer, Embedding) and layer.mask_zero:
             pad_id = layer.mask_id
-        if isinstance(layer, PositionEmbedding) and not layer.hierarchical:
-            longest = min(longest, layer.input_dim)
+        if isinstance(layer, PositionEmbedding):
+            longest = min(longest, layer.reach)
         if layer.compute_dtype in ("float16", "bfloat16"):
             tolerance = 3e-2
     return pad_id, longest, tolerance

@@ -48,12 +48,13 @@ class Prompts:
     ) -> None:
         self.transformer = transformer
         self.is_t5 = isinstance(transformer, T5)
-        self.decoder = transformer._decoder if self.is_t5 else transformer
+        self.decoder = decoder_of(transformer)
         self.is_unilm = isinstance(transformer, UniLM_Mask)
         self.tokenizer = tokenizer
         self.start_id = start_id
         self.end_ids = end_ids
         self.segment_id = 1 if segment_id is None and self.is_unilm else segment_id
+        self.reach, self.why_no_further = positions_of(self.decoder)
 
     def prompt(self, given: Any, name: str) -> Prompt:
         """Check a prompt, encoding it if it is a text.
@@ -107,22 +108,13 @@ class Prompts:
         """Refuse a prompt after which the output would run out of positions."""
         started = self.start_id is not None
         length = started if self.is_t5 else len(prompt.token_ids) + started
-        reach, why = positions_of(self.decoder)
         # The last token of the output is not read any more.
-        if reach is not None and length + maxlen - 1 > reach:
+        if self.reach is not None and length + maxlen - 1 > self.reach:
             raise ValueError(
-                f"{name} has {length} tokens, and {maxlen} more do not fit into the {reach} "
-                f"positions {why}: cut the prompt to {max(reach + 1 - maxlen, 0)} tokens, or lower "
-                "maxlen"
+                f"{name} has {length} tokens, and {maxlen} more do not fit into the {self.reach} "
+                f"positions {self.why_no_further}: cut the prompt to "
+                f"{max(self.reach + 1 - maxlen, 0)} tokens, or lower maxlen"
             )
-
-    def lengths(self, prompts: Sequence[Prompt]) -> tuple[int, int]:
-        """The bucketed length of the decoder's prompts, and of the sources of T5."""
-        longest = bucket_length(max(len(x.token_ids) for x in prompts))
-        if self.is_t5:
-            return 1, longest
-        started = self.start_id is not None
-        return bucket_length(max(len(x.token_ids) for x in prompts) + started), 0
 
     def arrays(
         self,
@@ -147,8 +139,8 @@ class Prompts:
         for i, group in enumerate(groups):
             present[i, : len(group)] = True
         started = [] if self.start_id is None else [self.start_id]
-        length, source_length = self.lengths(rows)
         ids = [started if self.is_t5 else prompt.token_ids + started for prompt in rows]
+        length = bucket_length(max(map(len, ids)))
         arrays = {
             "tokens": padded(ids, length, left=True),
             "offsets": np.array([length - len(x) for x in ids], dtype="int32"),
@@ -158,7 +150,9 @@ class Prompts:
         if self.is_t5:
             # The encoder hides this id, wherever it stands but at the start.
             pad = self.transformer.pad_token_id
-            arrays["source"] = padded([x.token_ids for x in rows], source_length, fill=pad)
+            sources = [prompt.token_ids for prompt in rows]
+            source_length = bucket_length(max(map(len, sources)))
+            arrays["source"] = padded(sources, source_length, fill=pad)
         return arrays
 
     def inputs(
@@ -176,16 +170,7 @@ class Prompts:
             if kind in ("Token", "Position", "Context"):
                 continue
             if kind == "Segment":
-                last = [
-                    (x.segment_ids or [0])[-1] if self.segment_id is None else self.segment_id
-                    for x in rows
-                ]
-                before = [
-                    x.segment_ids + [s] * (self.start_id is not None)
-                    for x, s in zip(rows, last, strict=True)
-                ]
-                after = np.repeat(np.array(last, dtype="int32")[:, None], room, axis=1)
-                arrays[kind] = np.concatenate([padded(before, length, left=True), after], axis=1)
+                arrays[kind] = self.segments(rows, length, room)
                 continue
             value = conditions.pop(0)
             value = value[np.minimum(np.arange(len(rows)) // per_group, len(value) - 1)]
@@ -193,6 +178,16 @@ class Prompts:
                 value = np.repeat(value.reshape(-1, 1), length + room, axis=1)
             arrays[kind] = value
         return arrays
+
+    def segments(self, rows: Sequence[Prompt], length: int, room: int) -> np.ndarray:
+        """Segment ids of the prompts, padded to a length, and of the output behind them."""
+        started = self.start_id is not None
+        last = [
+            (x.segment_ids or [0])[-1] if self.segment_id is None else self.segment_id for x in rows
+        ]
+        before = [x.segment_ids + [s] * started for x, s in zip(rows, last, strict=True)]
+        after = np.repeat(np.array(last, dtype="int32")[:, None], room, axis=1)
+        return np.concatenate([padded(before, length, left=True), after], axis=1)
 
     def continued(self, inputs: Sequence[np.ndarray], output_ids: np.ndarray) -> list[np.ndarray]:
         """The inputs of the decoder for prompts and what is written behind them.
@@ -250,6 +245,11 @@ def padded(rows: Sequence[list[int]], length: int, left: bool = False, fill: int
 def power_of_two(n: int) -> int:
     """The next power of two."""
     return 1 << (n - 1).bit_length()
+
+
+def decoder_of(transformer: Transformer) -> Transformer:
+    """The part of a model that writes: of T5 the decoder, otherwise all of it."""
+    return transformer._decoder if isinstance(transformer, T5) else transformer
 
 
 def input_kinds(transformer: Transformer) -> dict[str, bool]:
