@@ -13,7 +13,7 @@ from bert4keras import checkpoints
 from bert4keras.backend import keras, registered
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.export import check_export
-from bert4keras.training import as_feed
+from bert4keras.training.feed import as_feed
 
 
 @registered
