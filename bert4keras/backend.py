@@ -12,9 +12,12 @@ backend (or symbolic Keras tensors) and is written in `keras.ops`.
     activations    gelu_erf gelu_tanh swish leaky_relu set_gelu activation
     losses         multilabel_categorical_crossentropy sparse_multilabel_categorical_crossentropy
     compilation    compiled
+    recomputation  recompute_grad recompute_by_default dropout
     other          fold compiled_without_weights search_layer root_mean_square piecewise_linear
 """
 
+import functools
+import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -861,6 +864,134 @@ def without_gradients(function: Callable, model: keras.Model, any_shape: bool) -
     import torch
 
     return torch.no_grad()(function)
+
+
+# ----------------------------------------------------------------------------------- recomputation
+
+
+def recompute_by_default() -> bool:
+    """Whether the environment variable RECOMPUTE asks for `recompute_grad`: 1, or 0 for no.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    value = os.environ.get("RECOMPUTE", "0")
+    if value not in ("0", "1"):
+        raise ValueError(
+            f"the environment variable RECOMPUTE is {value!r}: set it to 1 for less memory in "
+            "training, or to 0 (or not at all)"
+        )
+    return value == "1"
+
+
+def recompute_grad(call: Callable) -> Callable:
+    """Decorate the `call` of a layer whose inner results may be computed twice instead of kept.
+
+    Where `layer.recompute` is true, a training step forgets what is computed inside the call, and
+    the backward pass computes it again from the inputs (Chen et al., 2016,
+    https://arxiv.org/abs/1604.06174): less memory for about a third more time. Inference, decoding
+    with a cache and the results are the same with and without.
+
+    Gradients flow to the arguments of the call and to the weights of the layer. A layer that drops
+    out does so by `self.dropout`, a `layers.Dropout`, whose random numbers must be the same in both
+    passes: the call hands its argument `seed` on to it.
+    """
+
+    @functools.wraps(call)
+    def recomputing_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        trains = kwargs.get("training") and kwargs.get("cache") is None
+        if not (self.recompute and trains):
+            return call(self, *args, **kwargs)
+        if getattr(self, "dropout", None) is not None:
+            kwargs["seed"] = self.dropout.drawn_seed()
+        leaves = keras.tree.flatten((args, kwargs))
+
+        def function(*tensors: Tensor) -> Any:
+            tensors = iter(tensors)
+            given = [next(tensors) if ops.is_tensor(x) else x for x in leaves]
+            new_args, new_kwargs = keras.tree.pack_sequence_as((args, kwargs), given)
+            return call(self, *new_args, **new_kwargs)
+
+        return recomputed(function, [x for x in leaves if ops.is_tensor(x)])
+
+    return recomputing_call
+
+
+def recomputed(function: Callable, tensors: Sequence[Tensor]) -> Any:
+    """Give `function(*tensors)`, whose inner results are computed again in the backward pass."""
+    match keras.backend.backend():
+        case "tensorflow":
+            return recomputed_by_tensorflow(function, tensors)
+        case "jax":
+            return recomputed_by_jax(function, tensors)
+        case "torch":
+            from torch.utils.checkpoint import checkpoint
+
+            return checkpoint(function, *tensors, use_reentrant=False)
+
+
+def recomputed_by_tensorflow(function: Callable, tensors: Sequence[Tensor]) -> Any:
+    """`recomputed` on TensorFlow, whose `tf.recompute_grad` takes no booleans."""
+    import tensorflow as tf
+
+    def function_of_floats(*floats: Tensor) -> Any:
+        floats = iter(floats)
+        return function(*(next(floats) if x.dtype.is_floating else x for x in tensors))
+
+    return tf.recompute_grad(function_of_floats)(*(x for x in tensors if x.dtype.is_floating))
+
+
+def recomputed_by_jax(function: Callable, tensors: Sequence[Tensor]) -> Any:
+    """`recomputed` on JAX.
+
+    XLA on a CPU drops the barriers of `jax.checkpoint`, finds the same computation twice and keeps
+    its results after all. Here the second pass depends on the gradient that it is for.
+    """
+    import jax
+    from jax import numpy as jnp
+
+    function, weights = jax.closure_convert(function, *tensors)
+
+    def backward(inputs: tuple, gradients: Any) -> tuple:
+        first = jax.tree.leaves(gradients)[0].ravel()[0]
+        nothing = jnp.where(jnp.isnan(first), first, 0)
+        inputs = [x if x.dtype == bool else x + nothing.astype(x.dtype) for x in inputs]
+        return jax.vjp(function, *inputs)[1](gradients)
+
+    recomputing = jax.custom_vjp(function)
+    recomputing.defvjp(lambda *inputs: (function(*inputs), inputs), backward)
+    return recomputing(*tensors, *weights)
+
+
+def dropout(x: Tensor, rate: float, seed: Tensor | None) -> Tensor:
+    """Set a share `rate` of the numbers to zero and enlarge the others by 1 / (1 - rate).
+
+    `keras.random.dropout` takes a generator as seed, which gives other numbers each time.
+
+    Args:
+        x: any tensor.
+        rate: at least 0, below 1.
+        seed: (2,), two integers drawn from a `keras.random.SeedGenerator`; None, on PyTorch only,
+            for its global generator.
+    """
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            return tf.nn.experimental.stateless_dropout(x, rate, tf.cast(seed, "int32"))
+        case "jax":
+            import jax
+
+            kept = jax.random.bernoulli(seed, 1 - rate, x.shape)
+            return jax.numpy.where(kept, x / (1 - rate), 0)
+        case "torch":
+            import torch
+
+            if seed is None:
+                return torch.nn.functional.dropout(x, rate)
+            generator = torch.Generator(x.device).manual_seed(int(seed[0] + seed[1]))
+            kept = torch.empty_like(x).bernoulli_(1 - rate, generator=generator)
+            return x * kept / (1 - rate)
 
 
 # ------------------------------------------------------------------------------------------- other

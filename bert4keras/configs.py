@@ -583,7 +583,9 @@ _ORIGINAL = {
     "dropout_rate": "hidden_dropout_prob",
     "attention_dropout_rate": "attention_probs_dropout_prob",
 }
-_OF_A_CALL = re.compile(r"with_|custom_|ignore_|autoresize_|final_activation|prefix|name|layers$")
+_OF_A_CALL = re.compile(
+    r"with_|custom_|masked_|ignore_|autoresize_|final_activation|prefix|name|layers$|recompute"
+)
 
 
 def to_original(transformer: Any) -> dict[str, Any]:

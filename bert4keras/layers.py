@@ -9,7 +9,7 @@
                    AttentionMask (LMMask, UniLMMask, LocalMask)
     feed-forward   FeedForward MaskedConv1D
     both in one    GatedAttentionUnit
-    heads          FirstToken GlobalAveragePooling1D GlobalMaxPooling1D
+    heads          FirstToken GatherPositions GlobalAveragePooling1D GlobalMaxPooling1D
     labels         ConditionalRandomField MaximumEntropyMarkovModel
     spans          GlobalPointer EfficientGlobalPointer
     training       Loss
@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 from keras import initializers
-from keras.layers import Dropout, Layer
 from keras.layers import Embedding as KerasEmbedding
+from keras.layers import Layer
 
 from bert4keras.backend import (
     Tensor,
@@ -40,12 +40,15 @@ from bert4keras.backend import (
     batch_gather,
     compiled_without_weights,
     dot_product_attention,
+    dropout,
     fold,
     is_bool,
     keras,
     layer_norm,
     lowest,
     ops,
+    recompute_by_default,
+    recompute_grad,
     registered,
     scaling_kind,
     sequence_masking,
@@ -84,6 +87,37 @@ def require_positive(layer: Layer, **sizes: Any) -> None:
             raise ValueError(
                 f"{type(layer).__name__} got {name}={size!r}, give a whole number of at least 1"
             )
+
+
+@registered
+class Dropout(keras.layers.Dropout):
+    """`keras.layers.Dropout` that can repeat itself: with a seed from `drawn_seed` in the call."""
+
+    def drawn_seed(self) -> Tensor | None:
+        """Draw a seed; None on PyTorch without a seed of the layer, which has one generator."""
+        if keras.backend.backend() == "torch" and self.seed is None:
+            return None
+        return self.seed_generator.next()
+
+    def call(
+        self, inputs: Tensor, training: bool | None = None, seed: Tensor | None = None
+    ) -> Tensor:
+        if not training or self.rate == 0 or self.rate == 1 or self.noise_shape:
+            return super().call(inputs, training)
+        return dropout(inputs, self.rate, self.drawn_seed() if seed is None else seed)
+
+
+class Recomputable(Layer):
+    """Base of the layers whose inner results may be computed twice instead of kept.
+
+    Attributes:
+        recompute: whether they are, see `recompute_grad`; as the environment variable RECOMPUTE
+            says when the layer is made. It concerns this run only and is not saved.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.recompute = recompute_by_default()
 
 
 @registered
@@ -746,7 +780,7 @@ class RelativePositionEmbeddingT5(RelativePositionEmbedding):
 
 
 @registered
-class MultiHeadAttention(Layer):
+class MultiHeadAttention(Recomputable):
     """Multi-head attention (Vaswani et al., 2017) with the biases and positions of its successors.
 
     Inputs are a list [query, key, value, *biases], each of the first three (batch, length, size).
@@ -861,6 +895,7 @@ class MultiHeadAttention(Layer):
         # With the batch's size in place of -1, tf2onnx takes the length for the batch.
         return ops.reshape(x, (-1, ops.shape(x)[1], heads, size))
 
+    @recompute_grad
     def call(
         self,
         inputs: Sequence[Tensor],
@@ -869,6 +904,7 @@ class MultiHeadAttention(Layer):
         p_bias: str | None = None,
         cache: Any = None,
         training: bool | None = None,
+        seed: Tensor | None = None,
     ) -> Tensor | list[Tensor]:
         query, key, value, *biases = inputs
         key_mask = mask_list(mask, inputs)[2]
@@ -892,7 +928,7 @@ class MultiHeadAttention(Layer):
         scores = scores if added is None else scores + added
         weights = attention_normalize(scores, key_mask, -1, self.normalization, attention_bias)
         if self.attention_dropout:
-            weights = self.dropout(weights, training=training)
+            weights = self.dropout(weights, training=training, seed=seed)
         output = weighted_values(weights, value)
         if p_bias == "typical_relative":
             position_bias = ops.cast(position_bias[..., -self.head_size :], weights.dtype)
@@ -1178,7 +1214,7 @@ class LocalMask(AttentionMask):
 
 
 @registered
-class FeedForward(Layer):
+class FeedForward(Recomputable):
     """Two Dense layers with an activation between; several activations make it a gated linear unit.
 
     With activations [f, g, …] the hidden value is f(x·W0) · g(x·W1) · … (Shazeer, 2020,
@@ -1213,13 +1249,16 @@ class FeedForward(Layer):
             setattr(self, name, built_dense(self, name, self.units, shape, function))
         self.o_dense = built_dense(self, "o_dense", shape[-1], (*shape[:-1], self.units))
 
-    def call(self, inputs: Tensor) -> Tensor:
+    @recompute_grad
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         hidden = self.i0_dense(inputs)
         for i in range(1, len(self.activation)):
             hidden = hidden * getattr(self, f"i{i}_dense")(inputs)
         return self.o_dense(hidden)
 
-    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
+    def compute_output_spec(
+        self, inputs: Tensor, training: bool | None = None
+    ) -> keras.KerasTensor:
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict:
@@ -1247,7 +1286,7 @@ class MaskedConv1D(keras.layers.Conv1D):
 
 
 @registered
-class GatedAttentionUnit(Layer):
+class GatedAttentionUnit(Recomputable):
     """Attention of a single head and gated feed-forward in one (https://arxiv.org/abs/2202.10447).
 
     With gate U, values V and a shared Z, all of them activated Dense layers of the input x, the
@@ -1358,6 +1397,7 @@ class GatedAttentionUnit(Layer):
         hidden = self.uq_dense(query)
         return hidden[..., :units], hidden[..., units:], self.k_dense(key), self.v_dense(value)
 
+    @recompute_grad
     def call(
         self,
         inputs: Tensor | Sequence[Tensor],
@@ -1366,6 +1406,7 @@ class GatedAttentionUnit(Layer):
         p_bias: str | None = None,
         cache: Any = None,
         training: bool | None = None,
+        seed: Tensor | None = None,
     ) -> Tensor:
         sequences, attention_bias, sinusoidal = self.separated(inputs, a_bias, p_bias)
         gate, query, key, value = self.projected(sequences)
@@ -1382,7 +1423,7 @@ class GatedAttentionUnit(Layer):
         attention_bias = MultiHeadAttention.with_heads_axis(attention_bias)
         weights = attention_normalize(scores, key_mask, -1, self.normalization, attention_bias)
         if self.attention_dropout:
-            weights = self.dropout(weights, training=training)
+            weights = self.dropout(weights, training=training, seed=seed)
         return self.o_dense(gate * weighted_values(weights, value)[:, :, 0])
 
     def compute_mask(self, inputs: Tensor | Sequence[Tensor], mask: Masks = None) -> Mask:
@@ -1425,6 +1466,21 @@ class FirstToken(Layer):
         return inputs[:, 0]
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
+        return None
+
+
+@registered
+class GatherPositions(Layer):
+    """The vectors at given positions: [(batch, length, size), (batch, n)] → (batch, n, size).
+
+    The output has no mask: positions are chosen by whoever gives them, and none of them is padding.
+    """
+
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        x, positions = inputs
+        return batch_gather(x, positions)
+
+    def compute_mask(self, inputs: list[Tensor], mask: Masks = None) -> None:
         return None
 
 

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from keras.layers import Dropout
-
 from bert4keras.backend import Tensor
+from bert4keras.layers import Dropout
 from bert4keras.models.encoders import BERT, RoFormer, rotary_settings
 from bert4keras.models.transformer import Block, LM_Mask, dense, norm, renamed
 
@@ -22,7 +21,7 @@ class GPT(LM_Mask, BERT):
     model_type = "openai-gpt"
     embedding_steps = ("dropout",)
     head_argument = "final_activation"
-    refused_arguments = ("with_pool", "with_nsp", "with_mlm")
+    refused_arguments = ("with_pool", "with_nsp", "with_mlm", "masked_positions")
     variable_names = renamed(
         renamed(BERT.variable_names, "bert/encoder", "gpt/transformer"), "bert/", "gpt/"
     )

@@ -5,15 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from keras.layers import Activation, Dropout
+from keras.layers import Activation, Input
 
 from bert4keras.backend import Sinusoidal, Tensor, activation, keras
 from bert4keras.layers import (
     Add,
     DisentangledAttention,
+    Dropout,
     Embedding,
     FirstToken,
     GatedAttentionUnit,
+    GatherPositions,
     LocalMask,
     MaskedConv1D,
     PositionEmbedding,
@@ -24,7 +26,9 @@ from bert4keras.layers import (
 )
 from bert4keras.models.transformer import (
     Block,
+    LM_Mask,
     Transformer,
+    UniLM_Mask,
     chosen_activation,
     dense,
     listed,
@@ -42,6 +46,9 @@ class BERT(Transformer):
         with_pool: output the first token's vector through a Dense: True for tanh, or an activation.
         with_nsp: output the next-sentence prediction, from the pooled vector (forces `with_pool`).
         with_mlm: output token probabilities: True for softmax, or an activation such as 'linear'.
+        masked_positions: take positions (batch, n) as a further input, and output the token
+            probabilities at these only: (batch, n, vocab_size). Training on masked tokens needs no
+            others, and most of its work would be spent on them. Needs `with_mlm`.
         hierarchical_position: see `hierarchical` of `PositionEmbedding`.
         custom_position_ids: take position ids as a further input.
         shared_segment_embeddings: embed segment ids with the token table.
@@ -91,32 +98,46 @@ class BERT(Transformer):
         with_pool: bool | str = False,
         with_nsp: bool = False,
         with_mlm: bool | str = False,
+        masked_positions: bool = False,
         hierarchical_position: bool | float | None = None,
         custom_position_ids: bool = False,
         shared_segment_embeddings: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if masked_positions and isinstance(self, LM_Mask | UniLM_Mask):
+            raise ValueError(
+                "masked_positions is for models that predict masked tokens, not for language "
+                "models, which predict at every position: leave it out or correct application"
+            )
+        if masked_positions and not with_mlm:
+            raise ValueError(
+                "masked_positions says where token scores are computed, and without with_mlm there "
+                "are none: give with_mlm too, or leave it out"
+            )
         self.max_position = max_position
         self.segment_vocab_size = segment_vocab_size
         self.with_pool = with_pool or with_nsp
         self.with_nsp = with_nsp
         self.with_mlm = with_mlm
+        self.masked_positions = masked_positions
         self.hierarchical_position = hierarchical_position
         self.custom_position_ids = custom_position_ids
         self.shared_segment_embeddings = shared_segment_embeddings
 
     def get_inputs(self) -> Any:
-        """Token ids, segment ids, position ids, as far as the model has them."""
+        """Token, segment and position ids, masked positions, as far as the model has them."""
         kinds = {"Token": "int32"}
         if self.segment_vocab_size > 0 or self.segments_in_mask:
             kinds["Segment"] = "int32"
         if self.custom_position_ids:
             # Sinusoidal positions may be fractions.
             kinds["Position"] = "float32"
-        return self.simplify(
-            [self.apply_input(f"Input-{kind}", dtype) for kind, dtype in kinds.items()]
-        )
+        inputs = [self.apply_input(f"Input-{kind}", dtype) for kind, dtype in kinds.items()]
+        if self.masked_positions:
+            name = "Input-Masked-Positions"
+            inputs.append(self.apply(layer=Input, shape=(None,), dtype="int32", name=name))
+        return self.simplify(inputs)
 
     def apply_embeddings(self, inputs: Any) -> Tensor:
         """Tokens, segments and positions, added up; then the steps of the architecture."""
@@ -173,7 +194,7 @@ class BERT(Transformer):
         if self.with_pool:
             heads.append(self.apply_pooler(inputs))
         if self.with_mlm:
-            heads.append(self.apply_mlm(inputs))
+            heads.append(self.apply_mlm(self.apply_gather(inputs)))
         return self.simplify(heads or [inputs])
 
     def apply_pooler(self, x: Tensor) -> Tensor:
@@ -181,10 +202,19 @@ class BERT(Transformer):
         x = self.apply(x, FirstToken, name="Pooler")
         function = chosen_activation(self.with_pool, "tanh")
         x = self.apply_dense(x, self.hidden_size, "Pooler-Dense", activation=function)
-        return self.apply_dense(x, 2, "NSP-Proba", activation="softmax") if self.with_nsp else x
+        if not self.with_nsp:
+            return x
+        return self.apply_dense(x, 2, "NSP-Proba", activation="softmax", dtype="float32")
+
+    def apply_gather(self, x: Tensor) -> Tensor:
+        """The vectors that token scores are computed from: with `masked_positions`, only those."""
+        if not self.masked_positions:
+            return x
+        positions = self.layers[self.prefixed("Input-Masked-Positions")]
+        return self.apply([x, positions], GatherPositions, name="MLM-Positions")
 
     def apply_mlm(self, x: Tensor) -> Tensor:
-        """(batch, length, vocab_size), scores or probabilities of tokens."""
+        """(batch, length or n, vocab_size), scores or probabilities of tokens."""
         function = activation(self.hidden_act)
         x = self.apply_dense(x, self.embedding_size, "MLM-Dense", activation=function)
         x = self.apply_norm(x, "MLM-Norm")
@@ -353,9 +383,9 @@ class RoFormerV2(RoFormer):
 
     def apply_final_layers(self, inputs: Tensor) -> Tensor:
         """Hidden states, or with `with_mlm` token probabilities by the table of embeddings."""
-        x = inputs
         if not self.with_mlm:
-            return x
+            return inputs
+        x = self.apply_gather(inputs)
         if self.embedding_size != self.hidden_size:
             x = self.apply_dense(x, self.embedding_size, "Output-Mapping")
         x = self.apply(x, Dropout, rate=self.dropout_rate, name="Output-MLM-Dropout")
@@ -374,7 +404,7 @@ class ELECTRA(BERT):
 
     model_type = "electra"
     applications = ("encoder",)
-    refused_arguments = ("with_pool", "with_nsp", "with_mlm")
+    refused_arguments = ("with_pool", "with_nsp", "with_mlm", "masked_positions")
     # google-research/electra, modeling.py and run_pretraining.py
     variable_names = renamed(BERT.variable_names, "bert/", "electra/") | {
         "Embedding-Mapping": dense("electra/embeddings_project"),
@@ -395,8 +425,11 @@ class ELECTRA(BERT):
             return inputs
         function = activation(self.hidden_act)
         x = self.apply_dense(inputs, self.hidden_size, "Discriminator-Dense", activation=function)
-        final = chosen_activation(self.with_discriminator, "sigmoid")
-        return self.apply_dense(x, 1, "Discriminator-Prediction", activation=final)
+        kwargs = {
+            "activation": chosen_activation(self.with_discriminator, "sigmoid"),
+            "dtype": "float32",
+        }
+        return self.apply_dense(x, 1, "Discriminator-Prediction", **kwargs)
 
 
 class ERNIE(BERT):

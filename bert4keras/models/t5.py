@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from keras.layers import Dropout, Input
+from keras.layers import Input
 
 from bert4keras.backend import Tensor
 from bert4keras.layers import (
+    Dropout,
     RelativePositionEmbeddingT5,
     ScaleOffset,
 )

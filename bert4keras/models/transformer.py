@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from keras.layers import Activation, Dense, Dropout, Input
+from keras.layers import Activation, Dense, Input
 
 from bert4keras import checkpoints, configs
 from bert4keras.backend import Tensor, activation, keras
@@ -15,11 +15,13 @@ from bert4keras.layers import (
     Add,
     AttentionBias,
     Concatenate1D,
+    Dropout,
     Embedding,
     FeedForward,
     LayerNormalization,
     LMMask,
     MultiHeadAttention,
+    Recomputable,
     UniLMMask,
 )
 from bert4keras.models.cache import Cache
@@ -90,6 +92,9 @@ class Transformer:
         residual_attention_scores: add the scores of the block before (He et al., 2020, RealFormer).
         ignore_invalid_weights: leave variables that the checkpoint lacks at their initial values.
         autoresize_weights: cut or repeat variables of other sizes (https://kexue.fm/archives/8444).
+        recompute: whether training computes the inner results of attention, feed-forward and gated
+            attention layers twice instead of keeping them, which takes less memory and more time;
+            as the environment variable RECOMPUTE (0 or 1) says by default.
         layers: layers by name to use instead of new ones, which shares their weights.
         prefix: put before the name of every layer.
         name: name of the model.
@@ -141,6 +146,7 @@ class Transformer:
         residual_attention_scores: bool = False,
         ignore_invalid_weights: bool = False,
         autoresize_weights: bool = False,
+        recompute: bool | None = None,
         layers: dict[str, keras.Layer] | None = None,
         prefix: str | None = None,
         name: str | None = None,
@@ -179,6 +185,7 @@ class Transformer:
         self.residual_attention_scores = residual_attention_scores
         self.ignore_invalid_weights = ignore_invalid_weights
         self.autoresize_weights = autoresize_weights
+        self.recompute = recompute
         self.layers = {} if layers is None else layers
         self.prefix = prefix or ""
         self.name = name
@@ -297,17 +304,20 @@ class Transformer:
             arguments: further arguments of the call.
             **kwargs: arguments of the constructor, `name` among them.
         """
-        if layer is Dropout and self.dropout_rate == 0:
+        is_class = isinstance(layer, type)
+        if is_class and issubclass(layer, keras.layers.Dropout) and self.dropout_rate == 0:
             return inputs
         arguments = dict(arguments or {})
         name = self.prefixed(kwargs.get("name"))
         if name not in self.layers:
-            attends = isinstance(layer, type) and issubclass(layer, MultiHeadAttention)
+            attends = is_class and issubclass(layer, MultiHeadAttention)
             if attends and self.residual_attention_scores:
                 kwargs["return_attention_scores"] = True
             if layer is keras.layers.Lambda:
                 kwargs["arguments"] = arguments
             created = layer(**{**kwargs, "name": name})
+            if isinstance(created, Recomputable) and self.recompute is not None:
+                created.recompute = self.recompute
             name = created.name
             self.layers[name] = created
         if inputs is None:
