@@ -1003,8 +1003,8 @@ _REPLACEMENTS: dict[str, str] = {
     "function": "a keras.Model of the inputs and outputs, or a plain function of tensors",
     "get_session": "nothing: tensors have values; K.get_value(x) gives them as NumPy arrays",
     "gradients": (
-        "tf.GradientTape, jax.grad or torch.autograd.grad of the backend, in a train_step of your "
-        "own model"
+        "compile(step=…) of bert4keras.models.Model for adversarial training and penalties, and "
+        "bert4keras.training.gradients_of for attribution"
     ),
     "manual_variable_initialization": "nothing: variables have values from the start",
     "placeholder": "keras.Input",

@@ -627,7 +627,7 @@ def test_rnn_belongs_into_a_layer():
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("gradients", "GradientTape"),
+        ("gradients", "gradients_of"),
         ("function", "keras.Model"),
         ("get_session", "get_value"),
         ("set_session", "no sessions"),

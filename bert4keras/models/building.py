@@ -1,12 +1,14 @@
 """From a config and a checkpoint to a model."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from bert4keras import checkpoints, configs
+from bert4keras.backend import keras
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.models.decoders import GPT, GPT2, GPT2_ML, LLaMA, Qwen2, Qwen3
 from bert4keras.models.encoders import (
@@ -91,6 +93,10 @@ CONFIG_KEYS = {
 """Arguments that config files know by another name, with that name and the default."""
 
 
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
+"""What models can be asked to compute in."""
+
+
 REQUIRED = (
     "vocab_size",
     "hidden_size",
@@ -106,6 +112,7 @@ def build_transformer_model(
     model: str | type[Transformer] | None = None,
     application: str = "encoder",
     return_keras_model: bool = True,
+    precision: str | None = None,
     **kwargs: Any,
 ) -> Any:
     """Build a model from a config file and load a checkpoint into it.
@@ -121,12 +128,16 @@ def build_transformer_model(
         application: 'encoder', 'lm' (every token sees what is before it) or 'unilm' (segment 1 is
             generated from segment 0).
         return_keras_model: return the `Model`; otherwise the `Transformer`, whose `.model` it is.
+        precision: the dtype policy of all layers, that of `keras.config.dtype_policy()` by default:
+            'float32'; 'mixed_bfloat16' or 'mixed_float16', which compute in half precision with
+            float32 weights; 'bfloat16' or 'float16', whose weights are of that type, too.
+            Probabilities are float32 all the same; hidden states are not.
         **kwargs: arguments of the architecture and of `Transformer.build`; before the config.
 
     Raises:
         TypeError: an argument that neither knows.
-        ValueError: an unknown model or application, an incomplete config, or one that asks for
-            what is not implemented or contradicts `model`.
+        ValueError: an unknown model, application or precision, an incomplete config, or one that
+            asks for what is not implemented or contradicts `model`.
         CheckpointError: see `Transformer.load_weights_from_checkpoint`.
     """
     vocabulary = None
@@ -158,14 +169,31 @@ def build_transformer_model(
         )
     check_refused(architecture, kwargs)
     architecture = extend(architecture)
-    transformer = architecture(**config)
-    check_arguments(transformer, kwargs)
-    transformer.settings = config
-    transformer.vocabulary = vocabulary_beside(config_path)
-    transformer.build(**config)
+    with default_policy(precision):
+        transformer = architecture(**config)
+        check_arguments(transformer, kwargs)
+        transformer.settings = config
+        transformer.vocabulary = vocabulary_beside(config_path)
+        transformer.build(**config)
     if checkpoint_path is not None:
         transformer.load_weights_from_checkpoint(checkpoint_path)
     return transformer.model if return_keras_model else transformer
+
+
+@contextmanager
+def default_policy(precision: str | None) -> Iterator[None]:
+    """Let layers that are created meanwhile have a dtype policy; None changes nothing."""
+    if precision is None:
+        yield
+        return
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is unknown; there are {', '.join(PRECISIONS)}")
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def vocabulary_beside(config_path: str | Path | None) -> Path | None:

@@ -13,18 +13,110 @@ from bert4keras import checkpoints
 from bert4keras.backend import keras, registered
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.export import check_export
+from bert4keras.training import steps
+from bert4keras.training.devices import DistributedModel
 from bert4keras.training.feed import as_feed
 
 
 @registered
-class Model(keras.Model):
+class Model(DistributedModel):
     """A Keras model that takes what scripts have written for years.
 
     * `predict([[token_ids], [segment_ids]])`: nested Python lists, one per input;
     * `fit(generator)`: batches as lists, `None` as target, lengths that change;
     * `save_weights('best_model.weights')`: any suffix, one file format, keyed by layer name, so
       that weights of another model are refused instead of loaded by position.
+
+    Beyond that, `compile(step=)` takes what a training step minimises, see `training.steps`.
     """
+
+    step: steps.Step | None = None
+    """What a training step minimises instead of the loss; None for the loss itself."""
+    step_seeds: keras.random.SeedGenerator | None = None
+    """Where a step that draws random numbers has them from; Keras finds its state in here."""
+    auto_scale_loss = True
+    """What `compile` was given."""
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        *args: Any,
+        step: steps.Step | None = None,
+        auto_scale_loss: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Set how to train, as `keras.Model.compile` does.
+
+        Args:
+            optimizer: see `keras.Model.compile`.
+            *args: see `keras.Model.compile`.
+            step: what a training step minimises, such as
+                `training.AdversarialTraining("Embedding-Token", 0.5)`; the loss by default.
+            auto_scale_loss: put the optimizer into a `keras.optimizers.LossScaleOptimizer` if a
+                layer computes in float16, where small gradients would vanish.
+            **kwargs: see `keras.Model.compile`.
+
+        Raises:
+            TypeError: `step` is no step.
+            ValueError: the step does not fit the model.
+        """
+        if step is not None and not isinstance(step, steps.Step):
+            raise TypeError(
+                f"compile() got step={step!r}; pass an object such as AdversarialTraining() of "
+                "bert4keras.training"
+            )
+        if step is not None and self.built:
+            step.check(self)
+        if auto_scale_loss and computes_in_float16(self):
+            optimizer = with_loss_scale(optimizer)
+        super().compile(optimizer, *args, auto_scale_loss=auto_scale_loss, **kwargs)
+        self.auto_scale_loss = auto_scale_loss
+        self.step = step
+        if step is not None and step.draws and self.step_seeds is None:
+            self.step_seeds = keras.random.SeedGenerator()
+
+    def get_compile_config(self) -> dict:
+        """Return what the model was compiled with, for saving."""
+        config = super().get_compile_config()
+        if config and self.step is not None:
+            config["step"] = keras.saving.serialize_keras_object(self.step)
+        if config and not self.auto_scale_loss:
+            config["auto_scale_loss"] = False
+        return config
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compile with what `get_compile_config` returned."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def train_step(self, *args: Any) -> Any:
+        """Train on one batch; Keras compiles this."""
+        if self.step is None or keras.backend.backend() == "jax":
+            return super().train_step(*args)
+        return self._reducible(steps.train_step(self, self.step, self.own_part(*args)))
+
+    def compute_loss_and_updates(
+        self,
+        trainable_variables: list,
+        non_trainable_variables: list,
+        metrics_variables: list,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        training: bool = False,
+        optimizer_variables: list | None = None,
+    ) -> tuple:
+        """Compute what a training step on JAX differentiates; Keras calls it on JAX only."""
+        values = trainable_variables, non_trainable_variables, metrics_variables
+        data = x, y, sample_weight
+        if self.step is None or not training:
+            return super().compute_loss_and_updates(
+                *values, *data, training=training, optimizer_variables=optimizer_variables
+            )
+        return steps.stateless_loss_and_updates(
+            self, self.step, (*values, optimizer_variables), data
+        )
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> keras.callbacks.History:
         """Train as `keras.Model.fit` does.
@@ -139,6 +231,24 @@ class Model(keras.Model):
         """
         check_export(self, format)
         super().export(filepath, format, **kwargs)
+
+
+def computes_in_float16(model: keras.Model) -> bool:
+    """Tell whether a layer of a model, or of a model in it, has float16 as its compute type."""
+    return any(
+        computes_in_float16(layer)
+        if isinstance(layer, keras.Model)
+        else layer.compute_dtype == "float16"
+        for layer in model.layers
+    )
+
+
+def with_loss_scale(optimizer: Any) -> Any:
+    """Let an optimizer scale the loss, unless it does already or there is none."""
+    optimizer = keras.optimizers.get(optimizer)
+    if optimizer is None or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
 
 
 def is_stream(x: Any) -> bool:

@@ -1,8 +1,69 @@
-"""Training: what models are fed with.
+"""Training: what models are fed with, what is minimised, and on which devices.
 
-    feed    BatchFeed, as_feed: batches for `fit`, `evaluate` and `predict`
+    feed        BatchFeed, as_feed: batches for `fit`, `evaluate` and `predict`
+    losses      losses that people use with Transformers and Keras lacks
+    steps       AdversarialTraining, GradientPenalty, VirtualAdversarialTraining, RDrop: what
+                `Model.compile(step=)` takes
+    gradients   gradients_of, integrated_gradients: gradients at a layer, for attribution
+    averages    EvaluateAverage: validate and save the moving average of the weights
+    devices     data_parallel, model_parallel, layout_map: more than one device
+                batch_mean: the mean in a loss layer
 """
 
+from bert4keras.training.averages import EvaluateAverage
+from bert4keras.training.devices import (
+    Devices,
+    DistributedModel,
+    batch_mean,
+    data_parallel,
+    layout_map,
+    model_parallel,
+)
 from bert4keras.training.feed import BatchFeed, as_feed
+from bert4keras.training.gradients import gradients_of, integrated_gradients
+from bert4keras.training.losses import (
+    CoSENT,
+    MultilabelCrossentropy,
+    RDropCrossentropy,
+    SimCSE,
+    SparseCategoricalFocalCrossentropy,
+    SparseMultilabelCrossentropy,
+    TokenAccuracy,
+    TokenCrossentropy,
+    divergence,
+)
+from bert4keras.training.steps import (
+    AdversarialTraining,
+    GradientPenalty,
+    RDrop,
+    Step,
+    VirtualAdversarialTraining,
+)
 
-__all__ = ["BatchFeed", "as_feed"]
+__all__ = [
+    "AdversarialTraining",
+    "BatchFeed",
+    "CoSENT",
+    "Devices",
+    "DistributedModel",
+    "EvaluateAverage",
+    "GradientPenalty",
+    "MultilabelCrossentropy",
+    "RDrop",
+    "RDropCrossentropy",
+    "SimCSE",
+    "SparseCategoricalFocalCrossentropy",
+    "SparseMultilabelCrossentropy",
+    "Step",
+    "TokenAccuracy",
+    "TokenCrossentropy",
+    "VirtualAdversarialTraining",
+    "as_feed",
+    "batch_mean",
+    "data_parallel",
+    "divergence",
+    "gradients_of",
+    "integrated_gradients",
+    "layout_map",
+    "model_parallel",
+]

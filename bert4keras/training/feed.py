@@ -75,6 +75,14 @@ class BatchFeed(DataAdapter):
                 return self._returned.popleft()
             return self._reading.popleft().result() if self._reading else next(self._source)
 
+    def peek(self) -> tuple:
+        """Give the next batch in the form that Keras takes, and leave it to be read.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return self._look_ahead(1)[0]
+
     # === What Keras asks for ===
 
     @property

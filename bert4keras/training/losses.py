@@ -1,0 +1,496 @@
+"""Losses that people use with Transformers and Keras lacks. All are computed in float32.
+
+sentence vectors     CoSENT SimCSE
+several labels       MultilabelCrossentropy SparseMultilabelCrossentropy
+one label a token    TokenCrossentropy SparseCategoricalFocalCrossentropy RDropCrossentropy
+beside them          TokenAccuracy divergence
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+# A loss that leaves positions out says so by a mask; Keras sets one in no public way.
+from keras.src.backend import set_keras_mask
+
+from bert4keras.backend import (
+    Tensor,
+    align,
+    flatten,
+    keras,
+    lowest,
+    multilabel_categorical_crossentropy,
+    ops,
+    registered,
+    sparse_multilabel_categorical_crossentropy,
+)
+
+
+def divergence(target: Tensor, prediction: Tensor, from_logits: bool = False) -> Tensor:
+    """Kullback-Leibler divergence Σ p · (log p − log q) over the last axis, in float32.
+
+    Kullback and Leibler, 1951. Gradients pass through both; `ops.stop_gradient` keeps one constant.
+
+    Args:
+        target: (..., classes), the distribution p, or its logits.
+        prediction: (..., classes), the distribution q, or its logits.
+        from_logits: whether both are logits. Probabilities are clipped to at least the Keras
+            epsilon (1e-7) in the logarithms; classes whose logits are minus infinity in both take
+            no part.
+
+    Returns:
+        (...), in nats.
+    """
+    log_target, log_prediction = (log_probabilities(x, from_logits) for x in (target, prediction))
+    weights = ops.exp(log_target) if from_logits else ops.cast(target, "float32")
+    return ops.sum(weights * (log_target - log_prediction), axis=-1)
+
+
+def log_probabilities(x: Tensor, from_logits: bool) -> Tensor:
+    """Logarithms of probabilities (..., classes), given as such or as logits, finite float32."""
+    x = ops.cast(x, "float32")
+    return ops.log_softmax(finite_logits(x), axis=-1) if from_logits else safe_log(x)
+
+
+def finite_logits(x: Tensor) -> Tensor:
+    """Logits (..., classes) in float32 without minus infinity, whose product with 0 is NaN."""
+    return ops.maximum(x, lowest("float32"))
+
+
+def safe_log(probabilities: Tensor) -> Tensor:
+    """Logarithms of probabilities in float32, of 0 as well."""
+    return ops.log(ops.clip(probabilities, keras.config.epsilon(), 1))
+
+
+def label_log_probabilities(label_ids: Tensor, y_pred: Tensor, from_logits: bool) -> Tensor:
+    """Logarithms (...) of the probabilities of labels (...) under y_pred (..., classes)."""
+    if from_logits:
+        return -ops.sparse_categorical_crossentropy(
+            label_ids, finite_logits(y_pred), from_logits=True
+        )
+    return safe_log(ops.take_along_axis(y_pred, label_ids[..., None], axis=-1)[..., 0])
+
+
+def spread(weights: Tensor, shape: Sequence[Any]) -> Tensor:
+    """Repeat weights of rows, or of other leading axes, for all positions of a loss."""
+    weights = ops.convert_to_tensor(weights)
+    if len(weights.shape) > len(shape):
+        return weights  # (batch, 1) for a loss (batch,), which Keras understands
+    return align(weights, range(len(weights.shape)), len(shape)) * ops.ones(shape, weights.dtype)
+
+
+def check_rows(loss: Any, y_pred: Tensor, group: int) -> None:
+    """Refuse a batch that does not consist of groups of rows, as far as its size is known."""
+    rows = y_pred.shape[0]
+    if rows is not None and rows % group:
+        raise ValueError(
+            f"{type(loss).__name__} got a batch of {rows} rows, and every {group} rows in a row "
+            f"belong together: let batch_size be a multiple of {group}, do not shuffle rows "
+            "singly, and drop the rest of an epoch if it is not"
+        )
+
+
+class Float32Loss(keras.losses.Loss):
+    """Base of all: whatever the predictions are, losses are computed in float32."""
+
+    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+
+
+class PositionLoss(Float32Loss):
+    """Base of losses that have a value for each position.
+
+    They take the masks and weights that losses of Keras take, and a weight for each row in place of
+    one for each position.
+    """
+
+    class_axes = 1
+    """How many axes of the prediction hold classes; those before are positions."""
+
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Any:
+        """Return the loss, reduced."""
+        if sample_weight is not None:
+            positions = ops.shape(y_pred)[: len(y_pred.shape) - self.class_axes]
+            sample_weight = spread(sample_weight, positions)
+        return super().__call__(y_true, y_pred, sample_weight)
+
+
+class BatchLoss(Float32Loss):
+    """Base of losses that compare the rows of a batch, of which `group` in a row belong together.
+
+    They take no sample weights: a row that does not count would still be compared with.
+    """
+
+    group = 2
+
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Any:
+        """Return the loss, reduced."""
+        if sample_weight is not None:
+            raise ValueError(
+                f"{type(self).__name__} compares the rows of a batch with each other and takes no "
+                "sample_weight or class_weight: leave rows out of the batch instead"
+            )
+        check_rows(self, y_pred, self.group)
+        return super().__call__(y_true, y_pred)
+
+
+# -------------------------------------------------------------------------------- sentence vectors
+
+
+def unit_vectors(x: Tensor) -> Tensor:
+    """Divide vectors (..., size) by their length; 0 stays 0, with a gradient as if its was 1."""
+    squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    return x * ops.rsqrt(ops.where(squares > 0, squares, 1.0))
+
+
+@registered
+class CoSENT(BatchLoss):
+    """Sentence vectors whose cosines are ordered as the labels of the pairs are.
+
+    Rows 2i and 2i + 1 are a pair with cosine cᵢ and label yᵢ; the loss is one number for a batch,
+    log(1 + Σ exp(scale · (cⱼ − cᵢ))) over all i, j with yᵢ > yⱼ
+    (https://kexue.fm/archives/8847). Labels are compared only, so that they may be classes or
+    scores.
+
+    y_true: (2n,) or (2n, 1), the label of a pair at both of its rows; that at row 2i is read.
+    y_pred: (2n, size), the vectors, of any length.
+
+    Args:
+        scale: how sharply cosines are told apart, 1 / temperature.
+        reduction: see `keras.losses.Loss`; None gives the number in shape (1,).
+        name: name of the loss.
+    """
+
+    def __init__(self, scale: float = 20.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Return the loss, (1,)."""
+        labels = ops.reshape(y_true, (-1, 2))[:, 0]
+        pairs = ops.reshape(unit_vectors(y_pred), (-1, 2, y_pred.shape[-1]))
+        cosines = self.scale * ops.sum(pairs[:, 0] * pairs[:, 1], axis=-1)
+        excess = ops.where(
+            labels[:, None] > labels, cosines - cosines[:, None], lowest(cosines.dtype)
+        )
+        # Of shape (1,), not (): Keras divides by the number of replicas what has an axis.
+        exponents = ops.concatenate([ops.zeros((1,)), ops.reshape(excess, (-1,))], axis=0)
+        return ops.logsumexp(exponents, axis=0, keepdims=True)
+
+    def get_config(self) -> dict:
+        """Return the arguments of the constructor."""
+        return super().get_config() | {"scale": self.scale}
+
+
+@registered
+class SimCSE(BatchLoss):
+    """Sentence vectors that are close to their like and far from all others in the batch.
+
+    Each anchor has one right partner among the candidates; its loss is the cross-entropy of
+    softmax(cosine / temperature) over the candidates (Gao et al., 2021,
+    https://arxiv.org/abs/2104.08821).
+
+    * Rows 2i and 2i + 1 are the same sentence twice, which dropout makes different, or two of one
+      meaning. Every row is an anchor, and all other rows are its candidates, as in
+      https://kexue.fm/archives/8348.
+    * With `hard_negatives`, rows 3i, 3i + 1 and 3i + 2 are a sentence, one of the same meaning and
+      one of the opposite meaning. The first are anchors, all second and third ones candidates.
+
+    y_true: not read, but Keras wants some: zeros of shape (rows,) do.
+    y_pred: (rows, size), the vectors, of any length.
+
+    Args:
+        temperature: what cosines are divided by.
+        hard_negatives: whether each group has a third row.
+        reduction: see `keras.losses.Loss`; None gives a number for each anchor.
+        name: name of the loss.
+    """
+
+    def __init__(
+        self, temperature: float = 0.05, hard_negatives: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.temperature = temperature
+        self.hard_negatives = hard_negatives
+        self.group = 3 if hard_negatives else 2
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Return the loss of each anchor, (anchors,)."""
+        size = y_pred.shape[-1]
+        groups = ops.reshape(unit_vectors(y_pred), (-1, self.group, size))
+        if self.hard_negatives:
+            anchors = groups[:, 0]
+            candidates = ops.concatenate([groups[:, 1], groups[:, 2]], axis=0)
+            partners = ops.arange(ops.shape(anchors)[0], dtype="int32")
+        else:
+            anchors = candidates = ops.reshape(groups, (-1, size))
+            rows = ops.arange(ops.shape(anchors)[0], dtype="int32")
+            partners = rows + 1 - 2 * (rows % 2)
+        scores = ops.matmul(anchors, ops.transpose(candidates)) / self.temperature
+        if not self.hard_negatives:
+            scores = ops.where(rows[:, None] == rows, lowest(scores.dtype), scores)
+        return ops.sparse_categorical_crossentropy(partners, scores, from_logits=True)
+
+    def get_config(self) -> dict:
+        """Return the arguments of the constructor."""
+        return super().get_config() | {
+            "temperature": self.temperature,
+            "hard_negatives": self.hard_negatives,
+        }
+
+
+# ---------------------------------------------------------------------------------- several labels
+
+
+@registered
+class MultilabelCrossentropy(PositionLoss):
+    """`multilabel_categorical_crossentropy` as a loss of Keras, for hard and for soft labels.
+
+    log(1 + Σ exp(−sᵢ + log tᵢ)) + log(1 + Σ exp(sᵢ + log(1 − tᵢ))) for scores s and labels t
+    (https://kexue.fm/archives/7359, https://kexue.fm/archives/9064), which is circle loss
+    (Sun et al., 2020) of classes. At prediction time the classes whose score is above 0 are the
+    answer.
+
+    y_true: (..., classes), from 0 to 1.
+    y_pred: (..., classes), scores without activation; minus infinity leaves a class out.
+
+    Args:
+        class_axes: how many axes the classes take; 2 for the scores (batch, heads, length, length)
+            of `GlobalPointer`, of which each head is a case of its own.
+        reduction: see `keras.losses.Loss`.
+        name: name of the loss.
+    """
+
+    def __init__(self, class_axes: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.class_axes = class_axes
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Return the loss of each case, (...)."""
+        y_true, y_pred = (flatten(x, -self.class_axes) for x in (y_true, y_pred))
+        return multilabel_categorical_crossentropy(y_true, y_pred)
+
+    def get_config(self) -> dict:
+        """Return the arguments of the constructor."""
+        return super().get_config() | {"class_axes": self.class_axes}
+
+
+@registered
+class SparseMultilabelCrossentropy(PositionLoss):
+    """`sparse_multilabel_categorical_crossentropy` as a loss of Keras.
+
+    `MultilabelCrossentropy` with the correct classes given by index
+    (https://kexue.fm/archives/8888).
+
+    y_true: (..., n), class indices, every row padded to the same n.
+    y_pred: (..., classes), scores without activation.
+
+    Args:
+        mask_zero: index 0 is padding; its score takes no part at all.
+        reduction: see `keras.losses.Loss`.
+        name: name of the loss.
+    """
+
+    def __init__(self, mask_zero: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mask_zero = mask_zero
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Return the loss of each case, (...)."""
+        return sparse_multilabel_categorical_crossentropy(y_true, y_pred, self.mask_zero)
+
+    def get_config(self) -> dict:
+        """Return the arguments of the constructor."""
+        return super().get_config() | {"mask_zero": self.mask_zero}
+
+
+# ------------------------------------------------------------------------------- one label a token
+
+
+class SparseLoss(PositionLoss):
+    """Base of losses of labels given by index, some of which may not count.
+
+    y_true: (...) or (..., 1), label ids.
+    y_pred: (..., classes), probabilities or logits.
+
+    Args:
+        from_logits: whether predictions are logits; minus infinity leaves a class out.
+        ignore: label id at which nothing is predicted, such as padding. Such positions are masked:
+            the default reduction takes the mean over those that count, and 0 if none does.
+        reduction: see `keras.losses.Loss`.
+        name: name of the loss.
+    """
+
+    def __init__(self, from_logits: bool = False, ignore: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.from_logits = from_logits
+        self.ignore = ignore
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Return the loss of each position, (...), 0 at those that do not count."""
+        label_ids = ops.cast(y_true, "int32")
+        if len(label_ids.shape) == len(y_pred.shape):
+            label_ids = ops.squeeze(label_ids, axis=-1)
+        if self.ignore is None:
+            return self.position_losses(label_ids, y_pred)
+        counted = label_ids != self.ignore
+        # What a model without a mask computes at padding may be anything, NaN included.
+        y_pred = ops.where(counted[..., None], y_pred, ops.ones_like(y_pred))
+        losses = self.position_losses(ops.where(counted, label_ids, 0), y_pred)
+        losses = ops.where(counted, losses, 0.0)
+        set_keras_mask(losses, counted)
+        return losses
+
+    def position_losses(self, label_ids: Tensor, y_pred: Tensor) -> Tensor:
+        """Return the loss (...) of labels (...), int32, under predictions (..., classes)."""
+        raise NotImplementedError(f"{type(self).__name__} must define position_losses()")
+
+    def get_config(self) -> dict:
+        """Return the arguments of the constructor."""
+        return super().get_config() | {"from_logits": self.from_logits, "ignore": self.ignore}
+
+
+@registered
+class TokenCrossentropy(SparseLoss):
+    """Cross-entropy of tokens that are chosen by their labels, with label smoothing.
+
+    (1 − ε) · (−log p of the label) + ε · (mean of −log p over all classes), for ε `label_smoothing`
+    (Szegedy et al., 2016, https://arxiv.org/abs/1512.00567). For a language model, a tagger, or the
+    n predictions of a masked language model, where rows with fewer masked tokens are filled up with
+    the id `ignore`.
+
+    Args:
+        label_smoothing: ε, from 0 to 1.
+        from_logits: whether predictions are logits; minus infinity leaves a class out.
+        ignore: label id of positions that do not count, see `SparseLoss`.
+        reduction: the default takes the mean over the positions that count. Keras divides the sum
+            by their number even if there are sample weights; 'mean_with_sample_weight' divides by
+            the sum of the weights, which is the thing for weights that are 0 or 1.
+        name: name of the loss.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing is a share from 0 to 1, not {label_smoothing}")
+        self.label_smoothing = label_smoothing
+
+    def position_losses(self, label_ids: Tensor, y_pred: Tensor) -> Tensor:
+        """Return the loss (...) of labels (...), int32, under predictions (..., classes)."""
+        losses = -label_log_probabilities(label_ids, y_pred, self.from_logits)
+        if not self.label_smoothing:
+            return losses
+        uniform = -ops.mean(log_probabilities(y_pred, self.from_logits), axis=-1)
+        return (1 - self.label_smoothing) * losses + self.label_smoothing * uniform
+
+    def get_config(self) -> dict:
+        """Return the arguments of the constructor."""
+        return super().get_config() | {"label_smoothing": self.label_smoothing}
+
+
+@registered
+class SparseCategoricalFocalCrossentropy(SparseLoss):
+    """Focal loss of labels given by index: −α · (1 − p)^γ · log p for the probability p of a label.
+
+    Lin et al., 2017 (https://arxiv.org/abs/1708.02002). Keras has it for one-hot labels
+    (`CategoricalFocalCrossentropy`) and for yes or no (`BinaryFocalCrossentropy`); the defaults are
+    the same.
+
+    Args:
+        alpha: factor of all classes, or one for each class.
+        gamma: how much less well predicted positions count; 0 for cross-entropy.
+        from_logits: whether predictions are logits; minus infinity leaves a class out.
+        ignore: label id of positions that do not count, see `SparseLoss`.
+        reduction: see `TokenCrossentropy`.
+        name: name of the loss.
+    """
+
+    def __init__(
+        self, alpha: float | Sequence[float] = 0.25, gamma: float = 2.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.alpha = list(alpha) if isinstance(alpha, Sequence) else alpha
+        self.gamma = gamma
+
+    def position_losses(self, label_ids: Tensor, y_pred: Tensor) -> Tensor:
+        """Return the loss (...) of labels (...), int32, under predictions (..., classes)."""
+        log_p = label_log_probabilities(label_ids, y_pred, self.from_logits)
+        alpha = ops.convert_to_tensor(self.alpha, dtype="float32")
+        if isinstance(self.alpha, list):
+            alpha = ops.take(alpha, label_ids)
+        # Not of exactly 0, where a power below 1 has no gradient.
+        missed = ops.clip(-ops.expm1(log_p), keras.config.epsilon(), 1)
+        return -alpha * ops.power(missed, self.gamma) * log_p
+
+    def get_config(self) -> dict:
+        """Return the arguments of the constructor."""
+        return super().get_config() | {"alpha": self.alpha, "gamma": self.gamma}
+
+
+@registered
+class RDropCrossentropy(TokenCrossentropy):
+    """Cross-entropy of samples that stand twice in a row, and how much their predictions differ.
+
+    `TokenCrossentropy` of each row plus alpha / 4 · (KL(p‖q) + KL(q‖p)) for the predictions p and q
+    at rows 2i and 2i + 1, which dropout makes different (Wu et al., 2021,
+    https://arxiv.org/abs/2106.14448; https://kexue.fm/archives/8496). Both rows have the same label
+    and the same masks; for a batch, `np.repeat(x, 2, axis=0)`. A whole batch without repetition is
+    what the training step `RDrop` is for.
+
+    Args:
+        alpha: weight of the divergence.
+        **kwargs: see `TokenCrossentropy`.
+    """
+
+    def __init__(self, alpha: float = 4.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.alpha = alpha
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Return the loss of each position, (2n, ...), 0 at those that do not count."""
+        check_rows(self, y_pred, 2)
+        return super().call(y_true, y_pred)
+
+    def position_losses(self, label_ids: Tensor, y_pred: Tensor) -> Tensor:
+        """Return the loss (2n, ...) of labels (2n, ...), int32, under y_pred (2n, ..., classes)."""
+        pairs = ops.reshape(y_pred, (-1, 2, *ops.shape(y_pred)[1:]))
+        p, q = pairs[:, 0], pairs[:, 1]
+        both = divergence(p, q, self.from_logits) + divergence(q, p, self.from_logits)
+        return super().position_losses(label_ids, y_pred) + self.alpha / 4 * ops.repeat(both, 2, 0)
+
+    def get_config(self) -> dict:
+        """Return the arguments of the constructor."""
+        return super().get_config() | {"alpha": self.alpha}
+
+
+@registered
+class TokenAccuracy(keras.metrics.SparseCategoricalAccuracy):
+    """Share of the positions that count at which the label is the likeliest class.
+
+    For `compile(metrics=…)`; masks of the prediction and sample weights count as in Keras.
+
+    y_true: (batch, ...), label ids.
+    y_pred: (batch, ..., classes), probabilities or logits.
+
+    Args:
+        ignore: label id of positions that do not count.
+        name: name of the metric.
+        **kwargs: see `keras.metrics.Metric`.
+    """
+
+    def __init__(self, ignore: int, name: str = "token_accuracy", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        self.ignore = ignore
+
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
+        """Add a batch."""
+        y_true = ops.convert_to_tensor(y_true)
+        counted = ops.cast(y_true != self.ignore, self.dtype)
+        if sample_weight is not None:
+            counted = counted * ops.cast(spread(sample_weight, ops.shape(y_true)), self.dtype)
+        super().update_state(y_true, y_pred, counted)
+
+    def get_config(self) -> dict:
+        """Return the arguments of the constructor."""
+        return super().get_config() | {"ignore": self.ignore}

@@ -1,0 +1,509 @@
+"""Losses against their formulas in NumPy and against cases computed by hand."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from losses import gradients as gradients_of_tensors
+
+from bert4keras.layers import GlobalPointer
+from bert4keras.training import (
+    CoSENT,
+    MultilabelCrossentropy,
+    RDropCrossentropy,
+    SimCSE,
+    SparseCategoricalFocalCrossentropy,
+    SparseMultilabelCrossentropy,
+    TokenAccuracy,
+    TokenCrossentropy,
+    divergence,
+)
+
+pytestmark = pytest.mark.backend
+
+rng = np.random.default_rng(0)
+
+
+def normal(*shape, scale=1.0):
+    return (scale * rng.standard_normal(shape)).astype("float32")
+
+
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+def value(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+def tensor(x, dtype=None):
+    return ops.convert_to_tensor(x, dtype=dtype)
+
+
+def gradients(function, values):
+    return gradients_of_tensors(function, [tensor(v) for v in values])
+
+
+# --- divergence
+
+
+def test_divergence_of_two_coins():
+    p, q = (
+        np.array([[0.5, 0.5], [1, 0]], "float32"),
+        np.array([[0.25, 0.75], [0.5, 0.5]], "float32"),
+    )
+    expected = [0.5 * np.log(2) + 0.5 * np.log(2 / 3), np.log(2)]
+    np.testing.assert_allclose(value(divergence(p, q)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_divergence_of_logits(dtype):
+    x, y = (tensor(normal(3, 4, 5, scale=3), dtype) for _ in range(2))
+    p, q = (softmax(value(ops.cast(z, "float32")).astype("float64")) for z in (x, y))
+    result = divergence(x, y, from_logits=True)
+    assert keras.backend.standardize_dtype(result.dtype) == "float32"
+    np.testing.assert_allclose(value(result), (p * np.log(p / q)).sum(-1), rtol=1e-4, atol=1e-6)
+
+
+def test_divergence_and_its_gradients_are_finite_where_probabilities_are_0():
+    without_last = np.array([0, 0, -np.inf], "float32")
+    sure, other = np.array([[1, 0, 0]], "float32"), np.array([[0, 1, 0]], "float32")
+    for x, y, from_logits in (
+        (sure, other, False),
+        (6e4 * sure, 6e4 * other, True),
+        (normal(2, 3) + without_last, normal(2, 3) + without_last, True),
+    ):
+        found = gradients(lambda a, b, z=from_logits: ops.sum(divergence(a, b, z)), [x, y])
+        assert all(np.isfinite(g).all() for g in found)
+        assert np.isfinite(value(divergence(x, y, from_logits))).all()
+
+
+# --- sentence vectors
+
+
+def cosent(labels, vectors, scale):
+    vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    labels, cosines = labels[::2], (vectors[::2] * vectors[1::2]).sum(-1)
+    total = 1.0
+    for i, label in enumerate(labels):
+        for j, other in enumerate(labels):
+            if label > other:
+                total += np.exp(scale * (cosines[j] - cosines[i]))
+    return np.log(total)
+
+
+def test_cosent_by_hand():
+    # Cosines 0 and 1, and the pair with the smaller one should have the larger one.
+    vectors = np.array([[2, 0], [0, 1], [3, 0], [1, 0]], "float32")
+    expected = np.log(1 + np.exp(20))
+    assert value(CoSENT()([1, 1, 0, 0], vectors)) == pytest.approx(expected)
+    assert value(CoSENT()([0, 0, 1, 1], vectors)) == pytest.approx(
+        np.log(1 + np.exp(-20)), abs=1e-6
+    )
+    assert value(CoSENT()([1, 1, 1, 1], vectors)) == 0  # nothing to order
+
+
+@pytest.mark.parametrize("scale", [20.0, 3.0])
+def test_cosent_against_its_formula(scale):
+    labels = np.repeat(rng.integers(0, 4, 6), 2)
+    vectors = normal(12, 5, scale=10)
+    expected = cosent(labels, vectors.astype("float64"), scale)
+    for given in (labels, labels[:, None], labels / 4):
+        assert value(CoSENT(scale)(given, vectors)) == pytest.approx(expected, rel=1e-5)
+
+
+def simcse(vectors, temperature):
+    vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    losses = []
+    for i, vector in enumerate(vectors):
+        scores = vectors @ vector / temperature
+        others = np.delete(scores, i)
+        losses.append(np.log(np.exp(others).sum()) - scores[i ^ 1])
+    return losses
+
+
+def test_simcse_by_hand():
+    # Partners are equal, all others at a right angle.
+    vectors = np.array([[1, 0], [2, 0], [0, 3], [0, 1]], "float32")
+    expected = np.log(np.exp(20) + 2) - 20
+    assert value(SimCSE()(np.zeros(4), vectors)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_simcse_against_its_formula():
+    vectors = normal(8, 5)
+    expected = simcse(vectors.astype("float64"), 0.05)
+    for labels in (np.zeros(8), np.ones((8, 1))):
+        found = value(SimCSE(reduction=None)(labels, vectors))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    found = value(SimCSE(temperature=0.5)(np.zeros(8), vectors))
+    assert found == pytest.approx(np.mean(simcse(vectors.astype("float64"), 0.5)), rel=1e-5)
+
+
+def test_simcse_with_hard_negatives():
+    vectors = normal(12, 5).astype("float64")
+    unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    anchors, positives, negatives = unit[::3], unit[1::3], unit[2::3]
+    expected = []
+    for i, anchor in enumerate(anchors):
+        near, far = positives @ anchor / 0.1, negatives @ anchor / 0.1
+        expected.append(np.log(np.exp(near).sum() + np.exp(far).sum()) - near[i])
+    loss = SimCSE(temperature=0.1, hard_negatives=True, reduction=None)
+    found = value(loss(np.zeros(12), vectors.astype("float32")))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [CoSENT(), SimCSE(), SimCSE(hard_negatives=True)])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_losses_of_vectors_are_finite_at_extremes(loss, dtype):
+    vectors = normal(12, 4)
+    vectors[0] = 0  # a vector of length 0 has no direction
+    vectors[1:3] *= 1e4
+    labels = np.repeat(np.arange(6.0), 2)
+
+    def total(x):
+        return ops.sum(loss(labels, ops.cast(x, dtype)))
+
+    assert np.isfinite(value(total(tensor(vectors))))
+    (gradient,) = gradients(total, [vectors])
+    assert np.isfinite(gradient).all() and np.abs(gradient[3:]).max() > 0
+
+
+@pytest.mark.parametrize(
+    "loss, rows", [(CoSENT(), 5), (SimCSE(), 3), (SimCSE(hard_negatives=True), 4)]
+)
+def test_losses_of_a_batch_refuse_incomplete_groups(loss, rows):
+    with pytest.raises(ValueError, match=f"got a batch of {rows} rows, .* multiple of [23]"):
+        loss(np.zeros(rows), normal(rows, 3))
+
+
+@pytest.mark.parametrize("loss", [CoSENT(), SimCSE()])
+def test_losses_of_a_batch_refuse_sample_weights(loss):
+    with pytest.raises(ValueError, match="takes no sample_weight"):
+        loss(np.zeros(4), normal(4, 3), sample_weight=np.ones(4))
+
+
+# --- several labels
+
+
+def multilabel(labels, scores):
+    positive = np.exp(np.where(labels > 0, -scores, -np.inf)) * labels
+    negative = np.exp(scores) * (1 - labels)
+    return np.log1p(positive.sum(-1)) + np.log1p(negative.sum(-1))
+
+
+def test_multilabel_by_hand():
+    # One right class at 0, one wrong class at ln 3: ln 2 + ln 4; half of each: 2 ln 1.5.
+    loss = MultilabelCrossentropy(reduction=None)
+    scores = np.array([[0, np.log(3)], [0, -np.inf]], "float32")
+    labels = np.array([[1, 0], [0.5, 0]], "float32")
+    np.testing.assert_allclose(value(loss(labels, scores)), [np.log(8), 2 * np.log(1.5)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_multilabel_against_its_formula(soft):
+    labels = rng.random((3, 4, 5))
+    labels = labels if soft else labels.round()
+    scores = normal(3, 4, 5, scale=3)
+    losses = multilabel(labels, scores.astype("float64"))
+    found = value(MultilabelCrossentropy(reduction=None)(labels, scores))
+    np.testing.assert_allclose(found, losses, rtol=1e-5)
+    flat = multilabel(labels.reshape(3, 20), scores.reshape(3, 20).astype("float64"))
+    weights = np.array([0.0, 1, 3])
+    loss = MultilabelCrossentropy(class_axes=2)
+    assert value(loss(labels, scores)) == pytest.approx(flat.mean(), rel=1e-5)
+    found = value(loss(labels, scores, sample_weight=weights))
+    assert found == pytest.approx((flat * weights).mean(), rel=1e-5)
+
+
+def test_multilabel_loss_of_span_pointers():
+    scores = GlobalPointer(heads=2, head_size=4)(
+        normal(3, 5, 6), mask=np.arange(5) < [[5], [3], [1]]
+    )
+    labels = np.zeros((3, 2, 5, 5), "float32")
+    labels[:, 0, 0, 0] = 1
+    values = value(scores).astype("float64").reshape(3, 2, 25)
+    expected = multilabel(labels.reshape(3, 2, 25), np.where(values > -1e9, values, -np.inf))
+    found = value(MultilabelCrossentropy(class_axes=2, reduction=None)(labels, scores))
+    np.testing.assert_allclose(found[:, 1], expected[:, 1], rtol=1e-4)
+    weighted = MultilabelCrossentropy(class_axes=2)(labels, scores, sample_weight=[1, 0, 0])
+    assert value(weighted) == pytest.approx(found[0].sum() / 6, rel=1e-5)
+
+
+@pytest.mark.parametrize("mask_zero", [False, True])
+def test_sparse_multilabel_is_multilabel_by_index(mask_zero):
+    scores = normal(3, 6, scale=3)
+    indices = np.array([[1, 4], [2, 0], [0, 0]])
+    labels = np.zeros((3, 6))
+    for row, classes in enumerate(indices):
+        labels[row, classes[classes > 0] if mask_zero else classes] = 1
+    used = slice(1, None) if mask_zero else slice(None)
+    if not mask_zero:
+        scores, indices, labels = scores[:2], indices[:2], labels[:2]  # an index counts once only
+    expected = multilabel(labels[:, used], scores[:, used].astype("float64"))
+    loss = SparseMultilabelCrossentropy(mask_zero=mask_zero, reduction=None)
+    np.testing.assert_allclose(value(loss(indices, scores)), expected, rtol=1e-4)
+
+
+# --- one label a token
+
+
+def token_losses(labels, probabilities, smoothing=0.0):
+    log_p = np.log(probabilities)
+    classes = probabilities.shape[-1]
+    targets = (1 - smoothing) * np.eye(classes)[labels] + smoothing / classes
+    return -(targets * log_p).sum(-1)
+
+
+def focal_losses(labels, probabilities, alpha, gamma):
+    p = np.take_along_axis(probabilities, labels[..., None], -1)[..., 0]
+    return -np.broadcast_to(alpha, probabilities.shape[-1:])[labels] * (1 - p) ** gamma * np.log(p)
+
+
+def rdrop_losses(labels, probabilities, alpha, smoothing=0.0):
+    p, q = probabilities[::2], probabilities[1::2]
+    both = ((p - q) * (np.log(p) - np.log(q))).sum(-1)  # KL(p‖q) + KL(q‖p)
+    return token_losses(labels, probabilities, smoothing) + alpha / 4 * np.repeat(both, 2, axis=0)
+
+
+CASES = {
+    "plain": (TokenCrossentropy, {}, lambda y, p: token_losses(y, p)),
+    "smooth": (
+        TokenCrossentropy,
+        {"label_smoothing": 0.1},
+        lambda y, p: token_losses(y, p, 0.1),
+    ),
+    "focal": (
+        SparseCategoricalFocalCrossentropy,
+        {},
+        lambda y, p: focal_losses(y, p, 0.25, 2),
+    ),
+    "focal by class": (
+        SparseCategoricalFocalCrossentropy,
+        {"alpha": [0.1, 0.2, 0.3, 0.4, 0.5], "gamma": 0.5},
+        lambda y, p: focal_losses(y, p, [0.1, 0.2, 0.3, 0.4, 0.5], 0.5),
+    ),
+    "rdrop": (RDropCrossentropy, {}, lambda y, p: rdrop_losses(y, p, 4)),
+    "rdrop smooth": (
+        RDropCrossentropy,
+        {"alpha": 1.0, "label_smoothing": 0.2},
+        lambda y, p: rdrop_losses(y, p, 1, 0.2),
+    ),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+def test_token_losses_by_hand():
+    p = np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]], "float32")
+    labels = np.array([0, 1])
+
+    def found(cls, **kwargs):
+        return value(cls(reduction=None, **kwargs)(labels, p))
+
+    ln2 = np.log(2)
+    np.testing.assert_allclose(found(TokenCrossentropy), [ln2, 2 * ln2], rtol=1e-6)
+    # The mean of −log p over the classes is 5/3 ln 2.
+    smooth = [0.7 * ln2 + 0.5 * ln2, 1.4 * ln2 + 0.5 * ln2]
+    np.testing.assert_allclose(found(TokenCrossentropy, label_smoothing=0.3), smooth, rtol=1e-6)
+    focal = [0.25 * 0.25 * ln2, 0.25 * 0.5625 * 2 * ln2]
+    np.testing.assert_allclose(found(SparseCategoricalFocalCrossentropy), focal, rtol=1e-6)
+    # Σ (p − q)(log p − log q) = 0.25 ln 2 + 0.25 ln 2
+    rdrop = [ln2 + 0.5 * ln2, 2 * ln2 + 0.5 * ln2]
+    np.testing.assert_allclose(found(RDropCrossentropy, alpha=4), rdrop, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3)])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_token_losses_against_their_formulas(case, shape, from_logits):
+    cls, kwargs, formula = case
+    logits = normal(*shape, 5, scale=2)
+    labels = rng.integers(0, 5, shape)
+    expected = formula(labels, softmax(logits.astype("float64")))
+    given = logits if from_logits else softmax(logits)
+    loss = cls(from_logits=from_logits, reduction=None, **kwargs)
+    np.testing.assert_allclose(value(loss(labels, given)), expected, rtol=1e-4, atol=1e-6)
+    column = value(loss(labels[..., None], given))
+    np.testing.assert_allclose(column, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("ignore", [-1, 0])
+def test_what_is_ignored_does_not_count(case, ignore):
+    cls, kwargs, formula = case
+    logits = normal(4, 3, 5)
+    labels = rng.integers(1, 5, (4, 3))
+    counted = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]], bool)
+    losses = formula(labels, softmax(logits.astype("float64")))
+    labels, logits = np.where(counted, labels, ignore), logits.copy()
+    logits[~counted] = np.nan  # whatever stands there
+    loss = cls(from_logits=True, ignore=ignore, **kwargs)
+    assert value(loss(labels, logits)) == pytest.approx(losses[counted].mean(), rel=1e-4)
+    total = cls(from_logits=True, ignore=ignore, reduction="sum", **kwargs)(labels, logits)
+    assert value(total) == pytest.approx(losses[counted].sum(), rel=1e-4)
+    assert value(loss(np.full_like(labels, ignore), logits)) == 0
+    (gradient,) = gradients(lambda x: loss(labels, x), [logits])
+    assert (gradient[~counted] == 0).all() and np.isfinite(gradient).all()
+
+
+def test_masks_of_the_prediction_and_weights_count():
+    """The default divides by the number of positions that count; so does Keras."""
+    logits, labels = normal(2, 3, 5), rng.integers(1, 5, (2, 3))
+    labels[0, 0] = 0
+    mask = np.array([[1, 1, 0], [1, 1, 1]], bool)
+    counted = mask & (labels > 0)
+    losses = token_losses(labels, softmax(logits.astype("float64")))
+
+    def found(weights=None, **kwargs):
+        prediction = tensor(logits)
+        prediction._keras_mask = tensor(mask)
+        loss = TokenCrossentropy(from_logits=True, ignore=0, **kwargs)
+        return value(loss(labels, prediction, sample_weight=weights))
+
+    assert found() == pytest.approx(losses[counted].mean(), rel=1e-5)
+    rows = np.array([[2.0], [0.5]])
+    positions = np.broadcast_to(rows, (2, 3))
+    weighted = (losses * positions)[counted].sum()
+    for weights in (rows[:, 0], rows, positions):
+        assert found(weights) == pytest.approx(weighted / counted.sum(), rel=1e-5)
+        mean = weighted / positions[counted].sum()
+        assert found(weights, reduction="mean_with_sample_weight") == pytest.approx(mean, rel=1e-5)
+
+
+def test_the_mean_of_weighted_losses_divides_by_all_weights():
+    """A weight for each row in Keras is an error, or wrong if length and batch are equal."""
+    logits, labels, weights = normal(3, 3, 5), rng.integers(0, 5, (3, 3)), np.array([1.0, 0, 1])
+    losses = token_losses(labels, softmax(logits.astype("float64")))
+    loss = TokenCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+    assert value(loss(labels, logits, weights)) == pytest.approx(losses[::2].mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_token_losses_are_finite_at_extreme_logits(case, dtype):
+    cls, kwargs, _ = case
+    loss = cls(from_logits=True, reduction=None, **kwargs)
+    logits = np.array([[3e4, -3e4, 0], [-3e4, 3e4, 0], [3e4, 3e4, 3e4], [0, 0, 0]], "float32")
+    kwargs = {k: v[:3] if k == "alpha" and isinstance(v, list) else v for k, v in kwargs.items()}
+    for labels in ([0, 1, 2, 0], [1, 0, 0, 1]):  # right, and as wrong as can be
+        losses = value(loss(np.array(labels), tensor(logits, dtype)))
+        assert losses.dtype == "float32" and np.isfinite(losses).all()
+        (gradient,) = gradients(
+            lambda x, y=labels: ops.sum(loss(np.array(y), ops.cast(x, dtype))), [logits]
+        )
+        assert np.isfinite(gradient).all()
+    assert losses[0] > 1e4 * (0.2 if "alpha" in kwargs else 0.25)
+    assert np.abs(gradient[0]).max() > 0.01
+
+
+def test_token_losses_are_finite_at_probabilities_of_0_and_1(case):
+    cls, kwargs, _ = case
+    loss = cls(reduction=None, **kwargs)
+    p = np.array([[1, 0, 0], [0, 1, 0]], "float32")
+    for labels in ([0, 1], [1, 0]):
+        assert np.isfinite(value(loss(np.array(labels), p))).all()
+        (gradient,) = gradients(lambda x, y=labels: ops.sum(loss(np.array(y), x)), [p])
+        assert np.isfinite(gradient).all()
+
+
+def test_classes_may_be_left_out():
+    logits = np.array([[0.0, -np.inf, 0.0]], "float32")
+    for cls in (TokenCrossentropy, SparseCategoricalFocalCrossentropy):
+        loss = cls(from_logits=True)
+        assert np.isfinite(value(loss(np.array([0]), logits)))
+        (gradient,) = gradients(lambda x, f=loss: f(np.array([0]), x), [logits])
+        assert np.isfinite(gradient).all() and gradient[0, 1] == 0
+
+
+def test_the_focal_loss_is_that_of_keras():
+    logits, labels = normal(4, 5), rng.integers(0, 5, 4)
+    one_hot = np.eye(5, dtype="float32")[labels]
+    theirs = keras.losses.CategoricalFocalCrossentropy(from_logits=True)(one_hot, logits)
+    ours = SparseCategoricalFocalCrossentropy(from_logits=True)(labels, logits)
+    assert value(ours) == pytest.approx(value(theirs), rel=1e-5)
+
+
+def test_rdrop_refuses_an_odd_number_of_rows():
+    with pytest.raises(ValueError, match="RDropCrossentropy got a batch of 3 rows"):
+        RDropCrossentropy()(np.zeros(3), softmax(normal(3, 4)))
+
+
+def test_label_smoothing_is_a_share():
+    with pytest.raises(ValueError, match="from 0 to 1, not 10"):
+        TokenCrossentropy(label_smoothing=10)
+
+
+def test_token_accuracy_counts_what_the_loss_counts():
+    prediction = np.eye(4, dtype="float32")[[[1, 2, 3], [1, 1, 1]]]
+    labels = np.array([[1, 1, 0], [1, 0, 0]])
+    metric = TokenAccuracy(ignore=0)
+    metric.update_state(labels, prediction)
+    assert value(metric.result()) == pytest.approx(2 / 3)
+    metric.update_state(labels[:1], prediction[:1], sample_weight=[2.0])
+    assert value(metric.result()) == pytest.approx((1 + 1 + 2) / (3 + 4))
+    metric.reset_state()
+    masked = tensor(prediction)
+    masked._keras_mask = tensor(np.array([[1, 0, 1], [1, 1, 1]], bool))
+    metric.update_state(labels, masked)
+    assert value(metric.result()) == 1
+
+
+# --- with Keras
+
+
+LOSSES = [
+    CoSENT(scale=10.0),
+    SimCSE(temperature=0.1, hard_negatives=True),
+    MultilabelCrossentropy(class_axes=2, reduction="sum"),
+    SparseMultilabelCrossentropy(mask_zero=True),
+    TokenCrossentropy(label_smoothing=0.1, ignore=-1, from_logits=True),
+    SparseCategoricalFocalCrossentropy(alpha=[0.5, 0.5], gamma=1.0),
+    RDropCrossentropy(alpha=2.0, label_smoothing=0.3, name="mine"),
+    TokenAccuracy(ignore=0),
+]
+
+
+@pytest.mark.parametrize("thing", LOSSES, ids=lambda x: type(x).__name__)
+def test_losses_and_metrics_can_be_saved(thing):
+    config = keras.saving.serialize_keras_object(thing)
+    assert config["registered_name"] == f"bert4keras>{type(thing).__name__}"
+    again = keras.saving.deserialize_keras_object(config)
+    assert type(again) is type(thing) and again.get_config() == thing.get_config()
+
+
+def test_a_compiled_model_saves_and_trains(tmp_path):
+    """Rows of which the padding is ignored, under a mask of the model and with weights of rows."""
+    inputs = keras.Input((None,), dtype="int32")
+    x = keras.layers.Embedding(7, 8, mask_zero=True)(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(7)(x))
+    loss = RDropCrossentropy(alpha=1.0, from_logits=True, ignore=6, label_smoothing=0.1)
+    model.compile(keras.optimizers.Adam(0.05), loss, metrics=[TokenAccuracy(ignore=6)])
+    ids = np.repeat(np.array([[1, 2, 3, 0], [4, 5, 6, 6]]), 2, axis=0)
+    weights = np.array([1.0, 1, 2, 2])
+    before = model.evaluate(ids, ids, sample_weight=weights, verbose=0)
+    losses = rdrop_losses(ids, softmax(value(model(ids)).astype("float64")), 1, 0.1)
+    counted = (ids != 0) & (ids != 6)
+    expected = (losses * weights[:, None])[counted].sum() / counted.sum()
+    assert before[0] == pytest.approx(expected, rel=1e-4)
+    model.fit(ids, ids, sample_weight=weights, epochs=30, verbose=0, shuffle=False)
+    after = model.evaluate(ids, ids, verbose=0)
+    assert after[0] < 0.6 * before[0] and after[1] == 1
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.evaluate(ids, ids, verbose=0), after, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [CoSENT(), SimCSE()], ids=["CoSENT", "SimCSE"])
+def test_batches_of_unknown_size_train(loss):
+    """As `fit` traces them on TensorFlow."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+    model.compile(keras.optimizers.Adam(0.05), loss)
+    x = normal(8, 3)
+    x[1::2] = x[::2] + 0.1 * x[1::2]
+    labels = np.repeat([0, 1, 2, 3], 2)
+    assert model.evaluate(x, labels, verbose=0) == pytest.approx(
+        float(value(loss(labels, model(x)))), rel=1e-4
+    )
+    history = model.fit(x, labels, epochs=10, verbose=0, shuffle=False, batch_size=8).history
+    assert history["loss"][-1] < history["loss"][0]
