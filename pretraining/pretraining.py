@@ -1,312 +1,556 @@
-"""Pretrain a BERT on plain text by masked tokens, and save an official checkpoint.
+"""Pretrain a Transformer on a corpus, and save an official checkpoint.
 
     python pretraining/pretraining.py --corpus a.jsonl.gz b.jsonl.gz --valid valid.jsonl.gz \
         --output out --steps 20000
 
-A corpus file has one document a line: a JSON object with a `text`, or plain text; `.gz` is
-unpacked. The output folder gets `bert_config.json`, `vocab.txt`, `bert_model.ckpt.*` and `log.csv`;
-`build_transformer_model(folder)` loads it. Without `--vocab` the vocabulary is made of the
-characters of the corpus.
+The output folder gets `bert_config.json`, `vocab.txt`, `bert_model.ckpt.*` and `log.csv`;
+`build_transformer_model(folder)` loads it. A corpus is prepared by `data_utils.py` first, which
+says what it may be; `--data` takes what was prepared before.
 
-Token vectors start from co-occurrence counts, position vectors from sines.
-
-Documents are cut into token sequences once and packed without padding. Masks are drawn anew in
-every epoch (RoBERTa's dynamic masking, Liu et al., 2019): 15 % of the tokens are predicted, of
-which 80 % are replaced by [MASK], 10 % by a random token and 10 % are left (Devlin et al., 2018).
-Scores are computed at the predicted positions only.
+The same command takes up a run that was interrupted, at the last saved state, and ends in the same
+weights as if it had not been. README.md describes tasks and settings.
 """
 
 import argparse
-import collections
 import csv
-import gzip
+import difflib
+import io
 import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+from data_utils import LAYOUTS, write_json
+from events import write_events
+from objectives import OBJECTIVES, Objective, start_from_corpus
+from records import replacing
+from state import load_state, save_state
+from tasks import MASKINGS, PAIRS, Batches, Examples
 
-from bert4keras.backend import batch_gather, sinusoidal_embeddings
-from bert4keras.models import BERT, Model, build_transformer_model
+from bert4keras.models import Transformer
 from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr, extend_with_weight_decay
-from bert4keras.tokenizers import Tokenizer, load_vocab, save_vocab
+from bert4keras.tokenizers import save_vocab
+from bert4keras.training import Devices, data_parallel
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-MASKED_SHARE = 0.15
-
-
-class Gather(keras.layers.Layer):
-    """Vectors at given positions: [(batch, length, size), (batch, n)] → (batch, n, size)."""
-
-    supports_masking = True
-
-    def call(self, inputs):
-        return batch_gather(*inputs)
-
-    def compute_mask(self, inputs, previous_mask=None):
-        return None  # the positions are never padding
+HERE = Path(__file__).parent
+MODELS = {"gpt": "gpt", "electra": "electra"}  # others: bert
+MODEL_TYPES = {"gpt": "openai-gpt"}
+"""What configs call an architecture, if not by our name for it; BERT's do not say it at all."""
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+FREE = {"output", "corpus", "valid", "data", "valid_data", "workers", "verbose", "tensorboard"}
+"""Settings that a run may be taken up with other values of; data are compared by their checksum."""
 
 
-class MaskedBERT(BERT):
-    """BERT whose token scores are computed at the positions of a further input only."""
-
-    def __init__(self, n_masked: int, **kwargs):
-        super().__init__(**kwargs)
-        self.n_masked = n_masked
-
-    def get_inputs(self):
-        kind = {"shape": (self.n_masked,), "dtype": "int32", "name": "Input-Masked"}
-        return [*super().get_inputs(), self.apply(layer=keras.Input, **kind)]
-
-    def apply_final_layers(self, inputs):
-        masked = self.layers[self.prefixed("Input-Masked")]
-        return super().apply_final_layers(
-            self.apply([inputs, masked], Gather, name="Masked-Positions")
-        )
+# --- settings
 
 
-# --- text
-
-
-def documents(paths: list[Path], sources: list[str] | None = None) -> Iterator[str]:
-    """The documents of corpus files; of those that name their source, only the given ones."""
-    for path in paths:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                record = json.loads(line) if line.startswith("{") else {"text": line.strip()}
-                if sources is None or record.get("source") in sources:
-                    yield record["text"]
-
-
-def make_vocabulary(texts: Iterator[str], min_count: int) -> dict[str, int]:
-    """Special tokens, then the characters that occur often enough; Latin ones as pieces too."""
-    counts = collections.Counter()
-    for text in texts:
-        counts.update(text.lower())
-    characters = sorted(c for c, n in counts.items() if n >= min_count and not c.isspace())
-    pieces = [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
-    return {token: i for i, token in enumerate([*SPECIAL, *characters, *pieces])}
-
-
-def packed(texts: Iterator[str], tokenizer: Tokenizer, length: int) -> np.ndarray:
-    """Token sequences (n, length), each [CLS] … [SEP], documents cut and joined at [SEP]."""
-    stream = []
-    for text in texts:
-        for paragraph in text.split("\n"):
-            stream.extend(tokenizer.encode(paragraph)[0][1:-1])
-        stream.append(tokenizer._token_end_id)
-    body = length - 2
-    n_rows = len(stream) // body
-    if not n_rows:
-        raise SystemExit(f"the corpus has {len(stream)} tokens, less than one sequence of {length}")
-    rows = np.empty((n_rows, length), "int32")
-    rows[:, 0] = tokenizer._token_start_id
-    rows[:, -1] = tokenizer._token_end_id
-    rows[:, 1:-1] = np.reshape(stream[: n_rows * body], (n_rows, body))
-    return rows
-
-
-def cooccurrence_vectors(
-    rows: np.ndarray, vocab_size: int, dim: int, window: int = 4, seed: int = 0
-) -> np.ndarray:
-    """Token vectors (vocab_size, dim) from which tokens stand near each other.
-
-    The positive pointwise mutual information of tokens at most `window` apart is factorised, which
-    is what skip-gram word vectors approximate (Levy & Goldberg, 2014). Found in a minute, they
-    spare a small model the long beginning in which it learns frequencies only.
-    """
-    counts = np.zeros(vocab_size * vocab_size, "float32")
-    for distance in range(1, window + 1):
-        pairs = rows[:, :-distance].ravel().astype("int64") * vocab_size
-        pairs += rows[:, distance:].ravel()
-        seen, number = np.unique(pairs, return_counts=True)
-        counts[seen] += number
-    counts = counts.reshape(vocab_size, vocab_size)
-    counts += counts.T
-    frequency = counts.sum(axis=0) + 1e-9
-    # Contexts smoothed by the power of 0.75, as in word2vec, so that rare ones do not prevail.
-    context = frequency**0.75
-    expected = frequency[:, None] * (context / context.sum())
-    scores = np.log(np.maximum(counts / expected, 1)).astype("float32")
-    # Randomised truncated decomposition (Halko et al., 2011).
-    basis = np.random.default_rng(seed).normal(size=(vocab_size, dim + 32)).astype("float32")
-    for _ in range(4):
-        basis, _ = np.linalg.qr(scores @ (scores.T @ basis))
-    u, singular, _ = np.linalg.svd(basis.T @ scores, full_matrices=False)
-    vectors = (basis @ u)[:, :dim] * np.sqrt(singular[:dim])
-    return vectors / vectors.std()
-
-
-def mask(rows: np.ndarray, n_masked: int, tokenizer: Tokenizer, rng: np.random.Generator) -> tuple:
-    """One draw of masks: inputs (tokens, segments, positions) and the tokens to predict."""
-    order = rng.random(rows.shape)
-    order[np.isin(rows, [tokenizer._token_start_id, tokenizer._token_end_id])] = 2
-    positions = np.sort(np.argpartition(order, n_masked, axis=1)[:, :n_masked], axis=1)
-    targets = np.take_along_axis(rows, positions, axis=1)
-    kind = rng.random(positions.shape)
-    random_tokens = rng.integers(len(SPECIAL), tokenizer._vocab_size, positions.shape)
-    shown = np.where(
-        kind < 0.8, tokenizer._token_mask_id, np.where(kind < 0.9, random_tokens, targets)
-    )
-    tokens = rows.copy()
-    np.put_along_axis(tokens, positions, shown.astype(rows.dtype), axis=1)
-    return (tokens, np.zeros_like(tokens), positions.astype("int32")), targets
-
-
-def batches(rows: np.ndarray, args: argparse.Namespace, tokenizer: Tokenizer) -> Iterator[tuple]:
-    """Endless batches, in a new order and with new masks in every epoch."""
-    rng = np.random.default_rng(args.seed)
-    while True:
-        order = rng.permutation(len(rows))
-        for start in range(0, len(rows) - args.batch_size + 1, args.batch_size):
-            chosen = rows[order[start : start + args.batch_size]]
-            yield mask(chosen, args.n_masked, tokenizer, rng)
-
-
-# --- training
-
-
-class SaveAndLog(keras.callbacks.Callback):
-    """After each epoch: the official checkpoint, and a line in `log.csv`."""
-
-    def __init__(self, transformer: BERT, output: Path, tokens_per_epoch: int):
-        super().__init__()
-        self.transformer, self.output, self.tokens = transformer, output, tokens_per_epoch
-        self.started, self.rows = time.time(), []
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.transformer.save_weights_as_checkpoint(self.output / "bert_model.ckpt")
-        seconds = time.time() - self.started
-        numbers = {name: round(float(value), 4) for name, value in (logs or {}).items()}
-        tokens = (epoch + 1) * self.tokens
-        self.rows.append({"tokens": tokens, "seconds": round(seconds), **numbers})
-        with open(self.output / "log.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.rows[0])
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-
-def compiled(transformer: BERT, args: argparse.Namespace) -> Model:
-    """The model, ready to train with AdamW, warm-up over a tenth of the steps and linear decay."""
-    AdamW = extend_with_piecewise_linear_lr(extend_with_weight_decay(Adam))
-    transformer.model.compile(
-        optimizer=AdamW(
-            learning_rate=args.learning_rate,
-            weight_decay_rate=0.01,
-            exclude_from_weight_decay=["Norm", "bias", "beta"],
-            lr_schedule={args.steps // 10: 1, args.steps: 0},
-        ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return transformer.model
-
-
-def arguments() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", type=Path, nargs="+", required=True)
-    parser.add_argument("--valid", type=Path, nargs="+", required=True)
-    parser.add_argument("--valid-sources", nargs="+", help="only documents with these `source`s")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--vocab", type=Path, help="vocabulary file; made from the corpus if none")
-    parser.add_argument("--min-count", type=int, default=10, help="of a character in the corpus")
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--hidden-size", type=int, default=128)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--positions", type=int, default=512)
-    parser.add_argument(
+    flag = argparse.BooleanOptionalAction
+    parser.add_argument("--config", type=Path, help="YAML file of these settings")
+    data = parser.add_argument_group("data")
+    data.add_argument("--corpus", type=Path, nargs="+", help="files to prepare and train on")
+    data.add_argument("--valid", type=Path, nargs="+", help="files to validate on")
+    data.add_argument("--valid-sources", nargs="+", help="only documents with these `source`s")
+    data.add_argument("--data", type=Path, help="folder of data_utils.py, in place of --corpus")
+    data.add_argument("--valid-data", type=Path, help="likewise, in place of --valid")
+    data.add_argument("--vocab", type=Path, help="vocabulary file; made from the corpus if none")
+    data.add_argument("--min-count", type=int, default=10, help="of a character in the corpus")
+    data.add_argument("--segmenter", default="", help="module:function from a text to its words")
+    data.add_argument("--length", type=int, default=128, help="tokens in a sequence")
+    data.add_argument("--workers", type=int, default=1, help="processes that tokenize")
+    task = parser.add_argument_group("task")
+    task.add_argument("--task", choices=LAYOUTS, default="roberta")
+    task.add_argument("--masking", choices=MASKINGS, default="token", help="what is masked at once")
+    task.add_argument("--pairs", choices=PAIRS, default="nsp", help="the second loss of bert")
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", help="architecture; bert, gpt or electra by the task")
+    model.add_argument("--layers", type=int, default=4)
+    model.add_argument("--hidden-size", type=int, default=128)
+    model.add_argument("--heads", type=int, default=4)
+    model.add_argument("--intermediate-size", type=int, default=0, help="4 × hidden size if 0")
+    model.add_argument("--positions", type=int, default=512)
+    model.add_argument("--dropout", type=float, default=0.0, help="while pretraining")
+    model.add_argument(
         "--initializer-range",
         type=float,
         default=0.02,
         help="of kernels; BERT's 0.02 suits 768 units, narrow models learn sooner from more",
     )
-    parser.add_argument("--length", type=int, default=128, help="tokens in a sequence")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=10000)
-    parser.add_argument("--epoch-steps", type=int, default=500, help="between validations")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    args.n_masked = round(MASKED_SHARE * (args.length - 2))
+    model.add_argument(
+        "--generator-size", type=float, default=0.25, help="share of ELECTRA's units, heads"
+    )
+    model.add_argument(
+        "--start",
+        choices=["corpus", "random"],
+        default="corpus",
+        help="token vectors from co-occurrence counts and sinusoidal positions, or all random",
+    )
+    model.add_argument("--checkpoint", type=Path, help="official checkpoint to start from")
+    train = parser.add_argument_group("training")
+    train.add_argument("--output", type=Path)
+    train.add_argument("--batch-size", type=int, default=64)
+    train.add_argument("--steps", type=int, default=10000)
+    train.add_argument("--epoch-steps", type=int, default=500, help="between validations")
+    train.add_argument("--save-steps", type=int, help="between states, --epoch-steps by default")
+    train.add_argument("--learning-rate", type=float, default=1e-3)
+    train.add_argument("--warmup", type=float, default=0.1, help="share of the steps")
+    train.add_argument("--weight-decay", type=float, default=0.01)
+    train.add_argument("--clip-norm", type=float, help="largest norm of the whole gradient")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument(
+        "--precision", choices=PRECISIONS, help="half precision computes faster on many devices"
+    )
+    train.add_argument(
+        "--devices", type=int, help="split batches over so many, 0 for all; one by default"
+    )
+    train.add_argument(
+        "--deterministic", action=flag, default=True, help="bit-equal results; slower on some GPUs"
+    )
+    train.add_argument("--tensorboard", action=flag, default=False, help="logs for TensorBoard")
+    train.add_argument("--verbose", type=int, default=1, help="0 silent, 1 bar, 2 lines")
+    return parser
+
+
+def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The settings of the YAML file and the command line, which goes before."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    file = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    file.add_argument("--config", type=Path)
+    config = file.parse_known_args(argv)[0].config
+    args = parser().parse_args([*(arguments_in(config) if config else []), *argv])
+    args.save_steps = args.save_steps or args.epoch_steps
+    check(args)
     return args
 
 
-def main() -> None:
-    args = arguments()
-    keras.utils.set_random_seed(args.seed)
-    args.output.mkdir(parents=True, exist_ok=True)
-    token_dict = (
-        load_vocab(args.vocab)
-        if args.vocab
-        else make_vocabulary(documents(args.corpus), args.min_count)
+def arguments_in(path: Path) -> list[str]:
+    """The settings of a YAML file as command-line arguments."""
+    try:
+        import yaml
+    except ImportError as error:
+        raise SystemExit("--config needs PyYAML: pip install bert4keras[pretraining]") from error
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise SystemExit(f"{path} is no YAML file of settings: {error}") from error
+    known = {action.dest for action in parser()._actions} - {"help", "config"}
+    if not isinstance(content, dict):
+        raise SystemExit(f"{path} holds no settings: write one `name: value` a line")
+    arguments = []
+    for name, value in content.items():
+        key = str(name).replace("-", "_")
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f": there are {sorted(known)}"
+            raise SystemExit(f"{path} has the unknown setting {name!r}{hint}")
+        option = key.replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, list):
+            arguments += [f"--{option}", *map(str, value)]
+        elif value is not None:
+            arguments.append(f"--{option}={value}")
+    return arguments
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse settings that do not go together."""
+    if args.output is None:
+        raise SystemExit("there is no --output: give the folder to write")
+    for given, other in (("corpus", "data"), ("valid", "valid_data")):
+        if getattr(args, given) and getattr(args, other):
+            raise SystemExit(f"--{given} and --{other.replace('_', '-')} are both given: leave one")
+    if not args.corpus and not args.data:
+        raise SystemExit("there is nothing to train on: give --corpus, or --data")
+    if args.data and (args.valid or args.vocab):
+        raise SystemExit("with --data, the vocabulary is in it, and validation is --valid-data")
+    if min(args.steps, args.epoch_steps, args.save_steps, args.batch_size) < 1:
+        raise SystemExit("--steps, --epoch-steps, --save-steps and --batch-size are at least 1")
+    if args.epoch_steps % args.save_steps or args.steps % args.save_steps:
+        raise SystemExit(
+            f"--save-steps {args.save_steps} has to divide --steps {args.steps} and --epoch-steps "
+            f"{args.epoch_steps}"
+        )
+    if not 0 <= args.warmup < 1:
+        raise SystemExit(f"--warmup is {args.warmup}: give a share of the steps, less than 1")
+    check_length(args)
+
+
+def check_length(args: argparse.Namespace) -> None:
+    if args.length > args.positions:
+        raise SystemExit(f"--length {args.length} is more than --positions {args.positions}")
+
+
+# --- data
+
+
+def prepared(args: argparse.Namespace) -> tuple[Batches, Batches | None]:
+    """What is trained on and, if there is any, what is validated on."""
+    data, valid = args.data, args.valid_data
+    if args.corpus:
+        data = args.output / "data"
+        vocabulary = ["--vocab", args.vocab] if args.vocab else ["--min-count", args.min_count]
+        prepare(args, args.corpus, data, *vocabulary)
+    if args.valid:
+        valid = args.output / "valid"
+        sources = ["--sources", *args.valid_sources] if args.valid_sources else []
+        prepare(args, args.valid, valid, "--vocab", data / "vocab.txt", *sources)
+    train = batches(args, data)
+    args.length = train.length
+    check_length(args)
+    if valid is None:
+        return train, None
+    valid = batches(args, valid)
+    for name in ("length", "vocabulary"):
+        if valid.examples.manifest[name] != train.examples.manifest[name]:
+            raise SystemExit(
+                f"the data to train and to validate on differ in {name}: prepare both with the same"
+            )
+    return train, valid
+
+
+def prepare(args: argparse.Namespace, corpus: Sequence[Path], output: Path, *more: Any) -> None:
+    """Run `data_utils.py`, in a process of its own as its workers are forked."""
+    command = [sys.executable, HERE / "data_utils.py", "--corpus", *corpus, "--output", output]
+    command += ["--task", args.task, "--length", args.length, "--workers", args.workers]
+    command += ["--segmenter", args.segmenter, *more]
+    code = subprocess.run(list(map(str, command))).returncode
+    if code:
+        raise SystemExit(code)
+
+
+def batches(args: argparse.Namespace, folder: Path) -> Batches:
+    return Batches(
+        Examples(folder), args.task, args.batch_size, args.seed, args.masking, args.pairs
     )
-    save_vocab(args.output / "vocab.txt", token_dict)
-    tokenizer = Tokenizer(token_dict, do_lower_case=True)
+
+
+def sample_rows(batches: Batches, n_tokens: int = 2 * 10**7) -> np.ndarray:
+    """Token ids of some examples, (n, length), for co-occurrence counts."""
+    examples = batches.examples
+    n_rows = min(len(examples), n_tokens // examples.length)
+    indices = np.linspace(0, len(examples) - 1, n_rows).astype("int64")
+    rows = np.zeros((n_rows, batches.body), "int32")
+    for i, token_ids in enumerate(examples[indices]["token_ids"]):
+        rows[i, : len(token_ids)] = token_ids
+    return rows
+
+
+# --- model
+
+
+def write_config(args: argparse.Namespace, vocab_size: int) -> Path:
+    """Write `bert_config.json`, from which the model is built and by which users load it."""
+    model = args.model or MODELS.get(args.task, "bert")
     config = {
         "attention_probs_dropout_prob": 0.1,
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.1,
         "hidden_size": args.hidden_size,
         "initializer_range": args.initializer_range,
-        "intermediate_size": 4 * args.hidden_size,
+        "intermediate_size": args.intermediate_size or 4 * args.hidden_size,
         "max_position_embeddings": args.positions,
         "num_attention_heads": args.heads,
         "num_hidden_layers": args.layers,
-        "type_vocab_size": 2,
-        "vocab_size": len(token_dict),
+        "type_vocab_size": 0 if args.task == "gpt" else 2,
+        "vocab_size": vocab_size,
     }
-    config_path = args.output / "bert_config.json"
-    config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if model != "bert":
+        config |= {"model_type": MODEL_TYPES.get(model, model), "pad_token_id": 0}
+    path = args.output / "bert_config.json"
+    write_json(path, config)
+    return path
 
-    rows = packed(documents(args.corpus), tokenizer, args.length)
-    valid = packed(documents(args.valid, args.valid_sources), tokenizer, args.length)
-    valid = valid[: len(valid) // args.batch_size * args.batch_size]
+
+def generator_config(args: argparse.Namespace, path: Path) -> Path:
+    """The config of ELECTRA's generator: as deep, and less wide, on the same embeddings."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    heads = max(1, round(args.heads * args.generator_size))
+    config |= {
+        "embedding_size": args.hidden_size,
+        "hidden_size": args.hidden_size // args.heads * heads,
+        "num_attention_heads": heads,
+        "intermediate_size": max(1, round(config["intermediate_size"] * args.generator_size)),
+    }
+    del config["model_type"]
+    path = args.output / "generator" / "bert_config.json"
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, config)
+    return path
+
+
+def built(args: argparse.Namespace, config: Path) -> Objective:
+    """The model of a task, compiled with AdamW, warm-up and linear decay."""
+    options = {"dropout_rate": args.dropout, "attention_dropout_rate": args.dropout}
+    options["precision"] = args.precision
+    if args.task == "electra":
+        options["generator_config"] = generator_config(args, config)
+    objective = OBJECTIVES[args.task](config, **options)
+    AdamW = extend_with_piecewise_linear_lr(extend_with_weight_decay(Adam))
+    objective.model.compile(
+        optimizer=AdamW(
+            learning_rate=args.learning_rate,
+            weight_decay_rate=args.weight_decay,
+            exclude_from_weight_decay=["Norm", "bias", "beta"],
+            global_clipnorm=args.clip_norm,
+            lr_schedule=schedule(args),
+        ),
+        loss=objective.loss,
+        loss_weights=objective.loss_weights,
+        weighted_metrics=objective.metrics,
+    )
+    objective.model.optimizer.build(objective.model.trainable_variables)
+    return objective
+
+
+def schedule(args: argparse.Namespace) -> dict[int, float]:
+    """Factors of the learning rate by step, with straight lines between them."""
+    return {round(args.warmup * args.steps): 1, args.steps: 0}
+
+
+def initialize(args: argparse.Namespace, objective: Objective, batches: Batches) -> None:
+    """Give a model its first weights."""
+    if args.checkpoint:
+        objective.official.load_weights_from_checkpoint(args.checkpoint)
+    elif args.start == "corpus":
+        rows = sample_rows(batches)
+        start_from_corpus(objective.official, rows, args.initializer_range, args.seed)
+
+
+def be_deterministic() -> None:
+    """Ask the backend for results that do not depend on the order of threads."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    elif backend == "torch":
+        import torch
+
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS wants it for that
+        torch.use_deterministic_algorithms(True)
+    else:
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true"
+
+
+def generator_states() -> list[np.ndarray]:
+    """The states of the generators that PyTorch draws dropout from; others keep it in variables."""
+    if keras.backend.backend() != "torch":
+        return []
+    import torch
+
+    states = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+    return [state.numpy() for state in states]
+
+
+def set_generator_states(states: Sequence[np.ndarray]) -> None:
+    """Go on drawing where the states were."""
+    if not states:
+        return
+    import torch
+
+    first, *others = map(torch.from_numpy, states)
+    torch.set_rng_state(first)
+    if others:
+        torch.cuda.set_rng_state_all(others)
+
+
+# --- the run
+
+
+class Run(keras.callbacks.Callback):
+    """What is on the disk of a run: its states, `log.csv`, the official checkpoint.
+
+    Args:
+        args: the settings.
+        official: the Transformer that is saved.
+        identity: what a run must have in common with the one it takes up.
+        writes: whether this process writes files; of several, one does.
+    """
+
+    def __init__(
+        self, args: argparse.Namespace, official: Transformer, identity: dict, writes: bool = True
+    ) -> None:
+        super().__init__()
+        self.args, self.official, self.identity, self.writes = args, official, identity, writes
+        self.step, self.seconds, self.rows = 0, 0.0, []
+        self.started = time.time()
+
+    @property
+    def variables(self) -> list:
+        """Weights, seeds, and what the optimizer keeps."""
+        return [*self.model.variables, *self.model.optimizer.variables]
+
+    def take_up(self, arrays: Sequence[np.ndarray], info: dict[str, Any]) -> None:
+        """Go on from a state."""
+        variables = self.variables
+        for variable, value in zip(variables, arrays, strict=False):
+            variable.assign(value)
+        set_generator_states(arrays[len(variables) :])
+        self.started, self.step = info["started"], info["step"]
+        self.seconds, self.rows = info["seconds"], info["rows"]
+        passed_over = f", as {'; '.join(info['damaged'])} is damaged" if info["damaged"] else ""
+        print(f"taking up the run at step {self.step}{passed_over}", file=sys.stderr)
+        if self.writes:
+            self.publish()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.monotonic()
+
+    def on_test_begin(self, logs=None):
+        self.trained = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = time.monotonic()
+        self.step += self.args.save_steps
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        self.check(logs)
+        training = (self.trained if "val_loss" in logs else now) - self.began
+        self.seconds += now - self.began
+        tokens = self.args.batch_size * self.args.length
+        self.rows.append(
+            {
+                "step": self.step,
+                "tokens": self.step * tokens,
+                "seconds": round(self.seconds, 1),
+                "tokens_per_second": round(self.args.save_steps * tokens / training),
+                "learning_rate": self.learning_rate(),
+                **{name: round(value, 5) for name, value in logs.items()},
+            }
+        )
+        if not self.writes:
+            return
+        self.save()
+        self.publish()
+        if self.args.tensorboard:
+            self.write_events(self.rows[-1:], append=True)
+
+    def check(self, numbers: dict[str, Any]) -> None:
+        """Stop where training has run away, before it is saved."""
+        for name, value in numbers.items():
+            if not np.isfinite(value).all():
+                raise SystemExit(
+                    f"there is NaN or infinity in {name} at step {self.step}: begin anew, in "
+                    "another --output, with a lower --learning-rate or with --clip-norm 1"
+                )
+
+    def on_train_begin(self, logs=None):
+        if self.args.tensorboard and self.writes:
+            self.write_events(self.rows, append=False)
+
+    def learning_rate(self) -> float:
+        """That of the last step."""
+        points = {0: 0} | schedule(self.args)
+        factor = np.interp(self.step - 1, list(points), list(points.values()))
+        return round(self.args.learning_rate * float(factor), 10)
+
+    def save(self) -> None:
+        arrays = [keras.ops.convert_to_numpy(variable) for variable in self.variables]
+        self.check({v.path: a for v, a in zip(self.variables, arrays, strict=True)})
+        arrays += generator_states()
+        info = {key: getattr(self, key) for key in ("identity", "started", "seconds", "rows")}
+        save_state(self.args.output / "states", self.step, arrays, info)
+
+    def publish(self) -> None:
+        """Write what follows from the state."""
+        self.official.save_weights_as_checkpoint(self.args.output / "bert_model.ckpt")
+        columns = {name: None for row in self.rows for name in row}
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        with replacing(self.args.output / "log.csv") as file:
+            file.write(text.getvalue().encode())
+
+    def write_events(self, rows: list[dict], append: bool) -> None:
+        """Write rows of the log for TensorBoard, which reads on in a file that grows."""
+        events = [
+            (self.started + row["seconds"], row["step"], {k: row[k] for k in list(row)[3:]})
+            for row in rows
+        ]
+        write_events(self.args.output / "tensorboard", events, append)
+
+
+def check_identity(saved: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
+    """Refuse to take up a run with other settings."""
+    for key in {**saved, **wanted}:
+        if saved.get(key) != wanted.get(key):
+            raise SystemExit(
+                f"{output} holds a run with {key}={saved.get(key)}, not {wanted.get(key)}: give "
+                "the same settings to take it up, or another --output"
+            )
+
+
+def identity(args: argparse.Namespace, batches: Batches, valid: Batches | None) -> dict[str, Any]:
+    """All that the final weights depend on."""
+    chosen = {key: value for key, value in vars(args).items() if key not in {*FREE, "config"}}
+    chosen |= {
+        "backend": keras.backend.backend(),
+        "data": batches.examples.fingerprint,
+        "validation data": valid.examples.fingerprint if valid else None,
+    }
+    return json.loads(json.dumps(chosen, default=str))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = settings(argv)
+    if args.deterministic:
+        be_deterministic()
+    keras.utils.set_random_seed(args.seed)
+    args.output.mkdir(parents=True, exist_ok=True)
+    if args.devices is None:
+        train(args, Devices())
+        return
+    with data_parallel(args.devices or None) as devices:
+        train(args, devices)
+
+
+def train(args: argparse.Namespace, devices: Devices) -> None:
+    """Train from the last saved state, or from the beginning, to the end."""
+    if args.corpus and devices.processes > 1:
+        raise SystemExit(
+            "several processes train on what is prepared: run data_utils.py, give --data"
+        )
+    batches, valid = prepared(args)
+    wanted = identity(args, batches, valid)
+    state = load_state(args.output / "states")
+    if state:
+        check_identity(state[1]["identity"], wanted, args.output)
+    token_dict = batches.examples.token_dict
+    save_vocab(args.output / "vocab.txt", token_dict)
+    objective = built(args, write_config(args, len(token_dict)))
+    run = Run(args, objective.official, wanted, writes=devices.process == 0)
+    run.set_model(objective.model)
+    if state:
+        run.take_up(*state)
+    else:
+        initialize(args, objective, batches)
     print(
-        f"{len(token_dict)} tokens in the vocabulary, {rows.size:,} to train on, {valid.size:,} "
-        "to validate"
+        f"{len(token_dict):,} tokens in the vocabulary, {len(batches.examples):,} sequences of "
+        f"{args.length} to train on, {len(valid.examples) if valid else 0:,} to validate",
+        file=sys.stderr,
     )
-    transformer = build_transformer_model(
-        config_path,
-        model=MaskedBERT,
-        n_masked=args.n_masked,
-        with_mlm="linear",
-        dropout_rate=0.0,
-        attention_dropout_rate=0.0,
-        return_keras_model=False,
-    )
-    # Positions that start as sines let attention find neighbours much sooner than random ones.
-    positions = transformer.model.get_layer("Embedding-Position")
-    sines = keras.ops.convert_to_numpy(
-        sinusoidal_embeddings(np.arange(args.positions), args.hidden_size)
-    )
-    positions.set_weights([args.initializer_range * sines])
-    tokens = transformer.model.get_layer("Embedding-Token")
-    vectors = cooccurrence_vectors(rows, len(token_dict), args.hidden_size, seed=args.seed)
-    unseen = ~vectors.any(axis=1)
-    vectors[unseen] = np.random.default_rng(args.seed).normal(size=(unseen.sum(), args.hidden_size))
-    tokens.set_weights([args.initializer_range * vectors])
-    # What is saved shares every layer, and has the pooler that official checkpoints have as well
-    # (at its initial values: masked tokens do not train it).
-    official = build_transformer_model(
-        config_path,
-        with_pool=True,
-        with_mlm=True,
-        layers=transformer.layers,
-        return_keras_model=False,
-    )
-    model = compiled(transformer, args)
-    model.fit(
-        batches(rows, args, tokenizer),
-        validation_data=mask(valid, args.n_masked, tokenizer, np.random.default_rng(1)),
+    if run.step == args.steps:
+        print(f"all {args.steps} steps have been taken", file=sys.stderr)
+        return
+    objective.model.fit(
+        batches.start_at(run.step),
+        validation_data=valid.all_once() if valid else None,
         validation_batch_size=args.batch_size,
-        steps_per_epoch=args.epoch_steps,
-        epochs=-(-args.steps // args.epoch_steps),
-        callbacks=[
-            SaveAndLog(official, args.output, args.epoch_steps * args.batch_size * args.length)
-        ],
+        validation_freq=args.epoch_steps // args.save_steps,
+        steps_per_epoch=args.save_steps,
+        initial_epoch=run.step // args.save_steps,
+        epochs=args.steps // args.save_steps,
+        callbacks=[run],
+        verbose=args.verbose,
     )
 
 

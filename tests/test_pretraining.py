@@ -1,11 +1,20 @@
-"""The pretraining script on a corpus of our own: it learns, and its output loads."""
+"""Pretraining: it learns, its output loads, and whatever interrupts it changes nothing.
 
-import gzip
+`BERT4KERAS_KILLS` is how often the test with real signals kills its process, twice by default.
+"""
+
+import csv
 import importlib.util
-import json
+import math
+import os
+import random
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -14,12 +23,32 @@ from bert4keras.tokenizers import Tokenizer
 
 pytestmark = pytest.mark.backend
 
-SCRIPT = Path(__file__).parents[1] / "pretraining/pretraining.py"
+FOLDER = Path(__file__).parents[1] / "pretraining"
+sys.path.insert(0, str(FOLDER))
+
+import data_utils  # noqa: E402
+import events  # noqa: E402
+import objectives  # noqa: E402
+import records  # noqa: E402
+import state  # noqa: E402
+
+SMALL = {
+    "min-count": 1,
+    "layers": 1,
+    "hidden-size": 16,
+    "heads": 2,
+    "positions": 32,
+    "length": 32,
+    "batch-size": 8,
+    "learning-rate": 0.01,
+    "verbose": 0,
+}
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("pretraining_script", SCRIPT)
+    # Not imported by its name, which the folder has as well.
+    spec = importlib.util.spec_from_file_location("pretraining_script", FOLDER / "pretraining.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -27,47 +56,494 @@ def script():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl.gz"
-    texts = ["春江潮水连海平，海上明月共潮生。", "滟滟随波千万里，何处春江无月明！abc"] * 40
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    lines = ["春江潮水连海平。海上明月共潮生。", "滟滟随波千万里。何处春江无月明！abc"] * 60
+    path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
 
-def test_masks_hide_what_is_to_be_predicted(script, corpus):
-    token_dict = script.make_vocabulary(script.documents([corpus]), 2)
-    tokenizer = Tokenizer(token_dict, do_lower_case=True)
-    rows = script.packed(script.documents([corpus]), tokenizer, 32)
-    assert (rows[:, 0] == tokenizer._token_start_id).all()
-    assert (rows[:, -1] == tokenizer._token_end_id).all()
+@pytest.fixture(scope="module", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """Let JAX compile each program once, in all runs and processes."""
+    if keras.backend.backend() != "jax":
+        yield {}
+        return
+    import jax
+
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("jax")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield {name.upper(): str(value) for name, value in settings.items()}
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    """Undo what a run asks of the backend for all of its process."""
+    yield
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.use_deterministic_algorithms(False)
+
+
+def arguments(corpus, output, steps, *more):
+    small = [f"--{name}={value}" for name, value in SMALL.items()]
+    return [
+        "--corpus",
+        str(corpus),
+        "--output",
+        str(output),
+        *small,
+        f"--steps={steps}",
+        *map(str, more),
+    ]
+
+
+def read_log(output):
+    with open(output / "log.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def final_arrays(output):
+    arrays, info = state.load_state(output / "states")
+    assert not info["damaged"]
+    return arrays
+
+
+def assert_same_run(output, expected):
+    """Two runs ended in the same bits, and their logs say the same but for times."""
+    pairs = zip(final_arrays(output), final_arrays(expected), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+    ours, theirs = (
+        [{k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second")} for row in log]
+        for log in (read_log(output), read_log(expected))
+    )
+    assert ours == theirs
+    suffix = ".data-00000-of-00001"
+    name = f"bert_model.ckpt{suffix}"
+    assert (output / name).read_bytes() == (expected / name).read_bytes()
+
+
+# --- scores at masked positions
+
+
+SIZES = {
+    "vocab_size": 20,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position": 16,
+    "hidden_act": "gelu",
+}
+
+
+@pytest.mark.parametrize("name", ["bert", "roformer_v2", "modernbert", "deberta_v2", "ernie"])
+def test_scores_at_masked_positions_are_those_of_the_whole_head(name, tmp_path):
+    heads = {"with_pool": name == "bert", "with_mlm": True, "return_keras_model": False}
+    whole = build_transformer_model(model=name, **heads, **SIZES)
+    part = build_transformer_model(
+        model=name, masked_positions=True, layers=whole.layers, **heads, **SIZES
+    )
     rng = np.random.default_rng(0)
-    rows = np.repeat(rows, 50, axis=0)
-    (tokens, segments, positions), targets = script.mask(rows, 4, tokenizer, rng)
-    assert (np.take_along_axis(rows, positions, 1) == targets).all()
-    assert all(len(set(p)) == 4 for p in positions) and not segments.any()
-    special = [tokenizer._token_start_id, tokenizer._token_end_id]
-    assert not np.isin(targets, special).any()
-    changed = np.take_along_axis(tokens, positions, 1)
-    assert (changed == tokenizer._token_mask_id).mean() == pytest.approx(0.8, abs=0.03)
-    assert (changed == targets).mean() == pytest.approx(0.1 + 0.1 / 40, abs=0.03)
-    untouched = np.ones(rows.shape, bool)
-    np.put_along_axis(untouched, positions, False, 1)
-    assert (tokens[untouched] == rows[untouched]).all()
+    token_ids = rng.integers(1, 20, (3, 7))
+    token_ids[0, 5:] = 0
+    positions = np.array([[1, 4], [3, 2], [0, 6]])
+    inputs = [token_ids, np.zeros_like(token_ids)][: len(whole.inputs)]
+    expected = whole.model.predict_on_batch(inputs[0] if len(inputs) == 1 else inputs)
+    path = tmp_path / "model.keras"
+    part.model.save(path)
+    for model in (part.model, keras.models.load_model(path)):
+        found = model.predict_on_batch([*inputs, positions])
+        if heads["with_pool"]:
+            assert np.allclose(np.asarray(found[0]), np.asarray(expected[0]), atol=1e-6)
+        scores, all_scores = (
+            np.asarray(y[-1] if heads["with_pool"] else y) for y in (found, expected)
+        )
+        assert scores.shape == (3, 2, 20)
+        chosen = np.take_along_axis(all_scores, positions[:, :, None], axis=1)
+        np.testing.assert_allclose(scores, chosen, atol=1e-6)
 
 
-def test_it_learns_and_its_output_loads(script, corpus, tmp_path, monkeypatch):
-    argv = f"""x --corpus {corpus} --valid {corpus} --output {tmp_path} --min-count 2 --layers 1
-        --hidden-size 16 --heads 2 --positions 32 --length 32 --batch-size 8 --steps 60
-        --epoch-steps 20 --learning-rate 0.01"""
-    monkeypatch.setattr(sys, "argv", argv.split())
-    script.main()
-    log = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
-    assert log["tokens"].tolist() == [5120, 10240, 15360]
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({}, ValueError, "without with_mlm there are none"),
+        ({"application": "lm", "with_mlm": True}, ValueError, "not for language models"),
+        ({"application": "unilm", "with_mlm": True}, ValueError, "not for language models"),
+        ({"model": "electra"}, TypeError, "ELECTRA has no argument 'masked_positions'"),
+        ({"model": "gpt2"}, TypeError, "GPT2 has no argument 'masked_positions'"),
+    ],
+)
+def test_masked_positions_are_refused_where_they_mean_nothing(settings, error, message):
+    with pytest.raises(error, match=message):
+        build_transformer_model(masked_positions=True, **SIZES, **settings)
+
+
+# --- from a corpus to a model that loads
+
+
+TASKS = {
+    "roberta": ["--tensorboard"],
+    "bert": ["--precision", "mixed_bfloat16", "--pairs", "sop", "--clip-norm", "1"],
+    "gpt": ["--start", "random"],
+    "unilm": ["--dropout", "0.1"],
+    "electra": ["--segmenter", "builtins:list", "--masking", "word", "--generator-size", "0.5"],
+}
+HEADS = {
+    "roberta": {"with_pool": True, "with_mlm": True},
+    "bert": {"with_nsp": True, "with_mlm": "linear"},
+    "gpt": {},
+    "unilm": {"with_mlm": True, "application": "unilm"},
+    "electra": {"with_discriminator": True},
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_learns_and_its_output_loads(script, corpus, tmp_path, monkeypatch, task):
+    trained = []
+    build = script.built
+    monkeypatch.setattr(script, "built", lambda *args: trained.append(build(*args)) or trained[-1])
+    steps = 60 if task == "roberta" else 12
+    more = ["--epoch-steps", steps // 3, "--valid", corpus, "--task", task, *TASKS[task]]
+    script.main(arguments(corpus, tmp_path, steps, *more))
+
+    log = read_log(tmp_path)
+    assert [int(row["step"]) for row in log] == [steps // 3, 2 * steps // 3, steps]
+    assert int(log[-1]["tokens"]) == steps * 8 * 32
+    assert float(log[-1]["val_loss"]) < float(log[0]["val_loss"])
     tokenizer = Tokenizer(tmp_path)
-    assert log["val_loss"][-1] < log["val_loss"][0]
-    assert log["val_loss"][-1] < np.log(tokenizer._vocab_size) - 0.5  # a uniform guess
-    model = build_transformer_model(tmp_path, with_pool=True, with_mlm=True)
+    if task == "roberta":
+        guess = math.log(tokenizer._vocab_size)
+        assert float(log[-1]["val_loss"]) < guess - 0.5
+
+    model = build_transformer_model(tmp_path, **HEADS[task])
+    weights = {weight.path: weight for weight in trained[0].official.model.weights}
+    assert {weight.path for weight in model.weights} <= set(weights)
+    for weight in model.weights:
+        expected = keras.ops.convert_to_numpy(weights[weight.path])
+        assert np.array_equal(keras.ops.convert_to_numpy(weight), expected), weight.path
     token_ids, segment_ids = tokenizer.encode("春江潮水")
-    pooled, probabilities = model.predict_on_batch([[token_ids], [segment_ids]])
-    assert np.asarray(pooled).shape == (1, 16)
-    assert np.asarray(probabilities).shape == (1, 6, tokenizer._vocab_size)
+    inputs = [token_ids] if task == "gpt" else [[token_ids], [segment_ids]]
+    outputs = model.predict_on_batch(inputs)
+    shapes = [np.asarray(y).shape for y in keras.tree.flatten(outputs)]
+    n = tokenizer._vocab_size
+    assert shapes == {
+        "roberta": [(1, 16), (1, 6, n)],
+        "bert": [(1, 2), (1, 6, n)],
+        "electra": [(1, 6, 1)],
+    }.get(task, [(1, 6, n)])
+    if task == "roberta":
+        check_events(tmp_path / "tensorboard" / events.NAME, log)
+
+
+def check_events(path, log):
+    """The file of TensorBoard has the numbers of the log; TensorFlow is who knows its format."""
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    found = [
+        tf.compat.v1.Event.FromString(record.numpy())
+        for record in tf.data.TFRecordDataset(str(path))
+    ]
+    assert found[0].file_version == "brain.Event:2"
+    assert [event.step for event in found[1:]] == [int(row["step"]) for row in log]
+    for event, row in zip(found[1:], log, strict=True):
+        numbers = {value.tag: value.simple_value for value in event.summary.value}
+        assert numbers["val_loss"] == pytest.approx(float(row["val_loss"]))
+        assert numbers["learning_rate"] == pytest.approx(float(row["learning_rate"]))
+
+
+def test_the_embeddings_of_generator_and_discriminator_are_one(script, corpus, tmp_path):
+    args = script.settings(arguments(corpus, tmp_path, 500, "--task", "electra"))
+    objective = script.built(args, script.write_config(args, 30))
+    paths = [weight.path for weight in objective.model.trainable_variables]
+    tables = [path for path in paths if "Embedding-Token/" in path or "Embedding-Position/" in path]
+    assert len(tables) == len(paths) - len([p for p in paths if p not in tables]) == 2
+    # Without a pooler, all of the discriminator is trained.
+    official = {weight.path for weight in objective.official.model.weights}
+    assert official <= set(paths)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow is the judge")
+def test_tensorflow_reads_the_shards(corpus, tmp_path):
+    import tensorflow as tf
+
+    settings = {"task": "bert", "length": 32, "min_count": 1, "segmenter": "builtins:list"}
+    data_utils.prepare([corpus], tmp_path, shards=1, **settings)
+    path = tmp_path / data_utils.shard_name(0, 1)
+    file = records.RecordFile(path)
+    dataset = tf.data.TFRecordDataset(str(path))
+    features = dict.fromkeys(("token_ids", "sentence_starts", "word_starts"))
+    features = {name: tf.io.VarLenFeature(tf.int64) for name in features}
+    n_records = 0
+    for i, record in enumerate(dataset):
+        assert record.numpy() == file[i]
+        parsed = tf.io.parse_single_example(record, features)
+        for name, (values,) in records.decoded([file[i]]).items():
+            assert parsed.pop(name).values.numpy().tolist() == values.tolist()
+        assert not parsed
+        n_records += 1
+    assert n_records == len(file) > 60
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow is the judge")
+def test_examples_of_tensorflow_are_read():
+    import tensorflow as tf
+
+    values = {"token_ids": [0, 1, 127, 128, 21127, 2**40], "b": []}
+    example = tf.train.Example(
+        features=tf.train.Features(
+            feature={
+                k: tf.train.Feature(int64_list=tf.train.Int64List(value=v))
+                for k, v in values.items()
+            }
+        )
+    )
+    found = records.decoded([example.SerializeToString()])
+    assert found["token_ids"][0].tolist() == values["token_ids"]
+    assert tf.train.Example.FromString(records.encoded(values)) == example
+
+
+# --- interruptions
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", ["roberta", "electra"])
+def test_a_run_that_is_interrupted_ends_as_if_it_was_not(
+    script, corpus, tmp_path, monkeypatch, task
+):
+    more = ["--epoch-steps", 4, "--save-steps", 2, "--valid", corpus, "--dropout", 0.1]
+    more += ["--task", task, "--tensorboard"]
+    script.main(arguments(corpus, tmp_path / "whole", 8, *more))
+    rows = read_log(tmp_path / "whole")
+    assert [bool(row["val_loss"]) for row in rows] == [False, True] * 2
+
+    countdown = 0
+    for name, function in {
+        "state.sync_file": records.sync_file,
+        "state.sync_folder": records.sync_folder,
+        "records.os.replace": os.replace,
+        "pathlib.Path.rename": Path.rename,
+    }.items():
+
+        def dying(*args, function=function):
+            nonlocal countdown
+            countdown -= 1
+            if countdown == 0:
+                raise Killed
+            return function(*args)
+
+        monkeypatch.setattr(name, dying)
+
+    rng, n_kills, output = random.Random(0), 0, tmp_path / "interrupted"
+    for _ in range(20):
+        countdown = rng.randint(4, 20)
+        try:
+            script.main(arguments(corpus, output, 8, *more))
+            break
+        except Killed:
+            n_kills += 1
+    assert n_kills >= 2
+    assert_same_run(output, tmp_path / "whole")
+
+
+@pytest.mark.long
+def test_a_run_that_is_killed_ends_as_if_it_was_not(script, corpus, tmp_path, compilation_cache):
+    n_kills = int(os.environ.get("BERT4KERAS_KILLS", "2"))
+    more = ["--epoch-steps", 6, "--save-steps", 1, "--dropout", 0.1, "--valid", corpus]
+    environment = {**os.environ, **compilation_cache, "PYTHONPATH": str(FOLDER.parent)}
+
+    def start(output):
+        command = [sys.executable, FOLDER / "pretraining.py"]
+        command += arguments(corpus, output, 6 * n_kills + 24, *more)
+        with open(tmp_path / "output.txt", "ab") as log:
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+    script.main(arguments(corpus, tmp_path / "whole", 6 * n_kills + 24, *more))
+    rng, output, killed = random.Random(n_kills), tmp_path / "killed", 0
+    while True:
+        process = start(output)
+        if killed < n_kills:
+            if killed % 4:
+                wait_for_a_new_state(process, output)
+                time.sleep(rng.random() * 0.5)
+            else:  # before training: while the data are prepared or the state is read
+                time.sleep(rng.random() * 6)
+            process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        killed += 1
+    assert killed == n_kills
+    assert_same_run(output, tmp_path / "whole")
+
+
+def wait_for_a_new_state(process, output):
+    def newest():
+        return max((path.name for path in output.glob("states/step-*")), default="")
+
+    before = newest()
+    while newest() == before and process.poll() is None:
+        time.sleep(0.005)
+
+
+def test_a_run_is_taken_up_with_its_settings_only(script, corpus, tmp_path):
+    more = ["--epoch-steps", 2, "--start", "random"]
+    script.main(arguments(corpus, tmp_path, 2, *more))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for other, message in (
+        (["--layers", 2], "a run with layers=1, not 2"),
+        (["--steps", 4], "a run with steps=2, not 4"),
+        (["--seed", 1], "a run with seed=0, not 1"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            script.main(arguments(corpus, tmp_path, 2, *more, *other))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    # The same again has nothing to do; what follows from the state is there again.
+    (tmp_path / "log.csv").unlink()
+    (tmp_path / "bert_model.ckpt.index").unlink()
+    script.main(arguments(corpus, tmp_path, 2, *more, "--workers", 2))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_training_goes_on_from_prepared_data_and_an_official_checkpoint(script, corpus, tmp_path):
+    more = ["--epoch-steps", 2, "--start", "random"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    script.main(arguments(corpus, first, 2, *more))
+    prepared = arguments(corpus, second, 2, *more)
+    prepared[:2] = ["--data", str(first / "data"), "--valid-data", str(first / "data")]
+    prepared.append("--length=16")  # what counts is how long the prepared sequences are
+    script.main([*prepared, "--checkpoint", str(first), "--learning-rate", "1e-30"])
+    # All but nothing was learned, so that the weights are those of the first.
+    for one, two in zip(final_arrays(first)[:3], final_arrays(second)[:3], strict=True):
+        assert one.shape[1] == 16  # a table
+        np.testing.assert_allclose(two, one, rtol=1e-6)
+    assert read_log(second)[-1]["val_loss"] and read_log(second)[-1]["tokens"] == "512"
+    data_utils.prepare([corpus], tmp_path / "longer", length=64, min_count=1)
+    prepared[3] = str(tmp_path / "longer")
+    with pytest.raises(SystemExit, match="differ in length"):
+        script.main(prepared)
+    prepared[1], prepared[3:4] = str(tmp_path / "longer"), [str(tmp_path / "longer")]
+    with pytest.raises(SystemExit, match="--length 64 is more than --positions 32"):
+        script.main(prepared)
+
+
+def test_training_that_runs_away_is_stopped(script, corpus, tmp_path):
+    more = ["--epoch-steps", 5, "--learning-rate", 1e30, "--warmup", 0]
+    with pytest.raises(SystemExit, match=r"NaN or infinity in .* lower --learning-rate"):
+        script.main(arguments(corpus, tmp_path, 10, *more))
+    assert state.load_state(tmp_path / "states") is None
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="CPUs are split for JAX only here")
+def test_two_devices_train_as_one(script, corpus, tmp_path, compilation_cache):
+    more = ["--epoch-steps", 4, "--valid", corpus]
+    script.main(arguments(corpus, tmp_path / "one", 8, *more))
+    environment = {**os.environ, **compilation_cache, "PYTHONPATH": str(FOLDER.parent)}
+    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    command = [sys.executable, FOLDER / "pretraining.py", "--devices", "2"]
+    command += arguments(corpus, tmp_path / "two", 8, *more)
+    for _ in range(2):  # the second time it is complete
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+    for one, two in zip(read_log(tmp_path / "one"), read_log(tmp_path / "two"), strict=True):
+        for name in ("loss", "accuracy", "val_loss"):
+            assert float(two[name]) == pytest.approx(float(one[name]), abs=2e-4)
+
+
+# --- settings
+
+
+def test_the_command_line_goes_before_the_file(script, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "corpus: [a.txt, b.txt]\noutput: out\nhidden-size: 64\nlearning_rate: 3e-4\n"
+        "deterministic: false\nclip_norm: null\n"
+    )
+    args = script.settings(["--config", str(file), "--hidden-size", "32"])
+    assert args.corpus == [Path("a.txt"), Path("b.txt")] and args.hidden_size == 32
+    assert args.learning_rate == 3e-4 and args.deterministic is False and args.clip_norm is None
+    assert args.save_steps == args.epoch_steps == 500
+    args = script.settings(["--config", str(file), "--corpus", "c.txt", "--deterministic"])
+    assert args.corpus == [Path("c.txt")] and args.deterministic is True
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("hiden_size: 3", "unknown setting 'hiden_size'; did you mean hidden_size?"),
+        ("xyzzy: 3", "unknown setting 'xyzzy': there are"),
+        ("- a\n- b", "holds no settings"),
+        ("a: [", "is no YAML file"),
+    ],
+)
+def test_a_wrong_file_of_settings(script, tmp_path, content, message):
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(SystemExit, match=message):
+        script.settings(["--config", str(tmp_path / "config.yaml")])
+    with pytest.raises(SystemExit, match="is no YAML file"):
+        script.settings(["--config", str(tmp_path / "missing.yaml")])
+
+
+def test_the_readme_names_every_flag(script):
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for parser in (script.parser(), data_utils.parser()):
+        for action in parser._actions[1:]:  # without --help
+            assert any(
+                f"{option}`" in text or f"{option} " in text for option in action.option_strings
+            )
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_files_of_settings_that_come_along(script, file):
+    args = script.settings(["--config", str(file)])
+    assert args.output and (args.corpus or args.data)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--corpus a", "there is no --output"),
+        ("--output o", "there is nothing to train on"),
+        ("--output o --corpus a --data d", "are both given"),
+        ("--output o --data d --valid v", "validation is --valid-data"),
+        ("--output o --corpus a --steps 0", "are at least 1"),
+        ("--output o --corpus a --steps 10 --epoch-steps 4", "--save-steps 4 has to divide"),
+        ("--output o --corpus a --epoch-steps 10 --save-steps 4", "has to divide"),
+        ("--output o --corpus a --warmup 1", "--warmup is 1.0"),
+        ("--output o --corpus a --length 1000", "--length 1000 is more than --positions 512"),
+    ],
+)
+def test_settings_that_do_not_go_together(script, argv, message):
+    with pytest.raises(SystemExit, match=message):
+        script.settings(argv.split())
+
+
+def test_a_corpus_that_cannot_be_read_ends_the_run(script, tmp_path, capfd):
+    with pytest.raises(SystemExit):
+        script.main(arguments(tmp_path / "missing.txt", tmp_path / "out", 2, "--epoch-steps", 2))
+    assert "there is no corpus file" in capfd.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_vectors_start_from_what_stands_together():
+    rng = np.random.default_rng(0)
+    # Tokens 1 and 2 occur in the same company, 3 in another.
+    rows = [[c, 4 if c < 3 else 5, 6 + rng.integers(3), 0] for c in rng.integers(1, 4, 900)]
+    vectors = objectives.cooccurrence_vectors(np.array(rows), 12, 4)
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    assert unit[1] @ unit[2] > 0.95 > 0.8 > unit[1] @ unit[3]
+    assert vectors.std() == pytest.approx(1) and abs(vectors[[0, 9, 10, 11]]).max() < 1e-6
