@@ -351,7 +351,7 @@ def test_a_run_that_is_interrupted_ends_as_if_it_was_not(
 
     rng, n_kills, output = random.Random(0), 0, tmp_path / "interrupted"
     for _ in range(20):
-        countdown = rng.randint(4, 20)
+        countdown = rng.randint(6, 24)
         try:
             script.main(arguments(corpus, output, 8, *more))
             break
