@@ -1,13 +1,13 @@
 """Training: what models are fed with, what is minimised, and on which devices.
 
-    feed        BatchFeed, as_feed: batches for `fit`, `evaluate` and `predict`
-    losses      losses that people use with Transformers and Keras lacks
-    steps       AdversarialTraining, GradientPenalty, VirtualAdversarialTraining, RDrop: what
-                `Model.compile(step=)` takes
-    gradients   gradients_of, integrated_gradients: gradients at a layer, for attribution
-    averages    EvaluateAverage: validate and save the moving average of the weights
-    devices     data_parallel, model_parallel, layout_map: more than one device
-                batch_mean: the mean in a loss layer
+feed        BatchFeed, as_feed: batches for `fit`, `evaluate` and `predict`
+losses      losses that people use with Transformers and Keras lacks
+steps       AdversarialTraining, GradientPenalty, VirtualAdversarialTraining, RDrop: what
+            `Model.compile(step=)` takes
+gradients   gradients_of, integrated_gradients: gradients at a layer, for attribution
+averages    EvaluateAverage: validate and save the moving average of the weights
+devices     data_parallel, model_parallel, layout_map: more than one device
+            batch_mean: the mean in a loss layer
 """
 
 from bert4keras.training.averages import EvaluateAverage

@@ -640,9 +640,8 @@ class DistributedModel(keras.Model):
         if keras.backend.backend() == "tensorflow":
             fits = self._placement is self._distribute_strategy
         elif keras.backend.backend() == "jax" and self._placement is not None:
-            mesh = self._placement.device_mesh.backend_mesh
-            shardings = [getattr(v.value, "sharding", None) for v in self.variables]
-            fits = all(getattr(sharding, "mesh", None) == mesh for sharding in shardings)
+            devices = set(self._placement.device_mesh.backend_mesh.devices.flat)
+            fits = all(v.value.sharding.device_set == devices for v in self.variables)
         else:
             fits = True
         if not fits:
