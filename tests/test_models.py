@@ -273,6 +273,15 @@ def test_a_generator_of_lists_trains(folder):
     assert np.isfinite(history.history["loss"]).all()
 
 
+def test_the_size_of_batches_and_the_epochs_may_be_given_by_place():
+    x = keras.Input((3,))
+    model = Model(x, keras.layers.Dense(2)(x))
+    model.compile("sgd", "mse")
+    history = model.fit(np.ones((4, 3)), np.ones((4, 2)), 2, 3, verbose=0)
+    assert history.epoch == [0, 1, 2] and int(model.optimizer.iterations) == 6
+    assert model.evaluate(np.ones((4, 3)), np.ones((4, 2)), 2, 0) < history.history["loss"][0]
+
+
 def test_automatic_names_do_not_depend_on_history(tmp_path):
     """A script that built another model first calls its Dense `dense_1` instead of `dense`."""
 

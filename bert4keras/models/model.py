@@ -118,7 +118,14 @@ class Model(DistributedModel):
             self, self.step, (*values, optimizer_variables), data
         )
 
-    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> keras.callbacks.History:
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """Train as `keras.Model.fit` does.
 
         Raises:
@@ -135,11 +142,18 @@ class Model(DistributedModel):
             kwargs["validation_data"] = as_feed(validation)
         elif isinstance(validation, tuple | list) and validation:
             kwargs["validation_data"] = (self.as_inputs(validation[0]), *validation[1:])
-        return super().fit(self.as_inputs(x), y, **kwargs)
+        return super().fit(self.as_inputs(x), y, batch_size, epochs=epochs, **kwargs)
 
-    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        **kwargs: Any,
+    ) -> Any:
         """Evaluate as `keras.Model.evaluate` does."""
-        return super().evaluate(self.as_inputs(x), y, **kwargs)
+        return super().evaluate(self.as_inputs(x), y, batch_size, verbose=verbose, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Predict as `keras.Model.predict` does."""
