@@ -16,6 +16,7 @@ from bert4keras.export import check_export
 from bert4keras.training import steps
 from bert4keras.training.devices import DistributedModel
 from bert4keras.training.feed import as_feed
+from bert4keras.training.gradients import layers_of
 
 
 @registered
@@ -250,10 +251,9 @@ class Model(DistributedModel):
 def computes_in_float16(model: keras.Model) -> bool:
     """Tell whether a layer of a model, or of a model in it, has float16 as its compute type."""
     return any(
-        computes_in_float16(layer)
-        if isinstance(layer, keras.Model)
-        else layer.compute_dtype == "float16"
-        for layer in model.layers
+        layer.compute_dtype == "float16"
+        for layer in layers_of(model)
+        if not isinstance(layer, keras.Model)
     )
 
 

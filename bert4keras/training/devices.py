@@ -373,9 +373,11 @@ def parts() -> int:
     return 1
 
 
-def _sum_over_parts(x: Any) -> Any:
+def sum_over_parts(x: Any) -> Any:
     """Sum a tensor over the parts of the batch; it has no gradient."""
     x = ops.stop_gradient(x)
+    if parts() == 1:
+        return x
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -394,7 +396,7 @@ def _keras_scale() -> int:
     return parts() if keras.backend.backend() == "tensorflow" else 1
 
 
-def _loss_of_batch(loss: Any, count: Any, add: bool = False) -> Any:
+def loss_of_batch(loss: Any, count: Any, add: bool = False) -> Any:
     """Turn the loss of a part into that of the batch.
 
     The value returned is the loss of the batch; its gradient is what this part contributes.
@@ -409,7 +411,7 @@ def _loss_of_batch(loss: Any, count: Any, add: bool = False) -> Any:
     """
     count = ops.cast(count, loss.dtype)
     loss = ops.where(count > 0, loss, 0.0)
-    sums = _sum_over_parts(ops.stack([count, loss if add else loss * count]))
+    sums = sum_over_parts(ops.stack([count, loss if add else loss * count]))
     total = ops.where(sums[0] > 0, sums[0], 1.0)
     own, whole = (loss, sums[1]) if add else (loss * (count / total), sums[1] / total)
     return own + ops.stop_gradient(whole / _keras_scale() - own)
@@ -450,8 +452,8 @@ class LossOfBatch(keras.losses.Loss):
         masks = [mask for mask in (get_keras_mask(y_pred), self._mask) if mask is not None]
         count = _count(self._shape, masks, sample_weight, self.reduction)
         if self.reduction == "sum":
-            return _loss_of_batch(loss, count, add=True)
-        return _loss_of_batch(loss * _keras_scale(), count)
+            return loss_of_batch(loss, count, add=True)
+        return loss_of_batch(loss * _keras_scale(), count)
 
     def get_config(self) -> dict:
         """Return the loss."""
@@ -586,7 +588,7 @@ class DistributedModel(keras.Model):
         rows = ops.shape(next(a for a in keras.tree.flatten(batch) if a is not None))[0]
         # Read before anything is summed, which is where TensorFlow turns to the next replica.
         terms = [(ops.sum(ops.cast(a, "float32")), getattr(a, COUNT, rows)) for a in added]
-        losses = [_loss_of_batch(loss, count) for loss, count in terms]
+        losses = [loss_of_batch(loss, count) for loss, count in terms]
         if self._compile_loss is not None:
             losses.append(self._compile_loss(y, y_pred, sample_weight))
         return sum(losses)
@@ -597,7 +599,7 @@ class DistributedModel(keras.Model):
             return super().get_metrics_result()
         variables = self.metrics_variables
         flat = ops.concatenate([ops.reshape(ops.cast(v, "float64"), (-1,)) for v in variables])
-        flat, sums = _sum_over_parts(flat), []
+        flat, sums = sum_over_parts(flat), []
         for variable in variables:
             size = int(np.prod(variable.shape))
             sums.append(ops.cast(ops.reshape(flat[:size], variable.shape), variable.dtype))

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 from keras.src.losses.loss import unscale_loss_for_distribution
 
 from bert4keras.backend import Tensor, keras, ops, registered
-from bert4keras.training.devices import LossOfBatch, _loss_of_batch, _sum_over_parts, parts
+from bert4keras.training.devices import LossOfBatch, loss_of_batch, parts, sum_over_parts
 from bert4keras.training.gradients import (
     find_layer,
     has_table,
@@ -202,11 +202,6 @@ def set_generator(state: Any) -> None:
         torch.cuda.set_rng_state_all(state[1])
 
 
-def summed_over_parts(x: Tensor) -> Tensor:
-    """Sum a tensor that each device computes from its part of the batch."""
-    return _sum_over_parts(x) if parts() > 1 else x
-
-
 def norm(x: Tensor) -> Tensor:
     """The Euclidean norm of all numbers."""
     return ops.sqrt(ops.sum(ops.square(x)))
@@ -357,7 +352,7 @@ class AdversarialTraining(Step):
         passes, delta = [], ops.zeros_like(values)
         for _ in range(self.steps):
             done, (gradient,) = batch.gradients(loss, [delta])
-            gradient = summed_over_parts(gradient)
+            gradient = sum_over_parts(gradient)
             delta = within(delta + step_size * unit(gradient), self.epsilon)
             passes.append(done)
         delta = ops.stop_gradient(delta)
@@ -421,7 +416,7 @@ class GradientPenalty(Step):
         shifts = [ops.zeros_like(each) for each in vectors]
         done, gradients = batch.gradients(loss, shifts, second_order=True)
         penalty = sum(ops.sum(ops.square(gradient)) for gradient in gradients)
-        penalty = _loss_of_batch(penalty, 1, add=True) if parts() > 1 else penalty
+        penalty = loss_of_batch(penalty, 1, add=True) if parts() > 1 else penalty
         return done._replace(loss=done.loss + 0.5 * self.epsilon * penalty)
 
 
@@ -534,7 +529,7 @@ class VirtualAdversarialTraining(Step):
         direction = unit(noise)
         for _ in range(self.iterations):
             _, (gradient,) = batch.gradients(change, [direction])
-            direction = unit(summed_over_parts(gradient))
+            direction = unit(sum_over_parts(gradient))
         delta = self.epsilon * ops.stop_gradient(direction)
         moved = batch.run(weights, [(table, batch.value(table, weights) + delta)])
         difference = mean_divergence(self.divergence, targets, moved.predictions)
