@@ -974,16 +974,24 @@ def dropout(x: Tensor, rate: float, seed: Tensor | None) -> Tensor:
         seed: (2,), two integers drawn from a `keras.random.SeedGenerator`; None, on PyTorch only,
             for its global generator.
     """
+    # Sixteen random bits decide on a number: drawing 32, or making them a fraction, takes longer.
+    dropped = min(round(rate * 2**16), 2**16 - 1)
+    scale = 1 / (1 - dropped / 2**16)
     match keras.backend.backend():
         case "tensorflow":
             import tensorflow as tf
 
-            return tf.nn.experimental.stateless_dropout(x, rate, tf.cast(seed, "int32"))
+            pairs = [(tf.size(x) + 1) // 2]
+            bits = tf.random.stateless_uniform(pairs, tf.cast(seed, "int32"), None, None, "uint32")
+            bits = tf.reshape(tf.bitcast(bits, "uint16"), [-1])[: tf.size(x)]
+            kept = tf.reshape(bits, tf.shape(x)) >= tf.constant(dropped, "uint16")
+            return tf.where(kept, x * scale, tf.zeros([], x.dtype))
         case "jax":
             import jax
 
-            kept = jax.random.bernoulli(seed, 1 - rate, x.shape)
-            return jax.numpy.where(kept, x / (1 - rate), 0)
+            bits = jax.random.bits(seed, ((x.size + 1) // 2,), "uint32")
+            bits = jax.lax.bitcast_convert_type(bits, "uint16").reshape(-1)[: x.size]
+            return jax.numpy.where(bits.reshape(x.shape) >= dropped, x * scale, 0)
         case "torch":
             import torch
 
@@ -992,6 +1000,63 @@ def dropout(x: Tensor, rate: float, seed: Tensor | None) -> Tensor:
             generator = torch.Generator(x.device).manual_seed(int(seed[0] + seed[1]))
             kept = torch.empty_like(x).bernoulli_(1 - rate, generator=generator)
             return x * kept / (1 - rate)
+
+
+# ------------------------------------------------------------------------------------- optimization
+
+
+def adam_in_place(
+    variable: Any,
+    momentum: keras.Variable,
+    velocity: keras.Variable,
+    gradient: Tensor,
+    rate: Tensor,
+    betas: tuple[float, float],
+    epsilon: Tensor,
+) -> bool:
+    """Take a step of Adam without new memory where the backend can, and tell whether it was taken.
+
+    TensorFlow has one kernel for it, PyTorch operations in place. Each operation of `keras.ops`
+    would write its result to other memory; together they took a tenth of the time of training BERT.
+    JAX compiles them into one pass.
+
+    Args:
+        variable: what is trained; a bare variable of TensorFlow or one of Keras.
+        momentum: the first moment, of the shape of the variable, as are the next two.
+        velocity: the second moment.
+        gradient: the gradient.
+        rate: the learning rate, corrected for the bias of the moments; a scalar.
+        betas: the decays of the two moments.
+        epsilon: what is added to the root of the second moment; a scalar.
+    """
+    weights = variable.value if isinstance(variable, keras.Variable) else variable
+    match keras.backend.backend():
+        case "tensorflow" if variable.dtype in ("float32", "float64"):  # 0.999 is 1 in others
+            import tensorflow as tf
+
+            tf.raw_ops.ResourceApplyAdam(
+                var=weights.handle,
+                m=momentum.value.handle,
+                v=velocity.value.handle,
+                beta1_power=0.0,
+                beta2_power=0.0,
+                lr=rate,
+                beta1=betas[0],
+                beta2=betas[1],
+                epsilon=epsilon,
+                grad=gradient,
+            )
+        case "torch":
+            import torch
+
+            with torch.no_grad():
+                momentum.value.lerp_(gradient, 1 - betas[0])
+                velocity.value.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+                divisor = velocity.value.sqrt().add_(epsilon).div_(rate)
+                weights.addcdiv_(momentum.value, divisor, value=-1)
+        case _:
+            return False
+    return True
 
 
 # ------------------------------------------------------------------------------------------- other

@@ -273,7 +273,8 @@ def test_rule(make, rule):
     for step in gradients:
         expected = [r.update(g) for r, g in zip(rules, step, strict=True)]
     for weight, wanted in zip(weights, expected, strict=True):
-        np.testing.assert_allclose(weight, wanted, atol=2e-6)
+        # TensorFlow's kernel takes 1 - 0.999 in float32, which is 5e-5 of it off.
+        np.testing.assert_allclose(weight, wanted, atol=4e-6)
 
 
 class StackRule(Rule):

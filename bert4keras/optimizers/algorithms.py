@@ -8,6 +8,8 @@ from numbers import Real
 import keras
 from keras import ops
 
+from bert4keras.backend import adam_in_place
+
 LearningRate = float | keras.optimizers.schedules.LearningRateSchedule | Callable
 
 # === What the optimizers and their extensions share ===
@@ -155,17 +157,24 @@ class Adam(DenseGradients):
         gradient = ops.cast(gradient, dtype)
         momentum = self._momentums[self._get_variable_index(variable)]
         velocity = self._velocities[self._get_variable_index(variable)]
+        rate = ops.cast(learning_rate, "float32")
+        epsilon = self.epsilon
+        if self.bias_correction:
+            # In float32 whatever the variable is: bfloat16 takes 0.999 for 1.
+            step = ops.cast(self.iterations + 1, "float32")
+            root = ops.sqrt(1 - ops.power(self.beta_2, step))
+            rate = rate * root / (1 - ops.power(self.beta_1, step))
+            epsilon = epsilon * root
+        rate, epsilon = ops.cast(rate, dtype), ops.cast(epsilon, dtype)
+        betas = self.beta_1, self.beta_2
+        if adam_in_place(variable, momentum, velocity, gradient, rate, betas, epsilon):
+            return
         new_momentum = self.beta_1 * momentum + (1 - self.beta_1) * gradient
         new_velocity = self.beta_2 * velocity + (1 - self.beta_2) * ops.square(gradient)
         self.assign(momentum, new_momentum)
         self.assign(velocity, new_velocity)
-        if self.bias_correction:
-            # In float32 whatever the variable is: bfloat16 takes 0.999 for 1.
-            step = ops.cast(self.iterations + 1, "float32")
-            new_momentum = new_momentum / ops.cast(1 - ops.power(self.beta_1, step), dtype)
-            new_velocity = new_velocity / ops.cast(1 - ops.power(self.beta_2, step), dtype)
-        update = new_momentum / (ops.sqrt(new_velocity) + self.epsilon)
-        self.assign_sub(variable, ops.cast(learning_rate, dtype) * update)
+        update = new_momentum / (ops.sqrt(new_velocity) + epsilon)
+        self.assign_sub(variable, rate * update)
 
     def get_config(self) -> dict:
         """Return the constructor's arguments."""
