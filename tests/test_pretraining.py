@@ -87,7 +87,11 @@ def compilation_cache(tmp_path_factory):
 def as_before():
     """Undo what a run asks of the backend for all of its process."""
     yield
-    if keras.backend.backend() == "torch":
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow.python.framework.config import disable_op_determinism  # nothing public
+
+        disable_op_determinism()
+    elif keras.backend.backend() == "torch":
         import torch
 
         torch.use_deterministic_algorithms(False)
@@ -321,8 +325,12 @@ class Killed(BaseException):
     pass
 
 
+# On PyTorch, where nothing is compiled: what differs between tasks is not saved by the backend.
+INTERRUPTED = ["roberta", "electra"] if keras.backend.backend() == "torch" else ["roberta"]
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("task", ["roberta", "electra"])
+@pytest.mark.parametrize("task", INTERRUPTED)
 def test_a_run_that_is_interrupted_ends_as_if_it_was_not(
     script, corpus, tmp_path, monkeypatch, task
 ):
@@ -362,6 +370,10 @@ def test_a_run_that_is_interrupted_ends_as_if_it_was_not(
 
 
 @pytest.mark.long
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax" and "BERT4KERAS_KILLS" not in os.environ,
+    reason="JAX compiles anew after each of the kills; the interrupted run above covers its states",
+)
 def test_a_run_that_is_killed_ends_as_if_it_was_not(script, corpus, tmp_path, compilation_cache):
     n_kills = int(os.environ.get("BERT4KERAS_KILLS", "2"))
     more = ["--epoch-steps", 6, "--save-steps", 1, "--dropout", 0.1, "--valid", corpus]
