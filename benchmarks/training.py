@@ -108,6 +108,7 @@ def keras_engine(row: str, folder: str, dtype: str) -> tuple[float, Step]:
     from safetensors.numpy import load_file
 
     from bert4keras.models import build_transformer_model
+    from bert4keras.optimizers import Adam
 
     if keras.backend.backend() == "torch":
         use_all_processors()
@@ -128,7 +129,7 @@ def keras_engine(row: str, folder: str, dtype: str) -> tuple[float, Step]:
         weights = load_file(f"{folder}/model.safetensors")
         head.set_weights([weights["classifier.weight"].T, weights["classifier.bias"]])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.AdamW(RATE, weight_decay=0.01), loss)
+    model.compile(Adam(RATE, epsilon=1e-8, weight_decay=0.01), loss)
     before = float(model.test_on_batch(inputs, labels))
     return before, lambda: float(model.train_on_batch(inputs, labels))
 
@@ -181,7 +182,7 @@ def bucket_engine(dtype: str, path: Path, quick: bool) -> tuple[dict, dict[str, 
     keras.config.set_dtype_policy("mixed_bfloat16" if dtype == "bfloat16" else "float32")
     facts, steps = {}, {}
     for maxlen in MAXLENS:
-        data = read_reviews(path, 320 if quick else 6400, maxlen)
+        data = read_reviews(path, 320 if quick else 1600, maxlen)
         model = build_transformer_model(
             vocab_size=max(max(ids) for ids, _ in data) + 1,
             hidden_size=192,
