@@ -1,6 +1,5 @@
 """The script that says what pretraining gives: scores by hand, and a run on data of our own."""
 
-import importlib.util
 import io
 import json
 import sys
@@ -15,12 +14,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def script():
-    path = ROOT / "pretraining/fine_tune.py"
-    spec = importlib.util.spec_from_file_location("fine_tune_script", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script(ROOT / "pretraining/fine_tune.py")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@
 """
 
 import csv
-import importlib.util
 import math
 import os
 import random
@@ -46,12 +45,8 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def script():
-    # Not imported by its name, which the folder has as well.
-    spec = importlib.util.spec_from_file_location("pretraining_script", FOLDER / "pretraining.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script(FOLDER / "pretraining.py")
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,9 @@ OTHERS = [f"第{n}次" for n in "一二三四五六七八九十"]
 
 
 @pytest.fixture(scope="module")
-def quickstart():
+def quickstart(load_script):
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "examples/quickstart.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "examples/quickstart.py")
 
 
 @pytest.fixture(scope="module")
