@@ -31,6 +31,13 @@ def read_log(path: Path) -> dict[str, list[float]]:
     return columns
 
 
+def measured(run: dict[str, list[float]], name: str) -> tuple[list[float], list[float]]:
+    """Millions of tokens, and the column of that name, where it was measured."""
+    pairs = zip(run["tokens"], run[name], strict=True)
+    points = [(tokens / 1e6, value) for tokens, value in pairs if not math.isnan(value)]
+    return [x for x, _ in points], [y for _, y in points]
+
+
 def draw(logs: list[Path], image: Path) -> None:
     """Draw the losses of all logs into an image; its suffix says which format.
 
@@ -44,13 +51,11 @@ def draw(logs: list[Path], image: Path) -> None:
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
     for path, run in runs.items():
-        millions = [tokens / 1e6 for tokens in run["tokens"]]
         name = f"{path.parent.name}, " if len(runs) > 1 else ""
-        (line,) = axes.plot(millions, run["loss"], label=f"{name}training")
-        if not all(map(math.isnan, run["val_loss"])):
-            axes.plot(
-                millions, run["val_loss"], "--", color=line.get_color(), label=f"{name}validation"
-            )
+        (line,) = axes.plot(*measured(run, "loss"), label=f"{name}training")
+        millions, losses = measured(run, "val_loss")
+        if losses:
+            axes.plot(millions, losses, "--", color=line.get_color(), label=f"{name}validation")
     axes.set(xlabel="million tokens", ylabel="loss")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -1,6 +1,6 @@
 """pretraining/curve.py: the losses of runs as a picture."""
 
-import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -10,11 +10,8 @@ LOG = "step,tokens,loss,val_loss\n10,1000000,5.5,5.75\n20,2000000,4.5,\n30,30000
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("curve", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script(SCRIPT)
 
 
 def write(folder, content):
@@ -32,6 +29,13 @@ def test_all_runs_are_in_the_picture(script, tmp_path):
         assert f"<!-- {name} -->" in picture, name
     script.main([str(logs[0]), "--output", str(tmp_path / "loss.png")])
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_line_of_validation_joins_what_was_measured(script, tmp_path):
+    script.draw([write(tmp_path / "run", LOG)], tmp_path / "loss.svg")
+    picture = (tmp_path / "loss.svg").read_text(encoding="utf-8")
+    dashed = re.findall(r'<path d="([^"]*)"[^>]*stroke-dasharray', picture)
+    assert [path.count("L") for path in dashed] == [1, 2]  # the line, and that of the legend
 
 
 def test_without_validation_there_is_one_line(script, tmp_path):
