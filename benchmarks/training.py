@@ -148,8 +148,8 @@ class Reviews(DataGenerator):
             token_ids.append(ids)
             labels.append(label)
             if len(labels) == self.batch_size or is_end:
-                padded = sequence_padding(token_ids, self.length) if self.length else None
-                padded = self.pad(token_ids) if padded is None else padded
+                fixed = self.length is not None
+                padded = sequence_padding(token_ids, self.length) if fixed else self.pad(token_ids)
                 yield [padded, np.zeros_like(padded)], np.array(labels)
                 token_ids, labels = [], []
 

@@ -974,7 +974,7 @@ def dropout(x: Tensor, rate: float, seed: Tensor | None) -> Tensor:
         seed: (2,), two integers drawn from a `keras.random.SeedGenerator`; None, on PyTorch only,
             for its global generator.
     """
-    # Sixteen random bits decide on a number: drawing 32, or making them a fraction, takes longer.
+    # On TensorFlow and JAX 16 random bits decide on a number: 32, or a fraction, take longer.
     dropped = min(round(rate * 2**16), 2**16 - 1)
     scale = 1 / (1 - dropped / 2**16)
     match keras.backend.backend():
