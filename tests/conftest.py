@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -26,9 +28,31 @@ def load_script() -> Callable[[Path], ModuleType]:
     """Make a module of a script; not by its name, which its folder may have as well."""
 
     def load(path: Path) -> ModuleType:
+        if str(path.parent) not in sys.path:  # as it is for a script that is run
+            sys.path.append(str(path.parent))
         spec = importlib.util.spec_from_file_location(f"{path.stem}_script", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
 
     return load
+
+
+@pytest.fixture
+def cut(shared: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Copy the first lines of files in archives of `shared/data`, for a run on little data."""
+
+    def cut(archive: str, members: dict[str, int | None]) -> Path:
+        """Args: path of the archive, and how many lines of which files (None for all)."""
+        target = tmp_path / "data" / archive
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            zipfile.ZipFile(shared / "data" / archive) as source,
+            zipfile.ZipFile(target, "w") as copy,
+        ):
+            for member, n in members.items():
+                lines = source.read(member).decode("utf-8").split("\n")
+                copy.writestr(member, "\n".join(lines[:n]) + "\n")
+        return tmp_path / "data"
+
+    return cut
