@@ -318,10 +318,30 @@ def schedule(args: argparse.Namespace) -> dict[int, float]:
 def initialize(args: argparse.Namespace, objective: Objective, batches: Batches) -> None:
     """Give a model its first weights."""
     if args.checkpoint:
-        objective.official.load_weights_from_checkpoint(args.checkpoint)
+        load_checkpoint(objective.official, args.checkpoint)
     elif args.start == "corpus":
         rows = sample_rows(batches)
         start_from_corpus(objective.official, rows, args.initializer_range, args.seed)
+
+
+HEADS = ("Pooler-Dense", "NSP-Proba", "MLM-Dense", "MLM-Norm", "MLM-Bias")
+"""Layers that a checkpoint of another task need not have."""
+
+
+def load_checkpoint(official: Transformer, path: Path) -> None:
+    """Load an official checkpoint; heads that it lacks stay at their initial values.
+
+    Raises:
+        CheckpointError: it lacks anything else, or does not fit.
+    """
+    official.ignore_invalid_weights = True
+    report = official.load_weights_from_checkpoint(path)
+    heads = {official.prefixed(name) for name in HEADS}
+    absent = sorted({report.layers[name] for name in report.missing} & heads)
+    if report.mismatched or any(report.layers[name] not in heads for name in report.missing):
+        report.raise_for_errors(path)
+    if absent:
+        print(f"{path} has no {', '.join(absent)}: at random to begin with")
 
 
 def be_deterministic() -> None:

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 
+from bert4keras.checkpoints import CheckpointError, list_variables, load_variable
 from bert4keras.models import build_transformer_model
 from bert4keras.tokenizers import Tokenizer
 
@@ -447,6 +448,28 @@ def test_training_goes_on_from_prepared_data_and_an_official_checkpoint(script, 
     prepared[1], prepared[3:4] = str(tmp_path / "longer"), [str(tmp_path / "longer")]
     with pytest.raises(SystemExit, match="--length 64 is more than --positions 32"):
         script.main(prepared)
+
+
+def test_a_head_that_the_checkpoint_lacks_begins_at_random(script, corpus, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    script.main(arguments(corpus, first, 2, "--epoch-steps", 2, "--start", "random"))
+    more = ["--epoch-steps", 2, "--task", "bert", "--checkpoint", first, "--learning-rate", 1e-30]
+    capsys.readouterr()
+    script.main(arguments(corpus, second, 2, *more))
+    assert f"{first} has no NSP-Proba: at random to begin with\n" in capsys.readouterr().out
+    one, two = (
+        {name: load_variable(folder, name) for name, _ in list_variables(folder)}
+        for folder in (first, second)
+    )
+    assert set(two) - set(one) == {
+        "cls/seq_relationship/output_weights",
+        "cls/seq_relationship/output_bias",
+    }
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, rtol=1e-6, atol=1e-9, err_msg=name)
+    wider = [*more, "--hidden-size", 24]
+    with pytest.raises(CheckpointError, match=r"does not fit the model"):
+        script.main(arguments(corpus, tmp_path / "third", 2, *wider))
 
 
 def test_training_that_runs_away_is_stopped(script, corpus, tmp_path):
