@@ -53,12 +53,13 @@ def rows(results: Sequence[dict]) -> str:
     for result in results:
         command = shlex.join(without_option(result["command"], "--seed"))
         groups.setdefault(command, []).append(result)
-    lines, commands = [], []
+    lines, commands, parts = [], [], []
     for number, (command, group) in enumerate(groups.items(), 1):
         group.sort(key=lambda result: result["seed"])
         scores = [
             f"{name} " + " / ".join(shown(result["scores"][name]) for result in group)
-            for name in group[0]["scores"]
+            for name, value in group[0]["scores"].items()
+            if not isinstance(value, dict)
         ]
         minutes = " / ".join(f"{result['minutes']:g}" for result in group)
         first = group[0]
@@ -69,7 +70,20 @@ def rows(results: Sequence[dict]) -> str:
         )
         seeds = [str(result["seed"]) for result in group]
         commands.append(f"{number}. `{command}`, seed {', '.join(seeds)}\n")
-    return HEAD + "".join(lines) + "\n" + "".join(commands)
+        parts += [f"\n{number}, seed {seeds[0]}:\n\n{each}" for each in tables_of(first["scores"])]
+    return HEAD + "".join(lines) + "\n" + "".join(commands) + "".join(parts)
+
+
+def tables_of(scores: dict) -> list[str]:
+    """A table for each score that is itself a table, {row: {column: value}}."""
+    tables = []
+    for name, table in scores.items():
+        if isinstance(table, dict):
+            columns = list(next(iter(table.values())))
+            cells = [[row, *map(shown, values.values())] for row, values in table.items()]
+            lines = [[name, *columns], ["---"] * (len(columns) + 1), *cells]
+            tables.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
+    return tables
 
 
 def shown(value: float | str) -> str:

@@ -211,10 +211,19 @@ def test_rows_of_the_table(load_script, tmp_path):
     with pytest.raises(SystemExit, match=r"no .*result\.json: the run has not finished"):
         table.keep(tmp_path / "other", tmp_path)
     command = "python examples/task_x.py --data DATA --quick --head crf"
-    first = result | {"seed": 0, "scores": {"f1": 0.6, "n": 4}, "command": command}
+    tasks = {"甲": {"f1": 0.5, "n": 1}, "乙": {"f1": 0.75, "n": 2}}
+    first = result | {"seed": 0, "scores": {"f1": 0.6, "n": 4, "tasks": tasks}, "command": command}
     lines = table.rows([result, first]).splitlines()
     assert lines[2] == (
         "| 1. [task_x](task_x.py) | x, test | quick, tiny_zh | f1 0.6 / 0.5123, n 4 / 3 | 2 / 2 "
         "| 2 cores, jax |"
     )
     assert lines[4] == f"1. `{command}`, seed 0, 1"
+    assert lines[6:] == [
+        "1, seed 0:",
+        "",
+        "| tasks | f1 | n |",
+        "| --- | --- | --- |",
+        "| 甲 | 0.5 | 1 |",
+        "| 乙 | 0.75 | 2 |",
+    ]
