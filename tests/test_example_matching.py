@@ -20,6 +20,11 @@ def script(load_script):
 
 
 @pytest.fixture(scope="module")
+def data(load_script):
+    return load_script(ROOT / "examples/matching_data.py")
+
+
+@pytest.fixture(scope="module")
 def base():
     from bert4keras.tokenizers import Tokenizer
 
@@ -29,12 +34,12 @@ def base():
 # --- data
 
 
-def test_no_text_tells_by_itself_whether_its_field_is_the_same(script):
+def test_no_text_tells_by_itself_whether_its_field_is_the_same(data):
     fields = "aaaaaabbbccd"
     first = [(f"first {i}", field) for i, field in enumerate(fields)]
     second = [f"second {i}" for i in range(len(fields))]
     for seed in range(20):
-        pairs = script.same_field(first, second, random.Random(seed))
+        pairs = data.same_field(first, second, random.Random(seed))
         for a, b, label in pairs:
             i, j = int(a.split()[1]), int(b.split()[1])
             assert i != j
@@ -46,39 +51,39 @@ def test_no_text_tells_by_itself_whether_its_field_is_the_same(script):
             assert len(times) == 2 * len(fields) - 1
 
 
-def test_a_field_of_most_texts_leaves_only_wrong_pairs_out(script):
+def test_a_field_of_most_texts_leaves_only_wrong_pairs_out(data):
     first = [(str(i), "aaaab"[i]) for i in range(5)]
-    pairs = script.same_field(first, list("vwxyz"), random.Random(0))
+    pairs = data.same_field(first, list("vwxyz"), random.Random(0))
     assert Counter(label for *_, label in pairs) == {1: 4, 0: 2}
 
 
-def test_texts_are_cut_behind_a_sentence_of_the_middle(script):
+def test_texts_are_cut_behind_a_sentence_of_the_middle(data):
     text = "甲" * 9 + "。" + "乙" * 7 + ".5丙。" + "丁" * 5 + "。" + "戊" * 12
     cuts = {10: "甲。", 21: "丙。", 27: "丁。"}
-    first, second = script.halves(text)
+    first, second = data.halves(text)
     assert first + second == text
-    assert (first, second) == script.halves(text)
+    assert (first, second) == data.halves(text)
     # 10 of 39 characters are less than 30 %; the point of .5 ends no sentence.
     assert len(first) in {21, 27}
     assert first.endswith(cuts[len(first)])
-    places = {len(script.halves(f"{i:03}{text}")[0]) for i in range(50)}
+    places = {len(data.halves(f"{i:03}{text}")[0]) for i in range(50)}
     assert places == {13, 24}  # of 42
-    assert script.halves("没有句子的结尾") is None
+    assert data.halves("没有句子的结尾") is None
 
 
-def test_the_wrong_half_shares_most(script):
+def test_the_wrong_half_shares_most(data):
     texts = ["甲乙丙。甲乙丁", "子丑寅。子丑卯", "甲乙己。甲乙丑", "无"]
-    first, second = zip(*map(script.halves, texts[:3]), strict=True)
-    shared = script.shared_share(first, second)
+    first, second = zip(*map(data.halves, texts[:3]), strict=True)
+    shared = data.shared_share(first, second)
     # Characters 甲 and 乙 of 甲乙丙。甲乙丁, bigram 甲乙 of 甲乙, 乙丙, 丙。, 乙丁.
     assert shared[0, 0] == pytest.approx(2 / 5 + 1 / 4)
     assert shared[0, 1] == 0
-    pairs = script.same_text(texts)
+    pairs = data.same_text(texts)
     assert pairs[:2] == [("甲乙丙。", "甲乙丁", 1), ("甲乙丙。", "甲乙丑", 0)]
     assert [label for *_, label in pairs] == [1, 0] * 3
 
 
-def test_no_text_of_a_test_is_trained_on(script):
+def test_no_text_of_a_test_is_trained_on(data):
     tasks = {
         "one": {
             "train": [("a", "b", 1), ("c", "d", 0), ("e", "f", 0)],
@@ -91,29 +96,29 @@ def test_no_text_of_a_test_is_trained_on(script):
             "test": [("q", "e", 1), ("i", "r", 0)],
         },
     }
-    left = script.without_leaks(tasks)
+    left = data.without_leaks(tasks)
     assert left["one"]["train"] == [("a", "b", 1), ("c", "d", 0)]
     assert left["one"]["valid"] == [("g", "h", 1)]
     assert left["other"]["train"] == [("m", "n", 1)]
     assert len(left["other"]["test"]) == 2
 
 
-def test_pairs_that_annotators_did_not_agree_on_are_left_out(script, monkeypatch):
+def test_pairs_that_annotators_did_not_agree_on_are_left_out(data, monkeypatch):
     rows = [{"sentence1": "a", "sentence2": "b", "label": label} for label in ("1", "-", "0")]
-    monkeypatch.setattr(script, "read_json_lines", lambda *_: rows)
-    assert script.read_json_pairs(None, "", "", ("0", "1")) == [("a", "b", 1), ("a", "b", 0)]
+    monkeypatch.setattr(data, "read_json_lines", lambda *_: rows)
+    assert data.read_json_pairs(None, "", "", ("0", "1")) == [("a", "b", 1), ("a", "b", 0)]
 
 
-def test_what_shared_characters_tell(script):
-    assert script.overlap("Ab甲", "a乙") == pytest.approx([1 / 3, 1 / 4, 1 / 3, 1 / 2, 0, 0, 0])
+def test_what_shared_characters_tell(data):
+    assert data.overlap("Ab甲", "a乙") == pytest.approx([1 / 3, 1 / 4, 1 / 3, 1 / 2, 0, 0, 0])
     likes = [(f"甲乙丙{c}", f"甲乙丙{d}", 1) for c in "子丑寅" for d in "卯辰巳"]
     unlikes = [(f"甲乙丙{c}", f"丁戊己{d}", 0) for c in "子丑寅" for d in "卯辰巳"]
-    assert script.overlap_accuracy(likes + unlikes, [likes[0], unlikes[0], unlikes[1]]) == 1
+    assert data.overlap_accuracy(likes + unlikes, [likes[0], unlikes[0], unlikes[1]]) == 1
     wrong = [(a, b, 1 - label) for a, b, label in (likes[0], *unlikes[:2])]
-    assert script.overlap_accuracy(likes + unlikes, [likes[0], *wrong]) == 0.25
+    assert data.overlap_accuracy(likes + unlikes, [likes[0], *wrong]) == 0.25
     # A third label, for pairs of other lengths.
     longer = [(a, b * 3, 2) for a, b, _ in likes]
-    assert script.overlap_accuracy(likes + unlikes + longer, longer + unlikes) == 1
+    assert data.overlap_accuracy(likes + unlikes + longer, longer + unlikes) == 1
 
 
 # --- words
