@@ -1206,6 +1206,15 @@ def test_models_with_caches_of_their_own_are_refused():
         Generator(transformer, end_id=3)
 
 
+def test_a_model_with_scores_at_chosen_positions_only_is_refused():
+    settings = {"model": "bert", "application": "unilm", "with_mlm": True, **SIZES}
+    settings["return_keras_model"] = False
+    part = build_transformer_model(masked_positions=True, **settings)
+    with pytest.raises(TypeError, match=r"build another one without it, with layers="):
+        Generator(part, end_id=3)
+    assert Generator(build_transformer_model(layers=part.layers, **settings), end_id=3)
+
+
 def test_a_predict_of_ones_own_is_not_passed_over(gpt2):
     class Mine(Generator):
         @Generator.wraps(default_rtype="logits")

@@ -288,6 +288,12 @@ def transformer_of(model: Any) -> Transformer:
     decoder = decoder_of(transformer)
     if decoder.attention_caches:
         raise TypeError("Generator cannot use a model that was built with attention_caches")
+    if getattr(decoder, "masked_positions", False):
+        raise TypeError(
+            "Generator cannot use a model with masked_positions, which has no scores elsewhere: "
+            "build another one without it, with layers=transformer.layers of this one, so that "
+            "they share their weights"
+        )
     head_of(decoder)
     return transformer
 

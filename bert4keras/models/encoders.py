@@ -28,7 +28,6 @@ from bert4keras.models.transformer import (
     Block,
     LM_Mask,
     Transformer,
-    UniLM_Mask,
     chosen_activation,
     dense,
     listed,
@@ -47,8 +46,10 @@ class BERT(Transformer):
         with_nsp: output the next-sentence prediction, from the pooled vector (forces `with_pool`).
         with_mlm: output token probabilities: True for softmax, or an activation such as 'linear'.
         masked_positions: take positions (batch, n) as a further input, and output the token
-            probabilities at these only: (batch, n, vocab_size). Training on masked tokens needs no
-            others, and most of its work would be spent on them. Needs `with_mlm`.
+            probabilities at these only: (batch, n, vocab_size). Training on masked tokens, or of a
+            UniLM on the tokens of the second segment, needs no others, and most of its work would
+            be spent on them. Needs `with_mlm`. `Generator` takes a second model with the same
+            `layers=` and without this.
         hierarchical_position: see `hierarchical` of `PositionEmbedding`.
         custom_position_ids: take position ids as a further input.
         shared_segment_embeddings: embed segment ids with the token table.
@@ -105,10 +106,11 @@ class BERT(Transformer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if masked_positions and isinstance(self, LM_Mask | UniLM_Mask):
+        if masked_positions and isinstance(self, LM_Mask):
             raise ValueError(
-                "masked_positions is for models that predict masked tokens, not for language "
-                "models, which predict at every position: leave it out or correct application"
+                "masked_positions is for models that predict masked tokens or a second segment, "
+                "not for language models, which predict at every position: leave it out or correct "
+                "application"
             )
         if masked_positions and not with_mlm:
             raise ValueError(
