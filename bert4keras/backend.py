@@ -1102,6 +1102,29 @@ def fold(step: Callable, state: Any, elements: Any) -> Any:
     return ops.while_loop(lambda i, _: i < length, body, (0, state), maximum_iterations=length)[1]
 
 
+def scan(step: Callable, state: Any, elements: Sequence, reverse: bool = False) -> tuple[Any, Any]:
+    """`keras.ops.scan` over several tensors, whose length may be unknown.
+
+    On TensorFlow Keras 3.15 fails on several tensors (None, ...).
+
+    Args:
+        step: takes the state and the elements of one place, returns the next state and what is
+            collected, both like the state.
+        state: the initial state, a tensor or a nest of them.
+        elements: tensors (length, ...).
+        reverse: go from the last place to the first.
+
+    Returns:
+        The last state, and what was collected (length, ...), in the order of `elements`.
+    """
+    if keras.backend.backend() != "tensorflow" or elements[0].shape[0] is not None:
+        return ops.scan(step, state, tuple(elements), reverse=reverse)
+    places = ops.arange(ops.shape(elements[0])[0], dtype="int32")
+    return ops.scan(
+        lambda state, i: step(state, tuple(x[i] for x in elements)), state, places, reverse=reverse
+    )
+
+
 def search_layer(inputs: Any, name: str) -> keras.Layer | None:
     """Find a layer by name among those that symbolic tensors, or a layer, were computed by.
 

@@ -51,6 +51,7 @@ from bert4keras.backend import (
     recompute_grad,
     registered,
     scaling_kind,
+    scan,
     sequence_masking,
     sinusoidal_embeddings,
     standardized,
@@ -1710,7 +1711,7 @@ class LabelChain(Layer):
             return ops.take_along_axis(origin, label[:, None], axis=1)[:, 0], label
 
         by_time = (ops.transpose(scores, (1, 0, 2)), ops.transpose(visible), ops.transpose(exists))
-        best, origins = ops.scan(forwards, self.start(scores), by_time)
+        best, origins = scan(forwards, self.start(scores), by_time)
         last = ops.cast(ops.argmax(best, axis=-1), "int32")
         _, path = ops.scan(backwards, last, ops.cast(origins, "int32"), reverse=True)
         return ops.where(visible, ops.transpose(path), 0)

@@ -48,6 +48,18 @@ def chain():
     return crf, model, decoder
 
 
+@pytest.mark.parametrize("kind", ["ConditionalRandomField", "MaximumEntropyMarkovModel"])
+def test_labels_of_batches_of_several_lengths(kind):
+    layer = getattr(layers, kind)()
+    inputs = keras.Input((None, LABELS))
+    model = keras.Model(inputs, layer.decode(layer(inputs)))
+    rng = np.random.default_rng(0)
+    for length in (LENGTH, 3, 8, LENGTH):
+        scores = rng.normal(size=(2, length, LABELS)).astype("float32")
+        expected = NUMPY(layer.decode(ops.convert_to_tensor(scores)))
+        assert (NUMPY(model.predict_on_batch(scores)) == expected).all()
+
+
 def path_scores(scores, trans):
     """The score of every path through one text, by enumeration."""
     labels = range(len(trans))
