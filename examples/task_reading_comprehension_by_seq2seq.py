@@ -11,8 +11,9 @@ written. Scored by exact answers, by F1 of the characters, and by their mean.
 
 WebQA has one passage for each question here. The others are found as a search engine would, by
 shared characters, among the passages of all questions; so is the single passage that voting is
-compared with. The small checkpoint has never had to copy: part of the training is to write out the
-gap of a sentence, `_`, that stands complete in the passage.
+compared with. A masked language model has never had to copy, and a small one does not learn it from
+answers of four characters: training begins with going on with a piece of the passage, `MAX_COPIED`
+tokens of it, and turns to the questions by and by.
 
 Data: `WebQA.json` and, for training only, `SogouQA.json`, both in
 `reading_comprehension/qa_datasets.zip`. 500 questions of WebQA, drawn once, are the test, 200
@@ -21,121 +22,37 @@ others are for validation.
 
 import argparse
 import json
-import math
 import random
-import re
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
-from common import (
-    Batches,
-    Size,
-    arguments,
-    fit,
-    load_best,
-    optimizer,
-    read_archive,
-    remember,
-    report,
+from common import Batches, Size, arguments, fit, load_best, optimizer, remember, report
+from webqa import (
+    MAX_ANSWER,
+    MAX_QUESTION,
+    N_PASSAGES,
+    Question,
+    draw,
+    following,
+    read_parts,
+    scores_of,
 )
 
 from bert4keras.generation import Generator
 from bert4keras.models import Model, build_transformer_model
-from bert4keras.snippets import AutoRegressiveDecoder
+from bert4keras.snippets import AutoRegressiveDecoder, softmax
 from bert4keras.tokenizers import Tokenizer
 from bert4keras.training import TokenAccuracy, TokenCrossentropy
 
-QUICK = Size(epochs=10, batch_size=32, learning_rate=1e-3, maxlen=160)
+QUICK = Size(epochs=14, batch_size=32, learning_rate=1e-3, maxlen=160)
 FULL = Size(epochs=8, batch_size=16, learning_rate=3e-5, maxlen=256)
-ARCHIVE = "reading_comprehension/qa_datasets.zip"
-N_TEST, N_VALID = 500, 200
-MAX_QUESTION, MAX_ANSWER = 40, 16  # tokens, the end token included
-N_PASSAGES = 3  # that vote
 TOPK = 3
-# What is made of a training sample: a gap to write out, a passage without the answer, or neither.
-SHARE_GAP, SHARE_OTHER = 0.4, 0.15
-GAP = 8  # characters at most
-CONTEXT = 12  # around the gap
 NO_LABEL = 0
+MAX_COPIED = 40
+PIECE = (2, 8)  # tokens that are gone on with
+LAST_SHARE = 0.1  # of copying, in the end
 N_TIMED = 40  # questions that the subclass answers
-
-
-# --- data
-
-
-class Question(NamedTuple):
-    """A question, its answer, a passage with the answer, and passages that a search finds."""
-
-    question: str
-    answer: str
-    passage: str
-    found: tuple[str, ...] = ()
-
-
-def read_questions(text: str) -> list[Question]:
-    """The questions whose answer stands in the passage."""
-    return [
-        Question(row["question"], row["answer"], passage["passage"])
-        for row in json.loads(text)
-        for passage in row["passages"]
-        if row["answer"] and row["answer"] in passage["passage"]
-    ]
-
-
-def shortened(question: Question, longest: int) -> Question:
-    """Cut the passage to so many characters around the answer."""
-    passage, answer = question.passage, question.answer
-    at = passage.index(answer) + len(answer) // 2
-    start = max(0, min(at - longest // 2, len(passage) - longest))
-    return question._replace(passage=passage[start : start + longest])
-
-
-class Search:
-    """Finds passages by the characters and pairs of characters they share with a question.
-
-    What occurs in few passages counts more, by -log of its share of them.
-    """
-
-    def __init__(self, passages: Sequence[str]) -> None:
-        self.passages = list(dict.fromkeys(passages))
-        self.places: dict[str, list[int]] = {}
-        for i, passage in enumerate(self.passages):
-            for gram in grams(passage):
-                self.places.setdefault(gram, []).append(i)
-
-    def __call__(self, question: str, n: int) -> list[str]:
-        """The n best passages, best first."""
-        scores = np.zeros(len(self.passages))
-        for gram in grams(question) & self.places.keys():
-            places = self.places[gram]
-            scores[places] += math.log(len(self.passages) / len(places))
-        return [self.passages[i] for i in np.argsort(-scores, kind="stable")[:n]]
-
-
-def grams(text: str) -> set[str]:
-    return {text[i : i + n] for n in (1, 2) for i in range(len(text) - n + 1)}
-
-
-def read_parts(args: argparse.Namespace) -> dict[str, list[Question]]:
-    """The questions to train on, to validate on and of the test, with what a search finds."""
-    webqa, more = (
-        read_questions(read_archive(args.data, ARCHIVE, f"qa_datasets/{name}.json"))
-        for name in ("WebQA", "SogouQA")
-    )
-    random.Random(0).shuffle(webqa)  # the parts are the same for every --seed
-    n_test, n_valid = (min(n, len(webqa) // 4) for n in (N_TEST, N_VALID))
-    search = Search([each.passage for each in webqa])
-    webqa = [each._replace(found=tuple(search(each.question, N_PASSAGES))) for each in webqa]
-    room = args.size.maxlen - MAX_QUESTION - MAX_ANSWER
-    more = [shortened(each, room) for each in more if len(each.answer) < MAX_ANSWER]
-    return {
-        "train": webqa[n_test + n_valid :] + more,
-        "valid": webqa[n_test:][:n_valid],
-        "test": webqa[:n_test],
-    }
 
 
 # --- training
@@ -147,16 +64,19 @@ class Encoder:
     Args:
         tokenizer: of the checkpoint.
         maxlen: tokens of all three.
+        n_samples: how many will be trained on; the share of copying falls all the while.
     """
 
-    def __init__(self, tokenizer: Tokenizer, maxlen: int) -> None:
-        self.tokenizer, self.maxlen = tokenizer, maxlen
+    def __init__(self, tokenizer: Tokenizer, maxlen: int, n_samples: int = 1) -> None:
+        self.tokenizer, self.maxlen, self.n_samples = tokenizer, maxlen, n_samples
+        self.n_drawn = 0
 
     def ids(self, text: str, maxlen: int) -> list[int]:
         """Token ids without [CLS], with [SEP]."""
         return self.tokenizer.encode(text, maxlen=maxlen + 1)[0][1:]
 
     def passage(self, text: str) -> list[int]:
+        """Those of a passage, cut to the length that is left for it."""
         return self.ids(text, self.maxlen - MAX_QUESTION - MAX_ANSWER - 1)
 
     def prompt(self, passage: str, question: str) -> list[int]:
@@ -164,74 +84,62 @@ class Encoder:
         start = [self.tokenizer._token_start_id]
         return start + self.passage(passage) + self.ids(question, MAX_QUESTION)
 
-    def draw(self, question: Question) -> tuple[str, str, str]:
-        """A passage, a question and its answer, one of the kinds that are trained on."""
-        passage, kind = question.passage, random.random()
-        if kind < SHARE_GAP:
-            return passage, *gap(passage)
-        others = [each for each in question.found if question.answer not in each]
-        if kind < SHARE_GAP + SHARE_OTHER and others:
-            return random.choice(others), question.question, ""
-        return passage, question.question, question.answer
+    def answered(self, question: Question) -> tuple[list[int], list[int]]:
+        """A question or, at times, a passage without its answer: the prompt, what is written."""
+        passage, asked, answer = draw(question, gaps=0)
+        return self.prompt(passage, asked), self.ids(answer, MAX_ANSWER)
 
-    def train(self, pad: Callable, questions: list[tuple[Question]]) -> tuple:
-        """Token ids, segment ids, and for each position the token of the answer that follows."""
+    def copied(self, question: Question) -> tuple[list[int], list[int]]:
+        """A piece of the passage as the question, and how the passage goes on."""
+        passage = self.passage(question.passage)
+        n = random.randint(*PIECE)
+        start = random.randrange(max(1, len(passage) - n - 1))
+        piece, rest = passage[start : start + n], passage[start + n : -1]
+        prompt = [self.tokenizer._token_start_id, *passage, *piece, self.tokenizer._token_end_id]
+        return prompt, rest[:MAX_COPIED]
+
+    def train(self, pad: Callable, questions: list[tuple[str, Question]]) -> tuple:
+        """Token ids, segment ids, the positions before each token that is written; these tokens."""
         rows = []
         for _, question in questions:
-            passage, asked, answer = self.draw(question)
-            prompt, written = self.prompt(passage, asked), self.ids(answer, MAX_ANSWER)
-            n = len(prompt)
-            labels = [NO_LABEL] * (n - 1) + written + [NO_LABEL]
-            rows.append((prompt + written, [0] * n + [1] * len(written), labels))
-        token_ids, segment_ids, labels = map(pad, zip(*rows, strict=True))
-        return [token_ids, segment_ids], labels
+            share = 1 - (1 - LAST_SHARE) * min(1, self.n_drawn / self.n_samples)
+            self.n_drawn += 1
+            make = self.copied if random.random() < share else self.answered
+            prompt, written = make(question)
+            n, m = len(prompt), len(written)
+            positions = [*range(n - 1, n - 1 + m), *[0] * (MAX_COPIED - m)]
+            labels = written + [NO_LABEL] * (MAX_COPIED - m)
+            rows.append((prompt + written, [0] * n + [1] * m, positions, labels))
+        token_ids, segment_ids, positions, labels = zip(*rows, strict=True)
+        return [pad(token_ids), pad(segment_ids), np.array(positions)], np.array(labels)
 
 
-def gap(passage: str) -> tuple[str, str]:
-    """A piece of a passage with a gap, and what stands there."""
-    length = random.randint(1, min(GAP, len(passage)))
-    start = random.randrange(len(passage) - length + 1)
-    end = start + length
-    before, after = passage[max(0, start - CONTEXT) : start], passage[end : end + CONTEXT]
-    return f"{before}_{after}", passage[start:end]
-
-
-def build(args: argparse.Namespace, load: bool = True) -> Model:
-    """The probabilities of the next token, at every position."""
+def build(args: argparse.Namespace, load: bool = True) -> tuple[Model, Model]:
+    """What is trained, with scores of the answer's tokens only, and the same model that writes."""
     checkpoint = args.files.checkpoint if load else None
-    return build_transformer_model(
-        args.files.config, checkpoint, application="unilm", with_mlm=True
+    settings = {"application": "unilm", "with_mlm": "linear"}
+    trained = build_transformer_model(
+        args.files.config, checkpoint, masked_positions=True, return_keras_model=False, **settings
     )
+    writer = build_transformer_model(args.files.config, layers=trained.layers, **settings)
+    return trained.model, writer
 
 
 # --- answers
-
-
-def following(passages: Sequence[Sequence[int]], end_id: int) -> Callable[[list[int]], list[int]]:
-    """What may follow an output, so that it stands in a passage: its next token, or the end."""
-
-    def allowed(output: list[int]) -> list[int]:
-        n, ids = len(output), {end_id}
-        for tokens in passages:
-            ids.update(
-                tokens[i + n] for i in range(len(tokens) - n) if list(tokens[i : i + n]) == output
-            )
-        return sorted(ids)
-
-    return allowed
 
 
 class Reader:
     """Answers questions with `Generator`, many at a time.
 
     Args:
-        model: of `build`.
+        model: what writes, of `build`.
         encoder: of its prompts.
         topk: width of the beam search.
     """
 
     def __init__(self, model: Model, encoder: Encoder, topk: int = TOPK) -> None:
-        self.encoder, self.tokenizer, self.topk = encoder, encoder.tokenizer, topk
+        self.model, self.encoder, self.topk = model, encoder, topk
+        self.tokenizer = encoder.tokenizer
         end_id = self.tokenizer._token_end_id
         self.generator = Generator(model, end_id=end_id, maxlen=MAX_ANSWER)
 
@@ -272,9 +180,9 @@ class SubclassReader(AutoRegressiveDecoder):
     the answers are the same for a beam of one, and nearly always for others.
     """
 
-    def __init__(self, model: Model, reader: Reader) -> None:
+    def __init__(self, reader: Reader) -> None:
         super().__init__(None, reader.tokenizer._token_end_id, MAX_ANSWER)
-        self.model, self.reader = model, reader
+        self.reader = reader
 
     @AutoRegressiveDecoder.wraps(default_rtype="probas")
     def predict(self, inputs: list, output_ids: np.ndarray, states: None) -> np.ndarray:
@@ -283,7 +191,8 @@ class SubclassReader(AutoRegressiveDecoder):
         for prompt in inputs:
             segment_ids = np.concatenate([np.zeros_like(prompt), np.ones_like(output_ids)], axis=1)
             token_ids = np.concatenate([prompt, output_ids], axis=1)
-            scores.append(self.last_token(self.model).predict([token_ids, segment_ids]))
+            logits = self.last_token(self.reader.model).predict([token_ids, segment_ids])
+            scores.append(softmax(logits))
         if not output_ids.shape[1]:
             self.taking_part = [i for i, p in enumerate(scores) if p[0].argmax() != self.end_id]
         mask = np.zeros_like(scores[0])
@@ -308,24 +217,6 @@ class SubclassReader(AutoRegressiveDecoder):
 # --- scores
 
 
-def characters(text: str) -> str:
-    """What counts of an answer."""
-    return re.sub(r"[\W_]", "", text).lower()
-
-
-def scores_of(answers: Sequence[str], questions: Sequence[Question]) -> dict[str, float]:
-    """The mean of both, the share of exact answers, and F1 of the characters of each answer."""
-    exact = f1 = 0.0
-    for answer, question in zip(answers, questions, strict=True):
-        found, wanted = characters(answer), characters(question.answer)
-        shared = (Counter(found) & Counter(wanted)).total()
-        exact += found == wanted
-        f1 += 2 * shared / max(1, len(found) + len(wanted))
-    n = len(questions)
-    names = {"mean": (exact + f1) / 2 / n, "exact": exact / n, "f1": f1 / n}
-    return {name: round(value, 4) for name, value in names.items()}
-
-
 def asked(questions: Sequence[Question], n_passages: int) -> list[tuple[str, tuple[str, ...]]]:
     return [(each.question, each.found[:n_passages]) for each in questions]
 
@@ -337,12 +228,12 @@ def timed(function: Callable[[], list[str]]) -> tuple[list[str], float]:
     return result, time.perf_counter() - start
 
 
-def speed(reader: Reader, model: Model, questions: Sequence[Question]) -> dict[str, float]:
+def speed(reader: Reader, questions: Sequence[Question]) -> dict[str, float]:
     """Answers a second, all at a time by `Generator` and one after the other by the subclass.
 
     Both have answered before, so that nothing is compiled meanwhile.
     """
-    subclass = SubclassReader(model, reader)
+    subclass = SubclassReader(reader)
     several = asked(questions, N_PASSAGES)
     subclass.answer(*several[0])
     fast, seconds = timed(lambda: reader.answers(several))
@@ -362,28 +253,29 @@ def speed(reader: Reader, model: Model, questions: Sequence[Question]) -> dict[s
 
 def main(argv: Sequence[str] | None = None) -> dict | None:
     args = arguments(__file__, __doc__, QUICK, FULL, argv)
-    encoder = Encoder(args.tokenizer, args.size.maxlen)
     if args.texts is not None:
         question, *passages = args.texts
         if not passages:
             raise SystemExit("give a question and at least one passage to look for the answer in")
-        model = build(args, load=False)
+        model, writer = build(args, load=False)
         load_best(args, model)
-        (answer,) = Reader(model, encoder).answers([(question, passages)])
+        reader = Reader(writer, Encoder(args.tokenizer, args.size.maxlen))
+        (answer,) = reader.answers([(question, passages)])
         print(json.dumps({"question": question, "answer": answer}, ensure_ascii=False))
         return None
 
     parts = read_parts(args)
     remember(args)
     train = [(each.passage, each) for each in parts["train"]]
+    encoder = Encoder(args.tokenizer, args.size.maxlen, args.epochs * len(train))
     batches = Batches(train, args.batch_size, encoder.train)
-    model = build(args)
+    model, writer = build(args)
     model.compile(
         optimizer=optimizer(args, batches),
-        loss=TokenCrossentropy(ignore=NO_LABEL),
+        loss=TokenCrossentropy(from_logits=True, ignore=NO_LABEL),
         metrics=[TokenAccuracy(ignore=NO_LABEL, name="accuracy")],
     )
-    reader = Reader(model, encoder)
+    reader = Reader(writer, encoder)
 
     def scored(part: str, n_passages: int) -> dict[str, float]:
         return scores_of(reader.answers(asked(parts[part], n_passages)), parts[part])
@@ -392,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
     scores = {
         **scored("test", N_PASSAGES),
         "single": scored("test", 1),
-        "speed": speed(reader, model, parts["test"]),
+        "speed": speed(reader, parts["test"]),
     }
     return report(args, f"WebQA, {len(parts['test'])} questions", scores)
 
