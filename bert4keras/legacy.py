@@ -23,6 +23,7 @@ What differs from Keras 2:
 import contextlib
 import difflib
 import functools
+import itertools
 import math
 import operator
 import string
@@ -924,7 +925,9 @@ def rnn(
             outputs.append(carried[0])
         outputs = ops.stack(outputs)
     else:
-        carried, history = ops.scan(step, [first_output, *states], (inputs, visible))
+        from bert4keras.backend import scan  # which imports this module
+
+        carried, history = scan(step, [first_output, *states], (inputs, visible))
         outputs = history[0]
     return carried[0], ops.swapaxes(outputs, 0, 1), list(carried[1:])
 
@@ -933,6 +936,95 @@ def rnn(
 def name_scope(name: str) -> contextlib.AbstractContextManager:
     """Return a context in which new variables have `name` in their path."""
     return keras.name_scope(name)
+
+
+# === Methods and functions of Keras 2 and of older versions that scripts are rewritten to use ===
+
+
+def output_at(layer: keras.Layer, node_index: int) -> Any:
+    """What `layer.get_output_at(node_index)` was: what a layer gave when it was called.
+
+    Args:
+        layer: a layer that has been called on symbolic tensors.
+        node_index: the number of the call; -1 is the last one.
+
+    Returns:
+        A symbolic tensor, or a list of several.
+
+    Raises:
+        IndexError: there are fewer calls.
+    """
+    return _tensors_at(layer, node_index, "output_tensors")
+
+
+def input_at(layer: keras.Layer, node_index: int) -> Any:
+    """What `layer.get_input_at(node_index)` was, see `output_at`."""
+    return _tensors_at(layer, node_index, "input_tensors")
+
+
+def _tensors_at(layer: keras.Layer, node_index: int, kind: str) -> Any:
+    nodes = layer._inbound_nodes
+    if not -len(nodes) <= node_index < len(nodes):
+        raise IndexError(
+            f"layer {layer.name!r} has been called {len(nodes)} times on symbolic tensors: there "
+            f"is no call {node_index}"
+        )
+    tensors = getattr(nodes[node_index], kind)
+    return tensors[0] if len(tensors) == 1 else list(tensors)
+
+
+@keras.saving.register_keras_serializable(package="bert4keras")
+class AddedLoss(keras.layers.Layer):
+    """Add its last input to the loss of the model, and return the others."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"autocast": False, **kwargs})
+        self.supports_masking = True
+
+    def call(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Add the loss, the mean of the last input."""
+        self.add_loss(ops.mean(inputs[-1]))
+        return list(inputs[:-1])
+
+    def compute_mask(self, inputs: Sequence[Tensor], previous_mask=None):
+        """Return the masks of the outputs."""
+        return previous_mask and list(previous_mask[:-1])
+
+    def compute_output_spec(self, inputs: Sequence[Tensor]) -> list[keras.KerasTensor]:
+        """Return the outputs."""
+        return [keras.KerasTensor(x.shape, dtype=x.dtype) for x in inputs[:-1]]
+
+
+def with_loss(model: keras.Model, loss: Tensor) -> keras.Model:
+    """What `model.add_loss(loss)` was, as a new model of the same layers.
+
+    Args:
+        model: a functional model.
+        loss: a symbolic tensor that its inputs determine; a mean is taken of what is no scalar.
+
+    Returns:
+        A model of the same inputs and outputs, to be compiled without a loss. It shares all
+        weights with `model`.
+    """
+    outputs = AddedLoss()([*keras.tree.flatten(model.output), loss])
+    outputs = keras.tree.pack_sequence_as(model.output, outputs)
+    return type(model)(model.input, outputs)
+
+
+def groupby(iterable, key: Callable | Sequence | None = None) -> list[tuple[Any, list]]:
+    """Group neighbours of the same key, as `snippets.groupby` did in some old versions.
+
+    Args:
+        iterable: the items.
+        key: a function of an item, or the keys of all items; by default the items themselves.
+
+    Returns:
+        Pairs of a key and the list of its items.
+    """
+    items = list(iterable)
+    keys = items if key is None else [key(x) for x in items] if callable(key) else key
+    pairs = itertools.groupby(zip(keys, items, strict=True), operator.itemgetter(0))
+    return [(each, [item for _, item in group]) for each, group in pairs]
 
 
 # === What differs by its name only ===

@@ -617,6 +617,7 @@ def test_rnn_belongs_into_a_layer():
     inputs = keras.Input((None, 4))
     model = keras.Model(inputs, Sum()(inputs))
     check(model.predict_on_batch(X), X.cumsum(1))
+    check(model.predict_on_batch(X[:, :2]), X[:, :2].cumsum(1))  # now any length
     with pytest.raises(TypeError, match=r"inside a layer"):
         K.rnn(lambda x, s: (x, s), inputs, [])
 
@@ -646,3 +647,31 @@ def test_missing_functions_name_the_replacement(name, advice):
 def test_k_cannot_be_changed():
     with pytest.raises(AttributeError, match="shared"):
         K.sum = None
+
+
+# === What scripts are rewritten to use ===
+
+
+def test_calls_of_a_layer_by_number():
+    first, second = keras.Input((2,)), keras.Input((2,))
+    layer = keras.layers.Dense(3)
+    results = [layer(first), layer(second)]
+    assert legacy.output_at(layer, 1) is results[1]
+    assert legacy.input_at(layer, 0) is first
+    with pytest.raises(IndexError, match="called 2 times"):
+        legacy.output_at(layer, 2)
+
+
+def test_a_model_with_a_loss_over_its_tensors():
+    x = keras.Input((2,))
+    model = keras.Model(x, x * 2)
+    trained = legacy.with_loss(model, K.mean(K.square(model.output)))
+    trained.compile("sgd")
+    assert trained.evaluate(np.ones((4, 2)), verbose=0) == pytest.approx(4.0)
+    check(trained.predict_on_batch(M[:, :2]), M[:, :2] * 2)
+
+
+def test_groups_of_neighbours():
+    assert legacy.groupby("aab") == [("a", ["a", "a"]), ("b", ["b"])]
+    assert legacy.groupby([1, 3, 2], lambda x: x % 2) == [(1, [1, 3]), (0, [2])]
+    assert legacy.groupby("abc", [0, 0, 1]) == [(0, ["a", "b"]), (1, ["c"])]
