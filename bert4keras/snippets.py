@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import unicodedata2 as unicodedata
 
+from bert4keras.serving import WebServing  # noqa: F401 - scripts import it from here
+
 if TYPE_CHECKING:
     import tensorflow as tf
 

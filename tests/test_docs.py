@@ -25,4 +25,4 @@ def test_the_code_of_a_guide_runs(guide, tmp_path, monkeypatch):
 
 
 def test_there_are_guides():
-    assert {"adding_a_model", "generation", "training"} <= {path.stem for path in GUIDES}
+    assert {"adding_a_model", "generation", "serving", "training"} <= {path.stem for path in GUIDES}
