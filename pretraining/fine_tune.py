@@ -1,6 +1,7 @@
 """What pretraining gives: a checkpoint and random weights of the same model, fine-tuned alike.
 
     python pretraining/fine_tune.py CHECKPOINT --data DATA [--tasks sentiment lcqmc ner]
+        [--starts checkpoint random]
 
 Every task is learnt from the checkpoint and from random weights, with the same seeds, rates and
 number of steps; the weights of the epoch that is best on validation data are scored on test data.
@@ -28,6 +29,7 @@ from bert4keras.snippets import DataGenerator, sequence_padding
 from bert4keras.tokenizers import Tokenizer
 
 PARTS = ("train", "valid", "test")
+STARTS = ("checkpoint", "random")
 NOT_COUNTED = -1  # the label of a token that belongs to no character, or of padding
 
 # --- data
@@ -213,6 +215,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint")
     parser.add_argument("--data", type=Path, required=True, help="folder of the tasks")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--train-size", type=int, help="samples to train on; all by default")
     parser.add_argument("--epochs", type=int, default=3)
@@ -234,9 +237,10 @@ def main() -> None:
             limit = args.train_size if part == "train" else None
             encoded = [task.encode(s, tokenizer, args.maxlen) for s in samples[:limit]]
             parts[part] = Batches(encoded, args.batch_size, bucket=True)
-        scores[name] = {"checkpoint": [], "random": []}
+        scores[name] = {start: [] for start in args.starts}
         for seed in args.seeds:
-            for start, weights in (("checkpoint", args.checkpoint), ("random", None)):
+            for start in args.starts:
+                weights = args.checkpoint if start == "checkpoint" else None
                 started = time.time()
                 score = fine_tuned(task, parts, weights, seed, args)
                 scores[name][start].append(round(100 * score, 2))
@@ -245,7 +249,7 @@ def main() -> None:
                     f"{time.time() - started:.0f} s",
                     flush=True,
                 )
-    print(f"\n{'task':<12}{'checkpoint':>12}{'random':>12}")
+    print(f"\n{'task':<12}" + "".join(f"{start:>12}" for start in args.starts))
     for name, found in scores.items():
         print(f"{name:<12}" + "".join(f"{np.mean(each):>12.2f}" for each in found.values()))
     print(json.dumps(scores))
