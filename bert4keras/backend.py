@@ -890,7 +890,8 @@ def recompute_grad(call: Callable) -> Callable:
     Where `layer.recompute` is true, a training step forgets what is computed inside the call, and
     the backward pass computes it again from the inputs (Chen et al., 2016,
     https://arxiv.org/abs/1604.06174): less memory for about a third more time. Inference, decoding
-    with a cache and the results are the same with and without.
+    with a cache and the results are the same with and without. Layers without that attribute go by
+    `recompute_by_default`; a call that does not take `training` keeps everything.
 
     Gradients flow to the arguments of the call and to the weights of the layer. A layer that drops
     out does so by `self.dropout`, a `layers.Dropout`, whose random numbers must be the same in both
@@ -900,7 +901,8 @@ def recompute_grad(call: Callable) -> Callable:
     @functools.wraps(call)
     def recomputing_call(self: Any, *args: Any, **kwargs: Any) -> Any:
         trains = kwargs.get("training") and kwargs.get("cache") is None
-        if not (self.recompute and trains):
+        wanted = self.recompute if hasattr(self, "recompute") else recompute_by_default()
+        if not (wanted and trains):
             return call(self, *args, **kwargs)
         if getattr(self, "dropout", None) is not None:
             kwargs["seed"] = self.dropout.drawn_seed()

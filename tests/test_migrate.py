@@ -54,6 +54,11 @@ RULES = {
         "from keras.models import *\nm = Model(x, y)\n",
         "from keras.models import *\nfrom bert4keras.models import Model\nm = Model(x, y)\n",
     ),
+    "an extended optimizer of a star import": (
+        "from bert4keras.optimizers import *\nA = extend_with_lookahead(Adam)\nf(A(lr=1))\n",
+        "from bert4keras.optimizers import *\nA = extend_with_lookahead(Adam)\n"
+        "f(A(learning_rate=1))\n",
+    ),
     "some names of an import move": (
         "from keras.layers import Dense, CuDNNLSTM, GlobalMaxPooling1D\nCuDNNLSTM(2)\n",
         "from keras.layers import Dense\nfrom keras.layers import LSTM\n"
@@ -266,9 +271,9 @@ def test_a_function_of_gradients_is_marked_once_and_so_is_its_call():
     lines = migrate(old).splitlines()
     following = [b for a, b in pairwise(lines) if "bert4keras.migrate:" in a]
     assert following == [
-        "def adversarial_training(model, embedding_name, epsilon=1):",
-        "adversarial_training(model, 'Embedding-Token', 0.5)",
-        "def loss_with_gradient_penalty(y_true, y_pred, epsilon=1):",
+        "def perturb_embedding(model, name, size):",
+        "perturb_embedding(model, 'Embedding-Token', 0.5)",
+        "def penalized(y_true, y_pred):",
         "    def call(self, inputs):",
     ]
 

@@ -13,7 +13,7 @@ from keras import ops
 from losses import gradients
 
 from bert4keras import configs, layers
-from bert4keras.backend import recompute_by_default, sinusoidal_embeddings
+from bert4keras.backend import recompute_by_default, recompute_grad, sinusoidal_embeddings
 from bert4keras.models import build_transformer_model
 
 pytestmark = pytest.mark.backend
@@ -297,3 +297,24 @@ def test_a_model_of_twelve_layers_trains_in_half_the_memory():
     # 12 layers with 4 × 4 × 256 × 256 attention weights alone are 48 MiB.
     assert keeping > 48 * 2**20
     assert recomputing <= keeping / 2
+
+
+class Own(keras.layers.Layer):
+    """A layer of a script, which knows nothing of `recompute`."""
+
+    n_calls = 0
+
+    @recompute_grad
+    def call(self, inputs, training=None):
+        type(self).n_calls += 1
+        return ops.tanh(inputs) * 2
+
+
+@pytest.mark.parametrize("wanted", ["0", "1"])
+def test_a_layer_of_a_script_goes_by_the_environment(monkeypatch, wanted):
+    monkeypatch.setenv("RECOMPUTE", wanted)
+    monkeypatch.setattr(Own, "n_calls", 0)
+    (slope,) = gradients(lambda x: ops.sum(Own()(x, training=True)), [ops.convert_to_tensor(X)])
+    np.testing.assert_allclose(slope, 2 - 2 * np.tanh(X) ** 2, atol=1e-5)
+    if keras.backend.backend() != "jax":  # which traces once, and computes twice
+        assert Own.n_calls == 1 + int(wanted)

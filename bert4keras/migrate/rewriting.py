@@ -54,8 +54,9 @@ def migrate(source: str) -> str:
     module = cst.parse_module(source)
     if not any(package in source for package in ("keras", "tensorflow")):
         return source
-    wrapper = MetadataWrapper(module, unsafe_skip_copy=False)
-    return wrapper.visit(Migration(source)).code
+    new = MetadataWrapper(module, unsafe_skip_copy=False).visit(Migration(source)).code
+    # What is imported now can bring further rules with it.
+    return new if new == source else migrate(new)
 
 
 # ------------------------------------------------------------------------------------ reading ahead
@@ -90,7 +91,8 @@ class Survey(cst.CSTVisitor):
         name = self.names.today(node.value.func) or ""
         if name in rules.MODEL_MAKERS:
             self.models.add(target.value)
-        if name.startswith("bert4keras.optimizers.extend_with_"):
+        # A star import may have brought it, so that its module is not known.
+        if (dotted(node.value.func) or [""])[-1].startswith("extend_with_"):
             self.optimizers.add(target.value)
 
     def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
@@ -124,9 +126,9 @@ class Survey(cst.CSTVisitor):
                 self.files[path] = re.sub(r"(\.weights|\.h5|\.hdf5)*$", "", path) + suffix
         if m.matches(node.func, m.Attribute(value=m.Name(), attr=m.Name("save"))) and node.args:
             path = text_of(node.args[0].value)
-            known = (".keras", ".h5", ".hdf5")
-            if path and node.func.value.value in self.models and not path.endswith(known):
-                self.files[path] = f"{path}.keras"
+            if path and node.func.value.value in self.models and not path.endswith(".keras"):
+                # HDF5 files of models whose mask is computed by operations cannot be read back.
+                self.files[path] = re.sub(r"\.(h5|hdf5)$", "", path) + ".keras"
         if m.matches(node.func, m.Attribute(attr=m.Name("compile"))) and "metrics" in keywords:
             for element in getattr(keywords["metrics"], "elements", ()):
                 self.accuracy.add(text_of(element.value) or "")
@@ -186,7 +188,7 @@ class Migration(cst.CSTTransformer):
         self.survey = Survey(self.names)
         node.visit(self.survey)
         packages = {
-            ".".join(dotted(each.module or cst.Name("")) or [""]).split(".")[0]
+            (dotted(each.module) if each.module else [""])[0]
             for each in m.findall(node, m.ImportFrom())
         } | {dotted(alias.name)[0] for each in m.findall(node, m.Import()) for alias in each.names}
         self.own_tokenizers = "bert4keras" in packages and not packages & set(

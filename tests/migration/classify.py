@@ -112,6 +112,7 @@ model.load_weights('last_model.weights')
 K.set_value(model.optimizer.lr, 1e-3)
 assert abs(K.get_value(model.optimizer.lr) - 1e-3) < 1e-9
 losses = model.evaluate_generator(valid_generator.forfit(), len(valid_generator))
+assert len(model.evaluate(valid_generator.forfit(), steps=1, workers=1)) == len(losses)
 probas = model.predict_generator(valid_generator.fortest(), steps=len(valid_generator), workers=1)
 assert probas.shape == (len(valid_data), 2) and len(losses) == 2
 
