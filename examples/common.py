@@ -17,6 +17,7 @@ import os
 import platform
 import shlex
 import sys
+import tarfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bert4keras.checkpoints import CheckpointError, find_files
+from bert4keras.checkpoints import CheckpointError, Files, find_files
 from bert4keras.optimizers import (
     Adam,
     extend_with_piecewise_linear_lr,
@@ -66,6 +67,7 @@ def arguments(
     full: Size,
     argv: Sequence[str] | None = None,
     extend: Callable[[argparse.ArgumentParser], None] | None = None,
+    needs_data: bool = True,
 ) -> argparse.Namespace:
     """Read the command line of a script, and prepare what all of them need.
 
@@ -76,10 +78,12 @@ def arguments(
         full: the settings without it.
         argv: the arguments; those of the process by default.
         extend: adds arguments of the script's own.
+        needs_data: whether training asks for `--data`; a script that makes its data does not.
 
     Returns:
         The arguments, and: `texts`, what to predict, None for training; `size`, the `Size`;
-        `files`, those of the checkpoint; `saved`, what `remember` wrote, when predicting.
+        `files`, those of the checkpoint; `tokenizer`, if its vocabulary is a text file; `saved`,
+        what `remember` wrote, when predicting.
     """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -99,7 +103,7 @@ def arguments(
     args.name, args.started = name, time.time()
     args.argv = list(sys.argv[1:] if argv is None else argv)
     read_texts(args, parser)
-    if args.texts is None and args.data is None:
+    if needs_data and args.texts is None and args.data is None:
         parser.error("--data is missing: the folder of the data sets")
     if not args.quick and args.checkpoint is None:
         parser.error("give --checkpoint, the folder of an official base model, or --quick")
@@ -109,13 +113,19 @@ def arguments(
     args.batch_size = args.batch_size or args.size.batch_size
     if min(args.epochs, args.batch_size) < 1:
         parser.error("--epochs and --batch-size are at least 1")
-    try:
-        args.files = find_files(args.checkpoint)
-    except CheckpointError as error:
-        raise SystemExit(f"--checkpoint {args.checkpoint}: {error}") from error
-    args.tokenizer = Tokenizer(args.files.vocabulary, do_lower_case=True)
+    args.files = files_of(args.checkpoint)
+    if args.files.vocabulary.suffix == ".txt":
+        args.tokenizer = Tokenizer(args.files.vocabulary, do_lower_case=True)
     keras.utils.set_random_seed(args.seed)
     return args
+
+
+def files_of(checkpoint: Path) -> Files:
+    """The files in the folder of a checkpoint."""
+    try:
+        return find_files(checkpoint)
+    except CheckpointError as error:
+        raise SystemExit(f"--checkpoint {checkpoint}: {error}") from error
 
 
 def read_texts(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -152,9 +162,14 @@ def read_archive(data: Path, archive: str, member: str) -> str:
     """A text file in an archive below the folder of the data sets."""
     path = data / archive
     try:
-        with zipfile.ZipFile(path) as opened:
-            return opened.read(member).decode("utf-8-sig")
-    except (OSError, KeyError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as opened:
+                content = opened.read(member)
+        else:
+            with tarfile.open(path) as opened:
+                content = opened.extractfile(member).read()
+        return content.decode("utf-8-sig")
+    except (OSError, KeyError, zipfile.BadZipFile, tarfile.TarError, UnicodeDecodeError) as error:
         raise SystemExit(f"{path} has to hold {member} as UTF-8 text: {error}") from error
 
 
@@ -206,8 +221,16 @@ def token_span(mapping: Sequence[Sequence[int]], start: int, end: int) -> tuple[
 
 def text_span(text: str, mapping: Sequence[Sequence[int]], first: int, last: int) -> str:
     """The slice of a text that two tokens and those between them come from."""
+    places = character_span(mapping, first, last)
+    return text[places[0] : places[1] + 1] if places else ""
+
+
+def character_span(
+    mapping: Sequence[Sequence[int]], first: int, last: int
+) -> tuple[int, int] | None:
+    """The first and last character of two tokens and those between them, if they have any."""
     places = [place for token in range(first, last + 1) for place in mapping[token]]
-    return text[min(places) : max(places) + 1] if places else ""
+    return (min(places), max(places)) if places else None
 
 
 def bio_tags(spans: Sequence[tuple[int, int, int]], length: int) -> np.ndarray:
@@ -343,6 +366,21 @@ def save_figure(figure: Any, path: Path) -> None:
     plt.close(figure)
 
 
+def chinese_font() -> Any:
+    """A font of this machine that has Chinese characters, as matplotlib takes it; None if none.
+
+    Those that come with matplotlib have none.
+    """
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    for font in font_manager.fontManager.ttflist:
+        # Last Resort has boxes for all characters.
+        if "Last Resort" not in font.name and FT2Font(font.fname).get_char_index(ord("的")):
+            return font_manager.FontProperties(fname=font.fname)
+    return None
+
+
 # --- decoding
 
 
@@ -356,7 +394,8 @@ def outputs(
     samples: Sequence[tuple],
     make: Callable[[Callable, list], list[np.ndarray]] = padded_columns,
     batch_size: int = 64,
-) -> list[list[np.ndarray]]:
+    keep: Callable[[int, list[np.ndarray]], Any] = lambda i, found: found,
+) -> list[Any]:
     """Compute what a model gives for each sample, in batches of a few shapes.
 
     Args:
@@ -364,9 +403,11 @@ def outputs(
         samples: the first element of a sample is measured, and those of a batch are similar.
         make: from (pad, samples) to the inputs of the model; `pad` pads to few lengths.
         batch_size: how many at a time.
+        keep: from the index of a sample and a list with each output of the model for it, padding
+            included, to what is returned of it: all of them, unless they take much memory.
 
     Returns:
-        For each sample, in order, a list with each output of the model, padding included.
+        For each sample, in order, what `keep` makes of it.
     """
 
     def pad(sequences: Sequence) -> np.ndarray:
@@ -383,7 +424,7 @@ def outputs(
         found = model.predict_on_batch(make(pad, [samples[i] for i in np.resize(rows, batch_size)]))
         found = found if isinstance(found, list) else [found]
         for place, row in enumerate(rows):
-            results[row] = [each[place] for each in found]
+            results[row] = keep(row, [each[place] for each in found])
         bar.add(len(rows))
     return results
 

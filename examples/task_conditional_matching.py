@@ -39,6 +39,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from classification import WithMatches, encode_pair
 from common import (
     Batches,
     Size,
@@ -53,7 +54,7 @@ from common import (
 )
 from matching_data import LABELS, TASKS, overlap_accuracy, read_tasks
 
-from bert4keras.layers import Embedding, FirstToken
+from bert4keras.layers import FirstToken
 from bert4keras.models import Model, RoFormer, build_transformer_model
 from bert4keras.snippets import softmax
 from bert4keras.tokenizers import Tokenizer
@@ -108,19 +109,10 @@ def word_tokenizer(base: Tokenizer, words: Sequence[str], cut: Callable) -> tupl
     return tokenizer, {"keep_tokens": list(range(size)), "compound_tokens": pieces or None}
 
 
-def matches(tokens: Sequence[str], other: Sequence[str]) -> list[int]:
-    """How much of each token the other text has: 1 nothing, 2 some characters, 3 all; 0 special."""
-    characters = set("".join(other[1:-1]))
-    found = [2 + (n == len(t)) if (n := len(characters & set(t))) else 1 for t in tokens[1:-1]]
-    return [0, *found, 0]
-
-
 def encode(pair: Sequence, task: int, tokenizer: Tokenizer, maxlen: int, label: int = 0) -> tuple:
     """Token ids, segment ids, matches, task and label of a pair."""
-    first, second = (tokenizer.tokenize(text) for text in pair)
-    token_ids, segment_ids = tokenizer.encode(first, second, maxlen=maxlen)  # cuts both, too
-    match_ids = matches(first, second) + matches(second, first)[1:]
-    return token_ids, segment_ids, match_ids, task, label
+    *sequences, label = encode_pair(pair, label, tokenizer, maxlen)
+    return *sequences, task, label
 
 
 def inputs_of(pad: Callable, samples: Sequence[tuple]) -> list[np.ndarray]:
@@ -135,21 +127,10 @@ def make_batch(pad: Callable, samples: Sequence[tuple]) -> tuple:
 # --- model
 
 
-class PairRoFormer(RoFormer):
+class PairRoFormer(WithMatches, RoFormer):
     """RoFormer that is told which tokens the other text has, besides their segments."""
 
     foreign_variables = ()  # BERT is a start, too, without its positions
-
-    def get_inputs(self) -> list:
-        self.matches = self.apply_input("Input-Match")
-        return [*super().get_inputs(), self.matches]
-
-    def apply_segment_embedding(self, segment_ids: keras.KerasTensor) -> keras.KerasTensor:
-        # At first this adds nothing to what the checkpoint has learnt.
-        options = {"input_dim": 4, "output_dim": self.embedding_size, "name": "Embedding-Match"}
-        match = self.apply(self.matches, Embedding, embeddings_initializer="zeros", **options)
-        segment = super().apply_segment_embedding(segment_ids)
-        return self.apply([segment, match], keras.layers.Add, name="Embedding-Segment-Match")
 
 
 class OwnLabels(keras.layers.Layer):

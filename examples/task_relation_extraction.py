@@ -8,9 +8,7 @@ https://kexue.fm/archives/7161): two sigmoids at each position mark where subjec
 The vectors of a subject's ends condition a layer normalisation over the sentence, and two sigmoids
 for each relation mark where its objects start and end.
 
-Objects may have several slots: `饰演` has the role as `@value` and the film as `inWork`. Every slot
-is a relation of its own (`饰演_@value`, `饰演_inWork`) for the model; afterwards each `@value`
-takes the nearest value of every other slot. A relation is right if all of its slots are.
+Objects that have several slots, and what counts as right: see `relations.py`.
 
 Data: `relation_duie/duie2.zip` (`duie2/duie_{train,dev,test}.json`, `duie_schema.json`).
 """
@@ -28,15 +26,12 @@ from common import (
     arguments,
     fit,
     load_best,
-    micro_f1,
     optimizer,
     outputs,
-    read_json_lines,
     remember,
     report,
-    text_span,
-    token_span,
 )
+from relations import Place, Span, as_row, encode_places, read_relations, score
 
 from bert4keras.layers import GatherPositions, LayerNormalization
 from bert4keras.models import Model, build_transformer_model
@@ -44,53 +39,18 @@ from bert4keras.tokenizers import Tokenizer
 
 QUICK = Size(epochs=20, batch_size=16, learning_rate=5e-4, maxlen=128)
 FULL = Size(epochs=20, batch_size=64, learning_rate=5e-5, maxlen=128)
-ARCHIVE = "relation_duie/duie2.zip"
 THRESHOLD = 0.5
-
-Span = tuple[int, int]
-Relation = tuple[str, str, frozenset]
-"""Subject, predicate, (slot, value) of its object; in lower case."""
-
 
 # --- data
 
 
-def read_labels(schema: Sequence[dict]) -> list[str]:
-    """A label for each slot of each predicate."""
-    return sorted({f"{row['predicate']}_{slot}" for row in schema for slot in row["object_type"]})
-
-
-def relations(row: dict) -> set[Relation]:
-    """The relations of a line of the data, or of one that was predicted."""
-    return {
-        (
-            spo["subject"].lower(),
-            spo["predicate"],
-            frozenset((slot, value.lower()) for slot, value in spo["object"].items()),
-        )
-        for spo in row["spo_list"]
-    }
-
-
 def encode(row: dict, labels: list[str], tokenizer: Tokenizer, maxlen: int) -> tuple:
     """Token ids, and for each subject (start, end) its objects [(label, start, end), …]."""
-    text = row["text"]
-    tokens = tokenizer.tokenize(text, maxlen=maxlen)
-    mapping = tokenizer.rematch(text, tokens)
-
-    def span(value: str) -> Span | None:
-        at = text.lower().find(value.lower())
-        return token_span(mapping, at, at + len(value)) if at >= 0 and value else None
-
+    token_ids, places = encode_places(row, labels, tokenizer, maxlen)
     subjects: dict[Span, list] = {}
-    for spo in row["spo_list"]:
-        subject = span(spo["subject"])
-        for slot, value in spo["object"].items():
-            place = span(value)
-            if subject and place:
-                label = labels.index(f"{spo['predicate']}_{slot}")
-                subjects.setdefault(subject, []).append((label, *place))
-    return tokenizer.tokens_to_ids(tokens), subjects
+    for subject, label, place in places:
+        subjects.setdefault(subject, []).append((label, *place))
+    return token_ids, subjects
 
 
 def maker(n_labels: int) -> Callable:
@@ -160,30 +120,6 @@ def spans(starts: np.ndarray, ends: np.ndarray) -> list[Span]:
     return found
 
 
-def join_slots(found: Sequence[tuple[str, Span, str]]) -> list[tuple[str, dict[str, str]]]:
-    """Put objects together from their slots.
-
-    Args:
-        found: label, place and text of each value that was found for one subject.
-
-    Returns:
-        Predicates and objects: one for each `@value`, with the nearest value of the other slots.
-    """
-    slots: dict[str, dict[str, list]] = {}
-    for label, place, text in found:
-        predicate, slot = label.rsplit("_", 1)
-        slots.setdefault(predicate, {}).setdefault(slot, []).append((place, text))
-    joined = []
-    for predicate, values in slots.items():
-        others = {slot: values[slot] for slot in values if slot != "@value"}
-        for (start, _), text in values.get("@value", []):
-            object_ = {"@value": text}
-            for slot, candidates in others.items():
-                object_[slot] = min(candidates, key=lambda each: abs(each[0][0] - start))[1]
-            joined.append((predicate, object_))
-    return joined
-
-
 def vectors_and_ends(pad: Callable, pairs: list) -> list[np.ndarray]:
     vectors, ends = zip(*pairs, strict=True)
     return [pad(vectors), np.array(ends, "int32")]
@@ -207,21 +143,15 @@ def extract(
         for start, end in spans(ends[1:length, 0], ends[1:length, 1]):
             pairs.append((vectors[: length + 1], (start + 1, end + 1)))
             sources.append(i)
-    found: list[list] = [[] for _ in texts]
+    found: list[list[Place]] = [[] for _ in texts]
     object_scores = outputs(object_model, pairs, vectors_and_ends)
     for i, (_, subject), (scores,) in zip(sources, pairs, object_scores, strict=True):
-        text, mapping, length = texts[i], mappings[i], len(tokens[i]) - 1
-        values = []
-        for label, name in enumerate(labels):
+        length = len(tokens[i]) - 1
+        for label in range(len(labels)):
             for start, end in spans(scores[1:length, 2 * label], scores[1:length, 2 * label + 1]):
-                place = (start + 1, end + 1)
-                values.append((name, place, text_span(text, mapping, *place)))
-        subject = text_span(text, mapping, *subject)
-        found[i] += [
-            {"subject": subject, "predicate": predicate, "object": object_}
-            for predicate, object_ in join_slots(values)
-        ]
-    return [{"text": t, "spo_list": spos} for t, spos in zip(texts, found, strict=True)]
+                found[i].append((subject, label, (start + 1, end + 1)))
+    rows = zip(texts, mappings, found, strict=True)
+    return [as_row(text, mapping, places, labels) for text, mapping, places in rows]
 
 
 # --- the experiment
@@ -238,12 +168,8 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
             print(json.dumps(row, ensure_ascii=False))
         return None
 
-    labels = read_labels(read_json_lines(args.data, ARCHIVE, "duie2/duie_schema.json"))
+    labels, (train, valid, test) = read_relations(args.data)
     remember(args, labels=labels)
-    train, valid, test = (
-        read_json_lines(args.data, ARCHIVE, f"duie2/duie_{part}.json")
-        for part in ("train", "dev", "test")
-    )
     encoded = [encode(row, labels, tokenizer, maxlen) for row in train]
     batches = Batches([each for each in encoded if each[1]], args.batch_size, maker(len(labels)))
     model, *halves = build(args, len(labels))
@@ -254,12 +180,11 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
         loss_weights=[1, len(labels)],
     )
 
-    def evaluate(rows: list[dict]) -> dict[str, float]:
-        found = extract([row["text"] for row in rows], halves, labels, tokenizer, maxlen)
-        return micro_f1([relations(row) for row in found], [relations(row) for row in rows])
+    def search(texts: list[str]) -> list[dict]:
+        return extract(texts, halves, labels, tokenizer, maxlen)
 
-    fit(args, model, batches, lambda: evaluate(valid))
-    return report(args, "relation_duie, test", evaluate(test))
+    fit(args, model, batches, lambda: score(valid, search))
+    return report(args, "relation_duie, test", score(test, search))
 
 
 if __name__ == "__main__":

@@ -16,18 +16,23 @@ def script(load_script):
 
 
 @pytest.fixture(scope="module")
+def shared_parts(load_script):
+    return load_script(ROOT / "examples/relations.py")
+
+
+@pytest.fixture(scope="module")
 def tokenizer():
     from bert4keras.tokenizers import Tokenizer
 
     return Tokenizer(ROOT / "examples/weights/tiny_zh/vocab.txt", do_lower_case=True)
 
 
-def test_every_slot_is_a_label(script):
+def test_every_slot_is_a_label(shared_parts):
     schema = [
         {"predicate": "饰演", "object_type": {"inWork": "影视作品", "@value": "人物"}},
         {"predicate": "作者", "object_type": {"@value": "人物"}},
     ]
-    assert script.read_labels(schema) == ["作者_@value", "饰演_@value", "饰演_inWork"]
+    assert shared_parts.read_labels(schema) == ["作者_@value", "饰演_@value", "饰演_inWork"]
 
 
 def test_subjects_and_objects_become_places_of_tokens(script, tokenizer):
@@ -76,7 +81,7 @@ def test_spans_go_to_the_nearest_end(script):
     assert script.spans(starts[:0], ends[:0]) == []
 
 
-def test_slots_are_put_together_again(script):
+def test_slots_are_put_together_again(shared_parts):
     found = [
         ("饰演_@value", (3, 4), "甲"),
         ("饰演_inWork", (0, 1), "子"),
@@ -86,7 +91,7 @@ def test_slots_are_put_together_again(script):
         ("主演_@value", (7, 8), "丙"),
         ("主演_@value", (9, 9), "丁"),
     ]
-    assert script.join_slots(found) == [
+    assert shared_parts.join_slots(found) == [
         ("饰演", {"@value": "甲", "inWork": "子"}),
         ("饰演", {"@value": "乙", "inWork": "丑"}),
         ("主演", {"@value": "丙"}),
@@ -94,14 +99,15 @@ def test_slots_are_put_together_again(script):
     ]
 
 
-def test_a_relation_is_right_if_all_its_slots_are(script):
+def test_a_relation_is_right_if_all_its_slots_are(shared_parts):
     def row(**slots):
         spo = {"subject": "Li", "predicate": "饰演", "object": {"@value": "A", **slots}}
         return {"spo_list": [spo]}
 
-    assert script.relations(row(inWork="X")) == script.relations(row(inWork="x"))
-    assert script.relations(row(inWork="X")) != script.relations(row(inWork="y"))
-    assert script.relations(row(inWork="X")) != script.relations(row())
+    relations = shared_parts.relations
+    assert relations(row(inWork="X")) == relations(row(inWork="x"))
+    assert relations(row(inWork="X")) != relations(row(inWork="y"))
+    assert relations(row(inWork="X")) != relations(row())
 
 
 @pytest.mark.long
