@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import unicodedata2 as unicodedata
 
-from bert4keras.serving import WebServing  # noqa: F401 - scripts import it from here
-
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -1374,6 +1372,15 @@ class DataGenerator:
         else:
             dataset = dataset.batch(self.batch_size)
         return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def __getattr__(name: str) -> Any:
+    """Give `WebServing`; its module takes a quarter of the time that this one takes to import."""
+    if name != "WebServing":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from bert4keras.serving import WebServing
+
+    return WebServing
 
 
 def _map_like(types: Any, values: Any, leaf: Callable) -> Any:
