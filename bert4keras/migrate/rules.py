@@ -287,6 +287,21 @@ class Method:
     arguments: Arguments
 
 
+FROM_GENERATOR = Arguments(
+    renamed={"generator": "x"},
+    dropped=QUEUE,
+    positional=(
+        "generator",
+        "steps",
+        "callbacks",
+        "max_queue_size",
+        "workers",
+        "use_multiprocessing",
+        "verbose",
+    ),
+)
+"""Of `evaluate_generator` and `predict_generator`."""
+
 METHODS = {
     "fit_generator": Method(
         "fit",
@@ -311,38 +326,8 @@ METHODS = {
             ),
         ),
     ),
-    "evaluate_generator": Method(
-        "evaluate",
-        Arguments(
-            renamed={"generator": "x"},
-            dropped=QUEUE,
-            positional=(
-                "generator",
-                "steps",
-                "callbacks",
-                "max_queue_size",
-                "workers",
-                "use_multiprocessing",
-                "verbose",
-            ),
-        ),
-    ),
-    "predict_generator": Method(
-        "predict",
-        Arguments(
-            renamed={"generator": "x"},
-            dropped=QUEUE,
-            positional=(
-                "generator",
-                "steps",
-                "callbacks",
-                "max_queue_size",
-                "workers",
-                "use_multiprocessing",
-                "verbose",
-            ),
-        ),
-    ),
+    "evaluate_generator": Method("evaluate", FROM_GENERATOR),
+    "predict_generator": Method("predict", FROM_GENERATOR),
     "fit": Method("fit", Arguments(dropped=QUEUE)),
     "evaluate": Method("evaluate", Arguments(dropped=QUEUE)),
     "predict": Method("predict", Arguments(dropped=QUEUE)),
