@@ -15,6 +15,7 @@ import csv
 import json
 import os
 import platform
+import random
 import shlex
 import sys
 import tarfile
@@ -181,6 +182,18 @@ def read_lines(data: Path, archive: str, member: str) -> list[str]:
 def read_json_lines(data: Path, archive: str, member: str) -> list[dict]:
     """The objects in a file of JSON lines in an archive."""
     return [json.loads(line) for line in read_lines(data, archive, member)]
+
+
+def drawn_parts(rows: Sequence, n_test: int, n_valid: int) -> dict[str, list]:
+    """Draw test and validation, the same for every `--seed`; of few rows a quarter each."""
+    rows = list(rows)
+    random.Random(0).shuffle(rows)
+    n_test, n_valid = (min(n, len(rows) // 4) for n in (n_test, n_valid))
+    return {
+        "train": rows[n_test + n_valid :],
+        "valid": rows[n_test:][:n_valid],
+        "test": rows[:n_test],
+    }
 
 
 class Batches(DataGenerator):

@@ -24,6 +24,7 @@ import numpy as np
 from common import Batches, Size, arguments, fit, load_best, read_lines, remember, report
 from writing import (
     compile_for_tokens,
+    language_model,
     log_probabilities,
     next_tokens,
     perplexity,
@@ -32,7 +33,7 @@ from writing import (
 )
 
 from bert4keras.generation import Generator
-from bert4keras.models import Model, build_transformer_model
+from bert4keras.models import Model
 
 QUICK = Size(epochs=4, batch_size=32, learning_rate=1e-3, maxlen=64)
 FULL = Size(epochs=20, batch_size=32, learning_rate=1e-4, maxlen=128)
@@ -63,13 +64,8 @@ def build(args: argparse.Namespace, keep_tokens: list[int]) -> Model:
     """The probabilities of the next token, given the label as a third input."""
     label = keras.Input((), dtype="int32", name="Input-Label")
     condition = keras.layers.Embedding(len(LABELS), CONDITION_SIZE, name="Label")(label)
-    return build_transformer_model(
-        args.files.config,
-        args.files.checkpoint if args.texts is None else None,
-        application="lm",
-        keep_tokens=keep_tokens,
-        layer_norm_cond=condition,
-        additional_input_layers=label,
+    return language_model(
+        args, keep_tokens, layer_norm_cond=condition, additional_input_layers=label
     )
 
 

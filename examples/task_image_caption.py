@@ -27,10 +27,10 @@ from typing import NamedTuple
 import keras
 import numpy as np
 from common import Batches, Size, arguments, fit, load_best, micro_f1, remember, report
-from writing import SPECIAL, compile_for_tokens, next_tokens
+from writing import SPECIAL, compile_for_tokens, language_model, next_tokens
 
 from bert4keras.generation import Generator
-from bert4keras.models import Model, build_transformer_model
+from bert4keras.models import Model
 from bert4keras.tokenizers import Tokenizer, load_vocab
 
 QUICK = Size(epochs=15, batch_size=32, learning_rate=1e-3, maxlen=48)
@@ -175,13 +175,8 @@ def build(args: argparse.Namespace, keep_tokens: list[int]) -> Model:
     # Not a mean over the image, which would not say where things are.
     x = keras.layers.Flatten(name="Image-Flat")(x)
     condition = keras.layers.Dense(CONDITION_SIZE, "relu", name="Image-Vector")(x)
-    return build_transformer_model(
-        args.files.config,
-        args.files.checkpoint if args.texts is None else None,
-        application="lm",
-        keep_tokens=keep_tokens,
-        layer_norm_cond=condition,
-        additional_input_layers=image,
+    return language_model(
+        args, keep_tokens, layer_norm_cond=condition, additional_input_layers=image
     )
 
 

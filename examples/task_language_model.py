@@ -17,14 +17,14 @@ validation; no two have the same text.
 
 import argparse
 import json
-import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from common import Batches, Size, arguments, fit, load_best, remember, report
+from common import Batches, Size, arguments, drawn_parts, fit, load_best, remember, report
 from writing import (
     compile_for_tokens,
+    language_model,
     log_probabilities,
     next_tokens,
     perplexity,
@@ -35,7 +35,6 @@ from writing import (
 )
 
 from bert4keras.generation import Generator
-from bert4keras.models import Model, build_transformer_model
 
 QUICK = Size(epochs=4, batch_size=32, learning_rate=1e-3, maxlen=96)
 FULL = Size(epochs=20, batch_size=32, learning_rate=1e-4, maxlen=256)
@@ -49,13 +48,7 @@ def read_lyrics(args: argparse.Namespace) -> dict[str, list[str]]:
     """Tunes and lyrics, by part."""
     lyrics = {"".join(row["paragraphs"]): row for row in json.loads(read_gzip(args.data, FILE))}
     texts = [f"{row['rhythmic']}：{text}" for text, row in lyrics.items()]
-    random.Random(0).shuffle(texts)  # the parts are the same for every --seed
-    n_test, n_valid = (min(n, len(texts) // 4) for n in (N_TEST, N_VALID))
-    return {
-        "train": texts[n_test + n_valid :],
-        "valid": texts[n_test:][:n_valid],
-        "test": texts[:n_test],
-    }
+    return drawn_parts(texts, N_TEST, N_VALID)
 
 
 def make(pad: Callable, samples: list[tuple[list[int]]]) -> tuple:
@@ -72,17 +65,10 @@ def frequencies(train: Sequence[tuple], samples: Sequence[tuple], n_tokens: int)
     return perplexity(np.array([[sum(logs), len(logs)]]))
 
 
-def build(args: argparse.Namespace, keep_tokens: list[int]) -> Model:
-    checkpoint = args.files.checkpoint if args.texts is None else None
-    return build_transformer_model(
-        args.files.config, checkpoint, application="lm", keep_tokens=keep_tokens
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> dict | None:
     args = arguments(__file__, __doc__, QUICK, FULL, argv)
     tokenizer, keep_tokens = simplified(args)
-    model = build(args, keep_tokens)
+    model = language_model(args, keep_tokens)
     generator = Generator(model, tokenizer, maxlen=args.size.maxlen)
 
     def write(beginnings: Sequence[str]) -> None:

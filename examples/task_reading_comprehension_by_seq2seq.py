@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from common import Batches, Size, arguments, fit, load_best, optimizer, remember, report
+from common import Batches, Size, arguments, fit, load_best, remember, report
 from webqa import (
     MAX_ANSWER,
     MAX_QUESTION,
@@ -38,17 +38,16 @@ from webqa import (
     read_parts,
     scores_of,
 )
+from writing import NO_LABEL, compile_for_tokens
 
 from bert4keras.generation import Generator
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.snippets import AutoRegressiveDecoder, softmax
 from bert4keras.tokenizers import Tokenizer
-from bert4keras.training import TokenAccuracy, TokenCrossentropy
 
 QUICK = Size(epochs=14, batch_size=32, learning_rate=1e-3, maxlen=160)
 FULL = Size(epochs=8, batch_size=16, learning_rate=3e-5, maxlen=256)
 TOPK = 3
-NO_LABEL = 0
 MAX_COPIED = 40
 PIECE = (2, 8)  # tokens that are gone on with
 LAST_SHARE = 0.1  # of copying, in the end
@@ -270,11 +269,7 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
     encoder = Encoder(args.tokenizer, args.size.maxlen, args.epochs * len(train))
     batches = Batches(train, args.batch_size, encoder.train)
     model, writer = build(args)
-    model.compile(
-        optimizer=optimizer(args, batches),
-        loss=TokenCrossentropy(from_logits=True, ignore=NO_LABEL),
-        metrics=[TokenAccuracy(ignore=NO_LABEL, name="accuracy")],
-    )
+    compile_for_tokens(args, model, batches, from_logits=True)
     reader = Reader(writer, encoder)
 
     def scored(part: str, n_passages: int) -> dict[str, float]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from common import read_archive
+from common import drawn_parts, read_archive
 
 ARCHIVE = "reading_comprehension/qa_datasets.zip"
 N_TEST, N_VALID = 500, 200
@@ -87,17 +87,15 @@ def read_parts(args: argparse.Namespace) -> dict[str, list[Question]]:
         read_questions(read_archive(args.data, ARCHIVE, f"qa_datasets/{name}.json"))
         for name in ("WebQA", "SogouQA")
     )
-    random.Random(0).shuffle(webqa)  # the parts are the same for every --seed
-    n_test, n_valid = (min(n, len(webqa) // 4) for n in (N_TEST, N_VALID))
-    search = Search([each.passage for each in webqa])
-    webqa = [each._replace(found=tuple(search(each.question, N_PASSAGES))) for each in webqa]
-    room = args.size.maxlen - MAX_QUESTION - MAX_ANSWER
-    more = [shortened(each, room) for each in more if len(each.answer) < MAX_ANSWER]
-    return {
-        "train": webqa[n_test + n_valid :] + more,
-        "valid": webqa[n_test:][:n_valid],
-        "test": webqa[:n_test],
+    parts = drawn_parts(webqa, N_TEST, N_VALID)
+    search = Search([each.passage for part in ("test", "valid", "train") for each in parts[part]])
+    parts = {
+        part: [each._replace(found=tuple(search(each.question, N_PASSAGES))) for each in questions]
+        for part, questions in parts.items()
     }
+    room = args.size.maxlen - MAX_QUESTION - MAX_ANSWER
+    parts["train"] += [shortened(each, room) for each in more if len(each.answer) < MAX_ANSWER]
+    return parts
 
 
 # --- samples

@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -168,11 +169,24 @@ class T5(Writer):
         return [pad(sources), written], labels
 
 
-def compile_for_tokens(args: argparse.Namespace, model: Model, batches: Batches) -> None:
-    """Compile a model that gives the probabilities of the next token."""
+def language_model(args: argparse.Namespace, keep_tokens: list[int], **options: Any) -> Model:
+    """The probabilities of the next token; from the checkpoint, unless a run will be loaded."""
+    return build_transformer_model(
+        args.files.config,
+        args.files.checkpoint if args.texts is None else None,
+        application="lm",
+        keep_tokens=keep_tokens,
+        **options,
+    )
+
+
+def compile_for_tokens(
+    args: argparse.Namespace, model: Model, batches: Batches, from_logits: bool = False
+) -> None:
+    """Compile a model that gives the probabilities, or logits, of the next token."""
     model.compile(
         optimizer=optimizer(args, batches),
-        loss=TokenCrossentropy(ignore=NO_LABEL),
+        loss=TokenCrossentropy(from_logits=from_logits, ignore=NO_LABEL),
         metrics=[TokenAccuracy(ignore=NO_LABEL, name="accuracy")],
     )
 
