@@ -412,7 +412,7 @@ def test_tensors_are_answers():
         assert ask(web, "/it")[2]["data"] == {"x": [0, 1, 2]}
 
 
-@pytest.mark.parametrize("answer", [{1}, b"a", "\ud800", object()], ids=repr)
+@pytest.mark.parametrize("answer", [{1}, b"a", "\ud800", 1j], ids=repr)
 def test_answers_that_json_cannot_hold(answer, caplog):
     with serving(lambda: answer) as web:
         status, _, found = ask(web, "/it")
