@@ -56,10 +56,9 @@ def rows(results: Sequence[dict]) -> str:
     lines, commands, parts = [], [], []
     for number, (command, group) in enumerate(groups.items(), 1):
         group.sort(key=lambda result: result["seed"])
+        figures = [figures_of(result["scores"]) for result in group]
         scores = [
-            f"{name} " + " / ".join(shown(result["scores"][name]) for result in group)
-            for name, value in group[0]["scores"].items()
-            if not isinstance(value, dict)
+            f"{name} " + " / ".join(shown(each[name]) for each in figures) for name in figures[0]
         ]
         minutes = " / ".join(f"{result['minutes']:g}" for result in group)
         first = group[0]
@@ -74,11 +73,27 @@ def rows(results: Sequence[dict]) -> str:
     return HEAD + "".join(lines) + "\n" + "".join(commands) + "".join(parts)
 
 
+def is_table(value: object) -> bool:
+    """Whether a score is {row: {column: value}}."""
+    return isinstance(value, dict) and all(isinstance(row, dict) for row in value.values())
+
+
+def figures_of(scores: dict) -> dict[str, float | str]:
+    """The scores that are no table; those in {name: value} with the name of both."""
+    figures = {}
+    for name, value in scores.items():
+        if not isinstance(value, dict):
+            figures[name] = value
+        elif not is_table(value):
+            figures |= {f"{name} {each}": figure for each, figure in value.items()}
+    return figures
+
+
 def tables_of(scores: dict) -> list[str]:
-    """A table for each score that is itself a table, {row: {column: value}}."""
+    """A table for each score that is itself a table."""
     tables = []
     for name, table in scores.items():
-        if isinstance(table, dict):
+        if is_table(table):
             columns = list(next(iter(table.values())))
             cells = [[row, *map(shown, values.values())] for row, values in table.items()]
             lines = [[name, *columns], ["---"] * (len(columns) + 1), *cells]

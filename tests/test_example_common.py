@@ -198,7 +198,7 @@ def test_rows_of_the_table(load_script, tmp_path):
         "size": "quick",
         "checkpoint": "tiny_zh",
         "seed": 1,
-        "scores": {"f1": 0.51234, "n": 3},
+        "scores": {"f1": 0.51234, "single": {"n": 3}},
         "minutes": 2.0,
         "machine": "2 cores",
         "backend": "jax",
@@ -212,11 +212,15 @@ def test_rows_of_the_table(load_script, tmp_path):
         table.keep(tmp_path / "other", tmp_path)
     command = "python examples/task_x.py --data DATA --quick --head crf"
     tasks = {"甲": {"f1": 0.5, "n": 1}, "乙": {"f1": 0.75, "n": 2}}
-    first = result | {"seed": 0, "scores": {"f1": 0.6, "n": 4, "tasks": tasks}, "command": command}
+    first = result | {
+        "seed": 0,
+        "scores": {"f1": 0.6, "single": {"n": 4}, "tasks": tasks},
+        "command": command,
+    }
     lines = table.rows([result, first]).splitlines()
     assert lines[2] == (
-        "| 1. [task_x](task_x.py) | x, test | quick, tiny_zh | f1 0.6 / 0.5123, n 4 / 3 | 2 / 2 "
-        "| 2 cores, jax |"
+        "| 1. [task_x](task_x.py) | x, test | quick, tiny_zh | f1 0.6 / 0.5123, single n 4 / 3 "
+        "| 2 / 2 | 2 cores, jax |"
     )
     assert lines[4] == f"1. `{command}`, seed 0, 1"
     assert lines[6:] == [
