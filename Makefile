@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One thread each: processes of several threads on few cores wait for each other, PyTorch's 50 times
 # as long as they compute.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=30
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help demo test lint test-tensorflow test-jax test-torch bench clean
