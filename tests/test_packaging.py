@@ -95,11 +95,19 @@ def test_metadata():
     assert {"tensorflow", "keras", "numpy", "h5py", "unicodedata2", "safetensors"} <= names
 
 
-def test_an_installation_has_all_folders():
+def test_an_installation_has_all_folders_and_files():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     folders = {path.parent for path in ROOT.glob("bert4keras/**/__init__.py")}
     packages = {".".join(path.relative_to(ROOT).parts) for path in folders}
     assert set(settings["setuptools"]["packages"]) == packages
+    brought = {
+        path
+        for package, patterns in settings["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    files = {path for path in ROOT.glob("bert4keras/**/*") if path.is_file()}
+    assert brought == {path for path in files if path.suffix not in (".py", ".pyc")}
 
 
 def requirements():

@@ -1,0 +1,88 @@
+"""A function that is served at a path, and what is wrong with one that cannot be."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bert4keras.serving.arguments import Argument, make_arguments, name_of
+
+
+@dataclass(frozen=True)
+class Route:
+    """A function that is served, and how."""
+
+    path: str
+    method: str
+    func: Callable[..., Any]
+    arguments: dict[str, Argument]
+    batch_size: int | None
+    max_wait: float
+
+    @property
+    def description(self) -> str:
+        """The first line of what the function says of itself."""
+        return (inspect.getdoc(self.func) or "").partition("\n")[0]
+
+    def openapi(self) -> dict[str, Any]:
+        """Describe the arguments as OpenAPI does."""
+        properties = {name: argument.schema for name, argument in self.arguments.items()}
+        required = [name for name, argument in self.arguments.items() if argument.required]
+        if self.method == "GET":
+            return {
+                "parameters": [
+                    {"name": name, "in": "query", "required": name in required, "schema": schema}
+                    for name, schema in properties.items()
+                ]
+            }
+        schema = {"type": "object", "properties": properties, "additionalProperties": False}
+        if required:
+            schema["required"] = required
+        kinds = ("application/json", "application/x-www-form-urlencoded")
+        return {"requestBody": {"content": {kind: {"schema": schema} for kind in kinds}}}
+
+
+def make_route(
+    path: str,
+    func: Callable[..., Any],
+    arguments: Mapping[str, tuple[Any, bool]],
+    method: str,
+    batch_size: int | None,
+    max_wait: float,
+) -> Route:
+    """Make a route; the arguments are those of `WebServing.route`.
+
+    Raises:
+        ValueError: a path, method, argument or batch size that cannot be served.
+    """
+    if not re.fullmatch(r"(/[\w.~-]+)+/?", path) or path == "/openapi.json":
+        raise ValueError(
+            f"route {path!r}: give a path such as /synonyms, of letters, digits and _ . ~ - /; "
+            "/ is the page to try the routes, /openapi.json describes them"
+        )
+    method = method.upper()
+    if method not in ("GET", "POST"):
+        raise ValueError(f'route {path}: method is {method!r}, give "GET" or "POST"')
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"route {path}: batch_size is {batch_size}, give at least 1, or None")
+    made = make_arguments(path, arguments)
+    _check_signature(path, func, made)
+    return Route(path, method, func, made, batch_size, max_wait)
+
+
+def _check_signature(path: str, func: Callable, arguments: Mapping[str, Argument]) -> None:
+    """Find now what would otherwise fail at the first request."""
+    try:
+        signature = inspect.signature(func)
+    except ValueError:  # some functions written in C
+        return
+    required = {name: None for name, argument in arguments.items() if argument.required}
+    try:
+        signature.bind_partial(**dict.fromkeys(arguments))
+        signature.bind(**required)
+    except TypeError as error:
+        raise ValueError(
+            f"route {path}: {name_of(func)}{signature} cannot be called with the arguments "
+            f"{sorted(arguments)}, of which {sorted(required)} are always there: {error}"
+        ) from error
