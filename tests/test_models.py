@@ -560,6 +560,11 @@ def test_wrong_arguments_give_one_clear_error(folder, change, error, message):
         build_transformer_model(folder / "bert_config.json", folder / "bert_model.ckpt", **change)
 
 
+def test_a_dict_is_not_a_path():
+    with pytest.raises(TypeError, match=r"not a dict.*build_transformer_model\(\*\*config\)"):
+        build_transformer_model({"hidden_size": 16})
+
+
 def test_a_wrong_architecture_is_named(shared):
     folder = shared / "golden/models/albert_encoder"
     with pytest.raises(CheckpointError, match=r"(?i)albert"):

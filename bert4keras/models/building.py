@@ -135,11 +135,16 @@ def build_transformer_model(
         **kwargs: arguments of the architecture and of `Transformer.build`; before the config.
 
     Raises:
-        TypeError: an argument that neither knows.
+        TypeError: an argument that neither knows; a dict instead of a path.
         ValueError: an unknown model, application or precision, an incomplete config, or one that
             asks for what is not implemented or contradicts `model`.
         CheckpointError: see `Transformer.load_weights_from_checkpoint`.
     """
+    if isinstance(config_path, Mapping):
+        raise TypeError(
+            "config_path is the path of a file or folder, not a dict; what a dict says is given as "
+            "arguments: build_transformer_model(**config)"
+        )
     vocabulary = None
     if config_path is not None and Path(config_path).is_dir():
         wanted = ("config",) if checkpoint_path else ("config", "checkpoint")
