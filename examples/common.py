@@ -474,7 +474,8 @@ def report(args: argparse.Namespace, data: str, scores: dict[str, Any]) -> dict[
         data: the data set and what part of it was scored.
         scores: the scores, the most important one first.
     """
-    places = {str(args.data): "DATA", str(args.output): "RUN", str(args.checkpoint): "CHECKPOINT"}
+    places = {"data": "DATA", "output": "RUN", "checkpoint": "CHECKPOINT", "run": "OTHER_RUN"}
+    places = {str(vars(args)[option]): place for option, place in places.items() if option in args}
     command = shlex.join(places.get(word, word) for word in args.argv)
     result = {
         "example": args.name,

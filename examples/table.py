@@ -33,7 +33,7 @@ def without_option(command: str, option: str) -> list[str]:
 def file_name(result: dict) -> str:
     """A name for each command: the example, what else it says, the seed."""
     words = without_option(result["command"], "--seed")
-    for option in ("--data", "--output", "--checkpoint"):
+    for option in ("--data", "--output", "--checkpoint", "--run"):
         words = without_option(shlex.join(words), option)
     variant = [word.removeprefix("--") for word in words[2:]]
     return "-".join([result["example"], *variant, f"seed-{result['seed']}"]) + ".json"

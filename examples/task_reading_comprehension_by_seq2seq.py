@@ -45,7 +45,7 @@ from bert4keras.models import Model, build_transformer_model
 from bert4keras.snippets import AutoRegressiveDecoder, softmax
 from bert4keras.tokenizers import Tokenizer
 
-QUICK = Size(epochs=14, batch_size=32, learning_rate=1e-3, maxlen=160)
+QUICK = Size(epochs=8, batch_size=32, learning_rate=1e-3, maxlen=160)
 FULL = Size(epochs=8, batch_size=16, learning_rate=3e-5, maxlen=256)
 TOPK = 3
 MAX_COPIED = 40

@@ -37,7 +37,7 @@ from bert4keras.layers import GatherPositions, LayerNormalization
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.tokenizers import Tokenizer
 
-QUICK = Size(epochs=20, batch_size=16, learning_rate=5e-4, maxlen=128)
+QUICK = Size(epochs=8, batch_size=16, learning_rate=5e-4, maxlen=128)
 FULL = Size(epochs=20, batch_size=64, learning_rate=5e-5, maxlen=128)
 THRESHOLD = 0.5
 

@@ -32,7 +32,7 @@ from bert4keras.models import Model, build_transformer_model
 from bert4keras.tokenizers import Tokenizer
 from bert4keras.training import SparseMultilabelCrossentropy
 
-QUICK = Size(epochs=12, batch_size=16, learning_rate=1e-3, maxlen=128)
+QUICK = Size(epochs=8, batch_size=16, learning_rate=1e-3, maxlen=128)
 FULL = Size(epochs=20, batch_size=64, learning_rate=5e-5, maxlen=128)
 HEAD_SIZE = 64
 MOST_SPANS = 64  # subjects, and objects, of a text; a model that has learnt little finds thousands

@@ -36,7 +36,7 @@ from tagging import CRF, Scheme, Span, build, encode_pieces, find, read_words, w
 from bert4keras.snippets import strQ2B
 from bert4keras.tokenizers import Tokenizer
 
-QUICK = Size(epochs=3, batch_size=32, learning_rate=1e-3, maxlen=128)
+QUICK = Size(epochs=2, batch_size=32, learning_rate=1e-3, maxlen=128)
 FULL = Size(epochs=10, batch_size=16, learning_rate=2e-5, maxlen=256)
 TRANSITION_RATE = 0.02  # of the transition scores, whatever the rate of the rest is
 N_VALID = 1000

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from common import Size, arguments, remember
 from tagging import CRF, KINDS, add_corpus, bio, print_entities, train_on_entities
 
-QUICK = Size(epochs=6, batch_size=32, learning_rate=1e-3, maxlen=128)
+QUICK = Size(epochs=3, batch_size=32, learning_rate=1e-3, maxlen=128)
 FULL = Size(epochs=10, batch_size=16, learning_rate=2e-5, maxlen=256)
 TRANSITION_RATE = 0.02  # of the transition scores, whatever the rate of the rest is
 

@@ -22,7 +22,7 @@ from tagging import KINDS, Pointer, add_corpus, print_entities, train_on_entitie
 
 from bert4keras.layers import EfficientGlobalPointer, GlobalPointer
 
-QUICK = Size(epochs=6, batch_size=32, learning_rate=1e-3, maxlen=128)
+QUICK = Size(epochs=3, batch_size=32, learning_rate=1e-3, maxlen=128)
 FULL = Size(epochs=10, batch_size=16, learning_rate=2e-5, maxlen=256)
 HEADS = {"global": GlobalPointer, "efficient": EfficientGlobalPointer}
 

@@ -1,16 +1,20 @@
 """Fixtures that every test module may use."""
 
 import importlib.util
+import json
 import os
 import sys
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+TINY = Path(__file__).parents[1] / "examples/weights/tiny_zh"
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +60,28 @@ def cut(shared: Path, tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "data"
 
     return cut
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folders like that of the small checkpoint, of fewer and narrower layers, untrained.
+
+    Examples run on these in the tests: what takes time on a slice is to compile layers.
+    """
+
+    @cache
+    def checkpoint(n_layers: int = 1) -> Path:
+        from bert4keras.models import build_transformer_model
+
+        folder = tmp_path_factory.mktemp(f"checkpoint_{n_layers}")
+        config = json.loads((TINY / "bert_config.json").read_text())
+        config |= {"num_hidden_layers": n_layers, "hidden_size": 64, "intermediate_size": 64}
+        (folder / "bert_config.json").write_text(json.dumps(config))
+        (folder / "vocab.txt").write_bytes((TINY / "vocab.txt").read_bytes())
+        model = build_transformer_model(
+            with_mlm=True, with_nsp=True, return_keras_model=False, **config
+        )
+        model.save_weights_as_checkpoint(folder / "bert_model.ckpt")
+        return folder
+
+    return checkpoint

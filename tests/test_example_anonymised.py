@@ -83,13 +83,14 @@ def test_auc(script):
 
 
 @pytest.mark.long
-def test_a_run_on_a_slice(script, cut, tmp_path, capsys, monkeypatch):
+def test_a_run_on_a_slice(script, checkpoint, cut, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(script, "HELD_OUT", 16)
     cut(script.ARCHIVE, {script.TRAIN: 64, script.UNLABELLED: 32})
     cut("lcqmc/lcqmc.zip", {"lcqmc/lcqmc.train.data": 200})
     data = cut("clue/afqmc.zip", {"afqmc/train.json": 200})
     output = tmp_path / "run"
-    argv = f"--data {data} --quick --epochs 2 --batch-size 16 --output {output}"
+    argv = f"--data {data} --quick --checkpoint {checkpoint()} --epochs 2 --batch-size 16"
+    argv += f" --output {output}"
     result = script.main(argv.split())
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
     assert 0 <= result["scores"]["auc"] <= 1

@@ -1,5 +1,6 @@
 """Event extraction: what two heads can express, a run of each on a slice of FewFC."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -87,11 +88,14 @@ def test_arguments_that_are_cut_off_are_no_targets(script, tokenizer):
 
 @pytest.mark.long
 @pytest.mark.parametrize("head", ["crf", "globalpointer"])
-def test_a_run_on_a_slice(script, cut, tmp_path, capsys, head):
+def test_a_run_on_a_slice(script, checkpoint, cut, tmp_path, capsys, monkeypatch, head):
+    # Few lengths to compile.
+    monkeypatch.setattr(script, "QUICK", dataclasses.replace(script.QUICK, maxlen=32))
     parts = {f"ee/{name}.json": 16 for name in script.FILES.values()}
     data = cut(ARCHIVE, parts | {"ee/event_schema/event_schema.json": None})
     output = tmp_path / "run"
-    argv = f"--data {data} --quick --epochs 2 --batch-size 8 --output {output} --head {head}"
+    argv = f"--data {data} --quick --checkpoint {checkpoint()} --epochs 2 --batch-size 8"
+    argv += f" --output {output} --head {head}"
     result = script.main(argv.split())
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
     script.main(["predict", "赵云文减持公司股份", "--output", str(output)])

@@ -237,7 +237,7 @@ WHOLE = {"csl_category/dev.tsv", "csl_category/test.tsv"}  # titles are looked u
 
 @pytest.mark.long
 @pytest.mark.parametrize("heads", ["", "--heads"])
-def test_a_run_on_a_slice(script, cut, tmp_path, capsys, monkeypatch, heads):
+def test_a_run_on_a_slice(script, checkpoint, cut, tmp_path, capsys, monkeypatch, heads):
     monkeypatch.setattr(script, "N_TIMED", 2)
     monkeypatch.setattr(script, "MIN_COUNT", 3)
     # One length to compile.
@@ -245,7 +245,8 @@ def test_a_run_on_a_slice(script, cut, tmp_path, capsys, monkeypatch, heads):
     for archive, members in MEMBERS.items():
         data = cut(archive, {name: None if name in WHOLE else 24 for name in members})
     output = tmp_path / "run"
-    argv = f"--data {data} --quick --epochs 1 --batch-size 8 --output {output} {heads}"
+    argv = f"--data {data} --quick --checkpoint {checkpoint()} --epochs 1 --batch-size 8"
+    argv += f" --output {output} {heads}"
     result = script.main(argv.split())
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
     scores = result["scores"]

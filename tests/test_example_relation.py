@@ -111,11 +111,12 @@ def test_a_relation_is_right_if_all_its_slots_are(shared_parts):
 
 
 @pytest.mark.long
-def test_a_run_on_a_slice(script, cut, tmp_path, capsys):
+def test_a_run_on_a_slice(script, checkpoint, cut, tmp_path, capsys):
     parts = {f"duie2/duie_{part}.json": 24 for part in ("train", "dev", "test")}
     data = cut(ARCHIVE, parts | {"duie2/duie_schema.json": None})
     output = tmp_path / "run"
-    argv = f"--data {data} --quick --epochs 2 --batch-size 8 --output {output}"
+    argv = f"--data {data} --quick --checkpoint {checkpoint()} --epochs 2 --batch-size 8"
+    argv += f" --output {output}"
     result = script.main(argv.split())
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
     assert result["scores"].keys() == {"f1", "precision", "recall"}

@@ -207,7 +207,7 @@ def test_scores(webqa):
 
 
 @pytest.mark.long
-def test_a_run_on_a_slice(script, webqa, shared, tmp_path, capsys, monkeypatch):
+def test_a_run_on_a_slice(script, checkpoint, webqa, shared, tmp_path, capsys, monkeypatch):
     archive = tmp_path / "data" / webqa.ARCHIVE
     archive.parent.mkdir(parents=True)
     with (
@@ -219,7 +219,8 @@ def test_a_run_on_a_slice(script, webqa, shared, tmp_path, capsys, monkeypatch):
             copy.writestr(f"qa_datasets/{name}.json", json.dumps(rows[:40]))
     monkeypatch.setattr(script, "N_TIMED", 2)
     output = tmp_path / "run"
-    argv = f"--data {tmp_path / 'data'} --quick --epochs 1 --batch-size 16 --output {output}"
+    argv = f"--data {tmp_path / 'data'} --quick --checkpoint {checkpoint()} --epochs 1"
+    argv += f" --batch-size 16 --output {output}"
     result = script.main(argv.split())
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
     assert result["scores"].keys() == {"mean", "exact", "f1", "single", "speed"}

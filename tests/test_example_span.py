@@ -106,7 +106,7 @@ def test_scores(script):
 
 
 @pytest.mark.long
-def test_a_run_on_a_slice(script, shared, tmp_path, capsys):
+def test_a_run_on_a_slice(script, checkpoint, shared, tmp_path, capsys):
     archive = tmp_path / "data" / script.ARCHIVE
     archive.parent.mkdir(parents=True)
     with (
@@ -119,7 +119,8 @@ def test_a_run_on_a_slice(script, shared, tmp_path, capsys):
             content["data"][0]["paragraphs"] = content["data"][0]["paragraphs"][:4]
             copy.writestr(name, json.dumps(content))
     output = tmp_path / "run"
-    argv = f"--data {tmp_path / 'data'} --quick --epochs 2 --batch-size 8 --output {output}"
+    argv = f"--data {tmp_path / 'data'} --quick --checkpoint {checkpoint()} --epochs 2"
+    argv += f" --batch-size 8 --output {output}"
     result = script.main(argv.split())
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
     assert result["scores"].keys() == {"f1", "exact"}

@@ -313,18 +313,19 @@ def thinned(shared, tmp_path):
 
 
 @pytest.fixture
-def run(examples, tmp_path, capsys, monkeypatch):
+def run(examples, checkpoint, tmp_path, capsys, monkeypatch):
     """Run a script on a slice, short texts, and check what it leaves; then predict."""
 
-    def run(name, data, texts, *options):
+    def run(name, data, texts, *options, n_layers=1):
         script = examples(name)
         for size in ("QUICK", "SENTIMENT_QUICK"):
             if hasattr(script, size):
                 small = dataclasses.replace(getattr(script, size), maxlen=16)
                 monkeypatch.setattr(script, size, small)
         output = tmp_path / name
-        argv = f"--data {data} --quick --epochs 1 --batch-size 8 --output {output}".split()
-        result = script.main([*argv, *options])
+        argv = f"--data {data} --quick --checkpoint {checkpoint(n_layers)} --output {output}"
+        argv += " --epochs 1 --batch-size 8"
+        result = script.main([*argv.split(), *options])
         assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
         assert json.loads((output / "result.json").read_text(encoding="utf-8")) == result
         assert (output / "curve.png").is_file() or "--run" in options
@@ -417,8 +418,10 @@ def test_a_step_is_compared_with_none_on_a_slice(run, thinned, method):
 
 
 @pytest.mark.long
-def test_a_successor_on_a_slice(run, thinned):
-    scores, rows, output = run("task_iflytek_bert_of_theseus", iflytek(thinned), ["查询公交线路"])
+def test_a_successor_on_a_slice(run, thinned, examples, monkeypatch):
+    name = "task_iflytek_bert_of_theseus"
+    monkeypatch.setattr(examples(name), "N_LAYERS", {True: 1})
+    scores, rows, output = run(name, iflytek(thinned), ["查询公交线路"], n_layers=2)
     assert [*scores] == ["accuracy", "predecessor", "replaced", "alone"]
     check_shares(rows, n_labels=40)
     assert all((output / each / "log.csv").is_file() for each in ("predecessor", "theseus"))
@@ -438,9 +441,10 @@ script.main(["predict", "查询公交线路", "--output", sys.argv[-1]])
 
 @pytest.mark.long
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="devices of TensorFlow")
-def test_two_devices_on_a_slice(thinned, tmp_path):
+def test_two_devices_on_a_slice(thinned, checkpoint, tmp_path):
     """A process of its own: TensorFlow divides the processor when it starts."""
-    argv = f"--data {iflytek(thinned)} --quick --epochs 1 --batch-size 8 --output {tmp_path}"
+    argv = f"--data {iflytek(thinned)} --quick --checkpoint {checkpoint()} --epochs 1"
+    argv += f" --batch-size 8 --output {tmp_path}"
     environment = os.environ | {"PYTHONPATH": str(EXAMPLES)}
     done = subprocess.run(
         [sys.executable, "-c", TWO_DEVICES, *argv.split()],

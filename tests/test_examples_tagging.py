@@ -252,15 +252,20 @@ def cut_tar(shared, folder, n):
     return folder
 
 
-def run(script, capsys, tmp_path, data, *options):
+@pytest.fixture
+def run(checkpoint, tmp_path, capsys):
     """Train on a slice; what it reports is what it prints, and what it found."""
-    argv = f"--data {data} --quick --epochs 2 --batch-size 8 --output {tmp_path / 'run'}"
-    result = script.main([*argv.split(), *options])
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
-    with open(tmp_path / "run/log.csv", encoding="utf-8") as file:
-        losses = [float(line.split(",")[1]) for line in file.read().split()[1:]]
-    assert losses[1] < losses[0]
-    return result
+
+    def run(script, data, *options):
+        argv = f"--data {data} --quick --checkpoint {checkpoint()} --output {tmp_path / 'run'}"
+        result = script.main([*argv.split(), "--epochs", "2", "--batch-size", "8", *options])
+        assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
+        with open(tmp_path / "run/log.csv", encoding="utf-8") as file:
+            losses = [float(line.split(",")[1]) for line in file.read().split()[1:]]
+        assert losses[1] < losses[0]
+        return result
+
+    return run
 
 
 def predicted(script, capsys, tmp_path, *texts):
@@ -279,10 +284,10 @@ def predicted(script, capsys, tmp_path, *texts):
         ("globalpointer", ("--head", "efficient")),
     ],
 )
-def test_entities_on_a_slice(load_script, shared, tmp_path, capsys, name, options):
+def test_entities_on_a_slice(run, load_script, shared, tmp_path, capsys, name, options):
     script = load_script(ROOT / f"examples/task_sequence_labeling_ner_{name}.py")
     data = cut_tar(shared, tmp_path / "data", 32)
-    scores = run(script, capsys, tmp_path, data, *options)["scores"]
+    scores = run(script, data, *options)["scores"]
     assert list(scores) == ["f1", "precision", "recall", "kinds"]
     for row in predicted(script, capsys, tmp_path, "王军霞去了北京", "没有"):
         for entity, _, at in row["entities"]:
@@ -290,12 +295,12 @@ def test_entities_on_a_slice(load_script, shared, tmp_path, capsys, name, option
 
 
 @pytest.mark.long
-def test_words_on_a_slice(segmentation, cut, tmp_path, capsys):
+def test_words_on_a_slice(run, segmentation, cut, tmp_path, capsys):
     data = cut(
         "cws/icwb2-data.zip",
         {"icwb2-data/training/pku_training.utf8": 40, "icwb2-data/gold/pku_test_gold.utf8": 16},
     )
-    scores = run(segmentation, capsys, tmp_path, data)["scores"]
+    scores = run(segmentation, data)["scores"]
     assert list(scores) == ["f1", "precision", "recall", "oov_recall", "longest_match"]
     assert 0 < scores["longest_match"] < 1
     for row in predicted(segmentation, capsys, tmp_path, "今天天气很好，我们去公园。", "好"):
@@ -303,10 +308,10 @@ def test_words_on_a_slice(segmentation, cut, tmp_path, capsys):
 
 
 @pytest.mark.long
-def test_linked_relations_on_a_slice(linker, cut, tmp_path, capsys):
+def test_linked_relations_on_a_slice(run, linker, cut, tmp_path, capsys):
     parts = {f"duie2/duie_{part}.json": 24 for part in ("train", "dev", "test")}
     data = cut("relation_duie/duie2.zip", parts | {"duie2/duie_schema.json": None})
-    result = run(linker, capsys, tmp_path, data)
+    result = run(linker, data)
     assert list(result["scores"]) == ["f1", "precision", "recall"]
     for row in predicted(linker, capsys, tmp_path, "李四出生于北京", "《渴望》由王朔编剧"):
         assert all(spo["subject"] in row["text"] for spo in row["spo_list"])

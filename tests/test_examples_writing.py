@@ -524,19 +524,6 @@ def test_no_caption_of_the_test_is_trained_on(script, monkeypatch):
 # --- runs on slices
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    """One layer with random weights and the vocabulary of the small checkpoint."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    config = json.loads((TINY / "bert_config.json").read_text())
-    config |= {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64}
-    (folder / "bert_config.json").write_text(json.dumps(config))
-    (folder / "vocab.txt").write_bytes((TINY / "vocab.txt").read_bytes())
-    model = build_transformer_model(with_mlm=True, return_keras_model=False, **config)
-    model.save_weights_as_checkpoint(folder / "bert_model.ckpt")
-    return folder
-
-
 @pytest.fixture
 def run(checkpoint, tmp_path, capsys, monkeypatch):
     """Train a script on a slice and let it predict."""
@@ -548,7 +535,7 @@ def run(checkpoint, tmp_path, capsys, monkeypatch):
         """
         monkeypatch.setattr(script, "QUICK", replace(script.QUICK, maxlen=maxlen))
         output = str(tmp_path / "run")
-        argv = ["--quick", "--checkpoint", str(checkpoint), "--output", output]
+        argv = ["--quick", "--checkpoint", str(checkpoint()), "--output", output]
         argv += ["--epochs", "1", "--batch-size", "8", *(["--data", str(data)] if data else [])]
         result = script.main(argv)
         printed = capsys.readouterr().out.splitlines()
@@ -616,7 +603,7 @@ script.main(sys.argv[1:])
 def test_titles_learnt_on_two_devices(news, checkpoint, tmp_path):
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
     argv = ["--quick", "--epochs", "1", "--batch-size", "8", "--data", str(news)]
-    argv += ["--output", str(tmp_path / "run"), "--checkpoint", str(checkpoint)]
+    argv += ["--output", str(tmp_path / "run"), "--checkpoint", str(checkpoint())]
     done = subprocess.run(
         [sys.executable, "-c", ON_TWO_DEVICES, str(EXAMPLES), *argv],
         env=environment,
