@@ -3,10 +3,18 @@
     python -m bert4keras.migrate train.py          # edits it; the original is kept as train.py.orig
     python -m bert4keras.migrate --diff scripts/   # prints what would change
 
-rules      what changes, as tables
-names      which full name a piece of a script means
-rewriting  migrate: from text to text
-files      migrate_files: reading, writing, diffs
+rules       what changes, as tables
+files       migrate_files: reading, writing, diffs
+rewriting   migrate: from text to text; walks a script and asks the others
+survey      what has to be known before: models, star imports, files
+imports     what is imported, what has to be
+references  names and attributes
+calls       calls of what is imported, of methods, as statements
+arguments   what happens to their arguments, whatever the script
+metrics     `add_metric` of layers
+comments    what is left to a person
+names       which full name a piece of a script means, and what it is today
+syntax      pieces of syntax
 
 `docs/migration.md` lists every difference.
 """

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import libcst as cst
 
-from bert4keras.migrate.rewriting import PREFIX, migrate
+from bert4keras.migrate.comments import PREFIX
+from bert4keras.migrate.rewriting import migrate
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import libcst as cst
 from libcst.metadata import ImportAssignment, QualifiedNameSource, Scope
 
 from bert4keras.migrate import rules
+from bert4keras.migrate.syntax import dotted, root
 
 
 def replaced_prefix(name: str, table: Mapping[str, str]) -> str | None:
@@ -44,29 +45,9 @@ def module_of(name: str) -> str:
     return ".".join(parts[: min(depth, len(parts) - 1)])
 
 
-def dotted(node: cst.BaseExpression) -> list[str] | None:
-    """The parts of `a.b.c`, None for anything else."""
-    parts: list[str] = []
-    while isinstance(node, cst.Attribute):
-        parts.insert(0, node.attr.value)
-        node = node.value
-    return [node.value, *parts] if isinstance(node, cst.Name) else None
-
-
-def root(node: cst.BaseExpression) -> cst.Name:
-    """The first name of `a.b.c`."""
-    while isinstance(node, cst.Attribute):
-        node = node.value
-    return node
-
-
-def expression(name: str) -> cst.BaseExpression:
-    """The node of a dotted name."""
-    first, *rest = name.split(".")
-    node: cst.BaseExpression = cst.Name(first)
-    for part in rest:
-        node = cst.Attribute(node, cst.Name(part))
-    return node
+def in_backend(name: str) -> bool:
+    """Tell whether a full name is inside of `K`, which is an object: it cannot be imported from."""
+    return name.startswith(f"{rules.K}.")
 
 
 class Names:

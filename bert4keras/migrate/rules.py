@@ -1,10 +1,10 @@
 """What `python -m bert4keras.migrate` changes, as tables.
 
-Names are written in full, `keras.models.Model`, whatever a script imports them as. `rewriting` says
-how the tables are applied.
+Names are written in full, `keras.models.Model`, whatever a script imports them as. `references`
+says how the tables of names are applied, `calls` and `arguments` how those of arguments are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 K = "bert4keras.backend.K"
 
@@ -203,11 +203,8 @@ RESULTS = {"bert4keras.backend.do_recompute": "bert4keras.backend.recompute_by_d
 """Constants that are the result of a function now."""
 
 CALLS = {
-    f"{K}.infinity": ("1e12", None),
-    "bert4keras.backend.get_available_gpus": (
-        "{keras}.distribution.list_devices('gpu')",
-        "keras",
-    ),
+    f"{K}.infinity": ("1e12", ()),
+    "bert4keras.backend.get_available_gpus": ("{}.distribution.list_devices('gpu')", ("keras",)),
 }
 """Calls without arguments: the expression in their place, and what it needs."""
 
@@ -231,6 +228,21 @@ USELESS_CALLS = frozenset({f"{K}.set_infinity"})
 
 
 @dataclass(frozen=True)
+class Flag:
+    """An argument that was true or false, and is one of two texts now.
+
+    Attributes:
+        name: what the argument is called now.
+        true: what it is for what was true.
+        false: what it is for what was false, the default.
+    """
+
+    name: str
+    true: str
+    false: str
+
+
+@dataclass(frozen=True)
 class Arguments:
     """How the arguments of a call change.
 
@@ -240,12 +252,16 @@ class Arguments:
         positional: the old order of the arguments; those behind the first are given by name, if
             there is one.
         values: name (the new one) → literal → literal.
+        flags: old name → the choice in its place.
+        opposites: old name → the name for the opposite.
     """
 
-    renamed: dict[str, str] | None = None
+    renamed: dict[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     positional: tuple[str, ...] = ()
-    values: dict[str, dict[str, str]] | None = None
+    values: dict[str, dict[str, str]] = field(default_factory=dict)
+    flags: dict[str, Flag] = field(default_factory=dict)
+    opposites: dict[str, str] = field(default_factory=dict)
 
 
 QUEUE = ("max_queue_size", "workers", "use_multiprocessing", "pickle_safe", "max_q_size")
@@ -264,11 +280,16 @@ ARGUMENTS = {
     "bert4keras.models.build_transformer_model": Arguments(
         renamed={"checkpoint_file": "checkpoint_path", "keep_words": "keep_tokens"},
         values={"application": {"seq2seq": "unilm"}},
+        flags={
+            "albert": Flag("model", true="albert", false="bert"),
+            "seq2seq": Flag("application", true="unilm", false="encoder"),
+        },
     ),
     "bert4keras.snippets.AutoRegressiveDecoder.wraps": Arguments(
         renamed={"default": "default_rtype"}
     ),
     "bert4keras.snippets.sequence_padding": Arguments(renamed={"padding": "value"}),
+    "bert4keras.tokenizers.Tokenizer": Arguments(opposites={"case_sensitive": "do_lower_case"}),
     "keras.callbacks.ModelCheckpoint": Arguments(dropped=("period",)),
     "keras.layers.Embedding": Arguments(dropped=("input_length",)),
     "keras.layers.LeakyReLU": Arguments(renamed={"alpha": "negative_slope"}),
@@ -410,12 +431,12 @@ KINDS = {
 }
 """The kinds of line edits that are left to a person."""
 
-_STEP = Mark(
+STEP = Mark(
     "gradients",
     "compile(step=AdversarialTraining('Embedding-Token', 0.5)) in place of this, or another step "
     "of bert4keras.training: GradientPenalty, VirtualAdversarialTraining",
 )
-_GRADIENTS = Mark(
+GRADIENTS = Mark(
     "gradients",
     "a step of bert4keras.training in compile(step=...): AdversarialTraining, GradientPenalty, "
     "VirtualAdversarialTraining; for attribution gradients_of or integrated_gradients",
@@ -433,7 +454,7 @@ MARKS = {
         "graph", "keras.Model(inputs, outputs) and its predict_on_batch, which returns arrays"
     ),
     f"{K}.get_session": _SESSION,
-    f"{K}.gradients": _GRADIENTS,
+    f"{K}.gradients": GRADIENTS,
     f"{K}.manual_variable_initialization": _SESSION,
     f"{K}.placeholder": _VARIABLE,
     f"{K}.set_learning_phase": Mark("devices", "delete this; pass training= to the call instead"),
@@ -452,19 +473,19 @@ MARKS = {
     "tensorflow.get_default_graph": _SESSION,
     "tensorflow.global_variables_initializer": _SESSION,
     "tensorflow.placeholder": _VARIABLE,
-    "tensorflow.gradients": _GRADIENTS,
+    "tensorflow.gradients": GRADIENTS,
 }
 """By name; a name covers what is inside of it."""
 
 ATTRIBUTE_MARKS = {
-    "_feed_inputs": _STEP,
-    "_feed_sample_weights": _STEP,
-    "_feed_targets": _STEP,
-    "_make_train_function": _STEP,
+    "_feed_inputs": STEP,
+    "_feed_sample_weights": STEP,
+    "_feed_targets": STEP,
+    "_make_train_function": STEP,
     "add_metric": _METRIC,
     "metrics_tensors": _METRIC,
-    "total_loss": _STEP,
-    "train_function": _STEP,
+    "total_loss": STEP,
+    "train_function": STEP,
     "truncate_sequence": Mark("graph", "truncate_sequences of bert4keras.snippets"),
 }
 """By the name of an attribute, whatever it belongs to; unless a rule has taken it away."""
