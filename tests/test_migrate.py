@@ -30,6 +30,19 @@ def check(old, new):
 # === Rules ===
 
 RULES = {
+    "a package out of another": (
+        "from tensorflow import keras\nkeras.layers.Dense(2)\n",
+        "import keras\nkeras.layers.Dense(2)\n",
+    ),
+    "an import from a module of a module": (
+        "from tensorflow.keras.preprocessing.sequence import pad_sequences\n",
+        "from keras.preprocessing.sequence import pad_sequences\n",
+    ),
+    "imports of one's own are left alone": (
+        "import keras\nfrom .bert4keras.models import Mine\nkeras.Model(x, y)\n",
+        "import keras\nfrom .bert4keras.models import Mine\nfrom bert4keras.models import Model\n"
+        "Model(x, y)\n",
+    ),
     "model": (
         "from keras.models import Model\nm = Model(input=x, output=y)\n",
         "from bert4keras.models import Model\nm = Model(inputs=x, outputs=y)\n",

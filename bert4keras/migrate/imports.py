@@ -120,17 +120,17 @@ class Imports:
             if final == name or name in rules.IMPORTABLE:
                 kept.append(alias)
                 continue
-            thing = importable(final)
-            source = module_of(thing) or thing
-            pair = thing.removeprefix(f"{source}."), self.local_after(alias, final)
-            moved.setdefault(source, {})[pair] = None
+            source, _, last = importable(final).rpartition(".")
+            moved.setdefault(source, {})[last, self.local_after(alias, final)] = None
         if len(kept) == len(statement.names):
             return [statement]
         backend = moved.get("bert4keras.backend", {})
         if self.k_imported:
             backend.pop(("K", "K"), None)
         self.k_imported |= ("K", "K") in backend
-        statements = [import_from(source, pairs) for source, pairs in moved.items() if pairs]
+        # `from tensorflow import keras` becomes the import of a module.
+        statements = [plain_import(*pair) for pair in moved.pop("", {})]
+        statements += [import_from(source, pairs) for source, pairs in moved.items() if pairs]
         if not kept:
             return statements
         kept[-1] = kept[-1].with_changes(comma=statement.names[-1].comma)
@@ -187,7 +187,7 @@ def add_import(body: list[cst.BaseStatement], name: str, local: str) -> None:
             if not isinstance(small, cst.Import | cst.ImportFrom):
                 continue
             position = i + 1
-            if not module or isinstance(small, cst.Import) or is_star(small):
+            if not is_absolute(small) or is_star(small):
                 continue
             if source_of(small) == module:
                 small = small.with_changes(names=joined(small.names, statement.names[0]))
