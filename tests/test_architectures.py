@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import reference as ref
+from sweeps import swept
 
 from bert4keras import checkpoints, models
 from bert4keras.models import ARCHITECTURES, build_transformer_model
@@ -91,11 +92,14 @@ def built(model, application="encoder"):
     return build(model, application)
 
 
-each_variant = pytest.mark.parametrize(("model", "application"), VARIANTS)
+def each_variant(first):
+    return pytest.mark.parametrize(("model", "application"), swept(VARIANTS, first))
+
+
 each_model = pytest.mark.parametrize("model", sorted({name for name, _ in VARIANTS}))
 
 
-@each_variant
+@each_variant(0)
 def test_keras_files_give_the_same_model(tmp_path, model, application):
     original = built(model, application).model
     original.save(tmp_path / "model.keras")
@@ -118,21 +122,21 @@ def test_checkpoints_come_back_byte_by_byte(tmp_path, model):
         assert a.read_bytes() == b.read_bytes()
 
 
-@each_variant
+@each_variant(1)
 def test_padding_changes_nothing(model, application):
     keras_model = built(model, application).model
     short, long = run(keras_model), run(keras_model, pad=5)
     assert np.abs(long[:, : short.shape[1]] - short).max() < 1e-5
 
 
-@each_variant
+@each_variant(2)
 def test_a_batch_gives_what_its_rows_give(model, application):
     keras_model = built(model, application).model
     rows = [run(keras_model, rows=slice(i, i + 1)) for i in range(len(TOKEN_IDS))]
     assert np.abs(run(keras_model) - np.concatenate(rows)).max() < 1e-5
 
 
-@each_variant
+@each_variant(0)
 def test_bfloat16_stays_close(model, application):
     exact = build(model, application, noise=0.02, initializer_range=0.02)
     keras.config.set_dtype_policy("mixed_bfloat16")

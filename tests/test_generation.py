@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sweeps import swept
 
 from bert4keras.generation import Generator, decoding
 from bert4keras.layers import (
@@ -338,14 +339,12 @@ COMPILED = [name for name in CASES if name.endswith("-lm")]
 COMPILED += ["bert-unilm", "gau_alpha-unilm", "t5.1.0", "t5.1.1"]
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", swept(COMPILED))
 def test_cached_decoding_gives_the_tokens_and_scores_of_the_whole_model(name):
     assert_cached_gives_the_whole(name)
 
 
-VARIANTS = [name for name in CASES if name not in COMPILED]
-if keras.backend.backend() == "jax":  # operation by operation JAX takes nine seconds for one
-    VARIANTS = VARIANTS[::3]
+VARIANTS = swept([name for name in CASES if name not in COMPILED], 1)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -5,6 +5,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from sweeps import swept
 
 from bert4keras.models import ARCHITECTURES, build_transformer_model
 from bert4keras.models.model import Model
@@ -30,8 +31,6 @@ NAMES = [
     for name in ARCHITECTURES
     if name not in ("roberta", "t5", "mt5.1.1") and not name.endswith("coder")
 ]
-if keras.backend.backend() == "jax":  # XLA takes seven seconds to compile one
-    NAMES = NAMES[::3]
 
 
 @pytest.fixture
@@ -92,7 +91,7 @@ def train_from(model, state, seed=None):
     return history["loss"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", swept(NAMES))
 def test_every_architecture_trains_to_the_loss_of_float32(name, quickly_compiled):
     """The band is a fifth of how far losses of float32 from other initial weights lie apart.
 
