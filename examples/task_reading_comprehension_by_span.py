@@ -43,7 +43,7 @@ from bert4keras.models import Model, build_transformer_model
 from bert4keras.snippets import longest_common_substring
 from bert4keras.tokenizers import Tokenizer
 
-QUICK = Size(epochs=2, batch_size=16, learning_rate=5e-4, maxlen=160)
+QUICK = Size(epochs=6, batch_size=16, learning_rate=5e-4, maxlen=160)
 FULL = Size(epochs=5, batch_size=16, learning_rate=3e-5, maxlen=512)
 ARCHIVE = "reading_comprehension/dureader_robust_format.zip"
 MAX_QUESTION = 48  # tokens
