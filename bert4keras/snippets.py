@@ -1409,3 +1409,7 @@ def _named(names: Any, values: Any) -> Any:
         return dict(zip(names, values, strict=True))
     inputs, *targets = (_named(n, v) for n, v in zip(names, values, strict=True))
     return inputs, *(next(iter(t.values())) if len(t) == 1 else t for t in targets)
+
+
+# What a star import would give by itself, and what `__getattr__` gives.
+__all__ = [*(name for name in globals() if not name.startswith("_")), "WebServing"]  # noqa: F822

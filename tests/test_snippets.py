@@ -762,3 +762,10 @@ def test_padding_of_a_generator_rounds_up_only_with_buckets():
     assert bucketed.pad([np.ones((1, 20, 20))] * 2, seq_dims=3).shape == (2, 1, 32, 32)
     with pytest.raises(ValueError, match="at least one sequence"):
         bucketed.pad([])
+
+
+def test_a_star_import_gives_all_that_is_public():
+    names = {}
+    exec("from bert4keras.snippets import *", names)
+    assert {"DataGenerator", "WebServing", "np", "sequence_padding"} <= names.keys()
+    assert not any(name.startswith("_") for name in names.keys() - {"__builtins__"})
