@@ -21,20 +21,20 @@ HEAD = """\
 """
 
 
-def without_option(command: str, option: str) -> list[str]:
-    """The words of a command without an option and its value."""
+def without_options(command: str, *options: str) -> list[str]:
+    """The words of a command without some options and their values."""
     words = shlex.split(command)
-    if option in words:
-        at = words.index(option)
-        del words[at : at + 2]
+    for option in options:
+        if option in words:
+            at = words.index(option)
+            del words[at : at + 2]
     return words
 
 
 def file_name(result: dict) -> str:
     """A name for each command: the example, what else it says, the seed."""
-    words = without_option(result["command"], "--seed")
-    for option in ("--data", "--output", "--checkpoint", "--run"):
-        words = without_option(shlex.join(words), option)
+    options = ("--seed", "--data", "--output", "--checkpoint", "--run")
+    words = without_options(result["command"], *options)
     variant = [word.removeprefix("--") for word in words[2:]]
     return "-".join([result["example"], *variant, f"seed-{result['seed']}"]) + ".json"
 
@@ -51,7 +51,7 @@ def rows(results: Sequence[dict]) -> str:
     """A row and the command below the table for each group of results that differ in the seed."""
     groups: dict[str, list[dict]] = {}
     for result in results:
-        command = shlex.join(without_option(result["command"], "--seed"))
+        command = shlex.join(without_options(result["command"], "--seed"))
         groups.setdefault(command, []).append(result)
     lines, commands, parts = [], [], []
     for number, (command, group) in enumerate(groups.items(), 1):
