@@ -9,8 +9,12 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from bert4keras.tokenizers import Tokenizer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -60,6 +64,14 @@ def cut(shared: Path, tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "data"
 
     return cut
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> "Tokenizer":
+    """The tokenizer of the small checkpoint, as the examples make it."""
+    from bert4keras.tokenizers import Tokenizer
+
+    return Tokenizer(TINY / "vocab.txt", do_lower_case=True)
 
 
 @pytest.fixture(scope="session")

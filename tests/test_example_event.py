@@ -16,13 +16,6 @@ def script(load_script):
     return load_script(ROOT / "examples/task_event_extraction.py")
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    from bert4keras.tokenizers import Tokenizer
-
-    return Tokenizer(ROOT / "examples/weights/tiny_zh/vocab.txt", do_lower_case=True)
-
-
 KINDS = ["中标/obj", "中标/sub", "减持/sub"]
 ROW = {
     "text": "张三和李四分别减持ABC股份",

@@ -20,13 +20,6 @@ def shared_parts(load_script):
     return load_script(ROOT / "examples/relations.py")
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    from bert4keras.tokenizers import Tokenizer
-
-    return Tokenizer(ROOT / "examples/weights/tiny_zh/vocab.txt", do_lower_case=True)
-
-
 def test_every_slot_is_a_label(shared_parts):
     schema = [
         {"predicate": "饰演", "object_type": {"inWork": "影视作品", "@value": "人物"}},

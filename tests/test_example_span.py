@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert4keras.tokenizers import Tokenizer
-
 ROOT = Path(__file__).parents[1]
 PASSAGE = "李白出生在碎叶城，后来到了长安。杜甫出生在巩县，也到了长安。"
 
@@ -16,11 +14,6 @@ PASSAGE = "李白出生在碎叶城，后来到了长安。杜甫出生在巩县
 @pytest.fixture(scope="module")
 def script(load_script):
     return load_script(ROOT / "examples/task_reading_comprehension_by_span.py")
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return Tokenizer(ROOT / "examples/weights/tiny_zh/vocab.txt", do_lower_case=True)
 
 
 def as_json(*questions):

@@ -6,15 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert4keras.tokenizers import Tokenizer
-
 ROOT = Path(__file__).parents[1]
-VOCABULARY = ROOT / "examples/weights/tiny_zh/vocab.txt"
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return Tokenizer(VOCABULARY, do_lower_case=True)
 
 
 @pytest.fixture

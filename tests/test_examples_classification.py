@@ -39,13 +39,6 @@ def shared_code(examples):
     return examples("classification")
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    from bert4keras.tokenizers import Tokenizer
-
-    return Tokenizer(TINY / "vocab.txt", do_lower_case=True)
-
-
 def write_archive(path, members):
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:

@@ -12,15 +12,9 @@ from hypothesis import strategies as st
 
 from bert4keras.layers import GlobalPointer
 from bert4keras.snippets import sequence_padding
-from bert4keras.tokenizers import Tokenizer
 
 ROOT = Path(__file__).parents[1]
 VOCABULARY = ROOT / "examples/weights/tiny_zh/vocab.txt"
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return Tokenizer(VOCABULARY, do_lower_case=True)
 
 
 @pytest.fixture(scope="module")
