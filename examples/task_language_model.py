@@ -36,7 +36,7 @@ from writing import (
 
 from bert4keras.generation import Generator
 
-QUICK = Size(epochs=4, batch_size=32, learning_rate=1e-3, maxlen=96)
+QUICK = Size(epochs=2, batch_size=32, learning_rate=1e-3, maxlen=96)
 FULL = Size(epochs=20, batch_size=32, learning_rate=1e-4, maxlen=256)
 FILE = "poetry/song_ci.json.gz"
 N_TEST, N_VALID = 1000, 500

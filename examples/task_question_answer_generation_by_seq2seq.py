@@ -52,7 +52,7 @@ class Asker(UniLM):
         end_id = self.tokenizer._token_end_id
         allowed = [following([prompt[1:-1]], end_id) for prompt in prompts]
         options = {"sample": True, "topp": TOPP, "seed": seed, "allowed": allowed}
-        found = self.generator.generate(prompts, maxlen=MAX_ANSWER, minlen=2, **options)
+        found = self.generator.generate(prompts, maxlen=MAX_ANSWER, **options)
         return [self.text(ids) for ids in found]
 
     def questions(self, pairs: Sequence[tuple[str, str]]) -> list[str]:

@@ -10,6 +10,10 @@ The answer is the span with the highest product of its two probabilities in any 
 `MAX_ANSWER` tokens, and a slice of the passage. Scored by F1 of the longest common substring with
 the best annotated answer, and by how many answers are exactly right.
 
+Each token comes with how much of it the other text has (as in Chen et al., 2017,
+https://arxiv.org/abs/1704.00051), by another embedding that starts at zero: an answer stands near
+the words of its question, and a small model is slow to find out which these are.
+
 Data: `reading_comprehension/dureader_robust_format.zip` (`dureader_robust-data/{train,dev}.json`);
 `dev` is the test, the last tenth of the passages in `train` is for validation.
 """
@@ -23,6 +27,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+from classification import WithMatches, matches
 from common import (
     Batches,
     Size,
@@ -31,6 +36,7 @@ from common import (
     load_best,
     optimizer,
     outputs,
+    padded_columns,
     read_archive,
     remember,
     report,
@@ -39,7 +45,7 @@ from common import (
 )
 from keras import ops
 
-from bert4keras.models import Model, build_transformer_model
+from bert4keras.models import BERT, Model, build_transformer_model
 from bert4keras.snippets import longest_common_substring
 from bert4keras.tokenizers import Tokenizer
 
@@ -84,6 +90,13 @@ def read_questions(text: str) -> list[list[Question]]:
     return passages
 
 
+class Tokens(NamedTuple):
+    """Token ids of a text, and how much of each token the other text has."""
+
+    ids: list[int]
+    matches: list[int]
+
+
 class Encoder:
     """From questions to windows of token ids.
 
@@ -95,49 +108,52 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, maxlen: int) -> None:
         self.tokenizer, self.maxlen = tokenizer, maxlen
 
-    def tokens(self, question: str, passage: str) -> tuple[list[int], list[int], list[list[int]]]:
-        """Token ids of both, with special tokens, and the characters of the passage's tokens."""
+    def encode(self, question: str, passage: str) -> tuple[Tokens, Tokens, list[list[int]]]:
+        """Both texts, and the characters of the passage's tokens."""
+        asked = self.tokenizer.tokenize(question, maxlen=MAX_QUESTION)
         tokens = self.tokenizer.tokenize(passage)
         mapping = self.tokenizer.rematch(passage, tokens)[1:-1]
-        question_ids = self.tokenizer.encode(question, maxlen=MAX_QUESTION)[0]
-        return question_ids, self.tokenizer.tokens_to_ids(tokens)[1:-1], mapping
+        ids, passage_ids = map(self.tokenizer.tokens_to_ids, (asked, tokens))
+        asked, tokens = (matches(*pair) for pair in ((asked, tokens), (tokens, asked)))
+        return Tokens(ids, asked), Tokens(passage_ids[1:-1], tokens[1:-1]), mapping
 
-    def sample(self, question: Question) -> tuple[list[int], list[int], list[Span]]:
-        """Token ids of the passage, of the question, and the spans of the answers."""
-        question_ids, passage_ids, mapping = self.tokens(question.question, question.passage)
+    def sample(self, question: Question) -> tuple[list[int], Tokens, Tokens, list[Span]]:
+        """What is measured, the question, the passage, and the spans of the answers."""
+        asked, passage, mapping = self.encode(question.question, question.passage)
         spans = [token_span(mapping, start, start + len(text)) for text, start in question.answers]
-        return passage_ids, question_ids, [span for span in spans if span]
+        return passage.ids, asked, passage, [span for span in spans if span]
 
-    def room(self, question_ids: list[int]) -> int:
+    def room(self, question: Tokens) -> int:
         """How many tokens of the passage there are in a window."""
-        return self.maxlen - len(question_ids) - 1
+        return self.maxlen - len(question.ids) - 1
 
-    def window(self, question_ids: list[int], passage_ids: list[int], at: int) -> tuple:
-        """Token ids and segment ids of a window that begins at a token of the passage."""
-        part = [*passage_ids[at : at + self.room(question_ids)], self.tokenizer._token_end_id]
-        return question_ids + part, [0] * len(question_ids) + [1] * len(part)
+    def window(self, question: Tokens, passage: Tokens, at: int) -> tuple:
+        """Token ids, segment ids and matches of a window that begins at a token of the passage."""
+        ids, found = (part[at : at + self.room(question)] for part in passage)
+        segment_ids = [0] * len(question.ids) + [1] * (len(ids) + 1)
+        end = self.tokenizer._token_end_id
+        return [*question.ids, *ids, end], segment_ids, [*question.matches, *found, 0]
 
     def train(self, pad: Callable, samples: list) -> tuple:
         """A batch with one window and one answer of each question, drawn anew every time."""
         windows, targets = [], []
-        for passage_ids, question_ids, spans in samples:
+        for passage_ids, question, passage, spans in samples:
             first, last = random.choice(spans)
-            size = self.room(question_ids)
+            size = self.room(question)
             low, high = 0, max(0, len(passage_ids) - size)
             if random.random() < ANSWER_INSIDE:
                 low, high = max(0, min(first, last - size + 1)), max(0, min(first, high))
             at = random.randint(min(low, high), high)
-            windows.append(self.window(question_ids, passage_ids, at))
+            windows.append(self.window(question, passage, at))
             inside = at <= first and last < at + size
-            shift = len(question_ids) - at
+            shift = len(question.ids) - at
             targets.append((first + shift, last + shift) if inside else NOWHERE)
-        token_ids, segment_ids = zip(*windows, strict=True)
-        return [pad(token_ids), pad(segment_ids)], np.array(targets, "int32")
+        return padded_columns(pad, windows), np.array(targets, "int32")
 
-    def windows(self, question_ids: list[int], passage_ids: list[int]) -> Iterator[int]:
+    def windows(self, question: Tokens, passage: Tokens) -> Iterator[int]:
         """Where windows begin that cover a passage, each half a window behind the last one."""
-        size = self.room(question_ids)
-        yield from range(0, max(1, len(passage_ids) - size // 2), max(1, size // 2))
+        size = self.room(question)
+        yield from range(0, max(1, len(passage.ids) - size // 2), max(1, size // 2))
 
 
 # --- model
@@ -159,8 +175,13 @@ class PositionSoftmax(keras.layers.Layer):
         return None
 
 
+class ReadingBERT(WithMatches, BERT):
+    """BERT that is told which tokens the other text has."""
+
+
 def build(args: argparse.Namespace, load: bool = True) -> Model:
-    encoder = build_transformer_model(args.files.config, args.files.checkpoint if load else None)
+    checkpoint = args.files.checkpoint if load else None
+    encoder = build_transformer_model(args.files.config, checkpoint, model=ReadingBERT)
     scores = keras.layers.Dense(2, name="Ends")(encoder.output)
     return Model(encoder.inputs, PositionSoftmax(name="Positions")([scores, encoder.inputs[1]]))
 
@@ -177,15 +198,15 @@ def best_span(starts: np.ndarray, ends: np.ndarray) -> tuple[float, Span]:
 
 def answer(model: Model, encoder: Encoder, questions: Sequence[tuple[str, str]]) -> list[str]:
     """Answers to questions about passages; slices of these."""
-    encoded = [encoder.tokens(*each) for each in questions]
+    encoded = [encoder.encode(*each) for each in questions]
     windows, places = [], []
-    for i, (question_ids, passage_ids, _) in enumerate(encoded):
-        for at in encoder.windows(question_ids, passage_ids):
-            windows.append(encoder.window(question_ids, passage_ids, at))
+    for i, (asked, passage, _) in enumerate(encoded):
+        for at in encoder.windows(asked, passage):
+            windows.append(encoder.window(asked, passage, at))
             places.append((i, at))
     best = [(-1.0, "")] * len(questions)
-    for (i, at), (ids, _), (found,) in zip(places, windows, outputs(model, windows), strict=True):
-        begin = len(encoded[i][0])
+    for (i, at), (ids, *_), (found,) in zip(places, windows, outputs(model, windows), strict=True):
+        begin = len(encoded[i][0].ids)
         score, span = best_span(*found[:, begin : len(ids) - 1])
         if score > best[i][0]:
             first, last = (at + token for token in span)
@@ -234,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
         list(chain.from_iterable(part)) for part in (passages[:n_train], passages[n_train:], test)
     )
     samples = [encoder.sample(question) for question in train]
-    batches = Batches([each for each in samples if each[2]], args.batch_size, encoder.train)
+    batches = Batches([each for each in samples if each[-1]], args.batch_size, encoder.train)
     model = build(args)
     model.compile(optimizer=optimizer(args, batches), loss="sparse_categorical_crossentropy")
 

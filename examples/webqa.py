@@ -129,10 +129,13 @@ def gap(passage: str) -> tuple[str, str]:
 
 
 def following(passages: Sequence[Sequence[int]], end_id: int) -> Callable[[list[int]], list[int]]:
-    """What may follow an output, so that it stands in a passage: its next token, or the end."""
+    """What may follow an output, so that it stands in a passage: its next token, or the end.
+
+    At least one token is written.
+    """
 
     def allowed(output: list[int]) -> list[int]:
-        n, ids = len(output), {end_id}
+        n, ids = len(output), {end_id} if output else set()
         for tokens in passages:
             ids.update(
                 tokens[i + n] for i in range(len(tokens) - n) if list(tokens[i : i + n]) == output

@@ -41,10 +41,14 @@ def test_targets_point_to_the_answer(script, tokenizer, maxlen):
     sample = encoder.sample(question)
     places = set()
     for _ in range(40):
-        (token_ids, segment_ids), ((first, last),) = encoder.train(np.array, [sample])
+        inputs, ((first, last),) = encoder.train(np.array, [sample])
+        token_ids, segment_ids, found = inputs
         places.add((int(first), int(last)))
         assert token_ids.shape[1] <= maxlen
         assert segment_ids[0].tolist() == [0] * 6 + [1] * (token_ids.shape[1] - 6)
+        assert found[0, :6].tolist() == [0, 3, 3, 1, 1, 0]  # 杜 and 甫 stand in the passage
+        same = np.isin(token_ids[0, 6:], tokenizer.tokens_to_ids(list("杜甫")))
+        assert found[0, 6:].tolist() == [*np.where(same, 3, 1)[:-1], 0]
         if (first, last) != script.NOWHERE:
             tokens = tokenizer.ids_to_tokens(token_ids[0, first : last + 1])
             assert "".join(tokens) in ("巩县", "巩县，")
@@ -55,13 +59,13 @@ def test_targets_point_to_the_answer(script, tokenizer, maxlen):
 @pytest.mark.parametrize("maxlen", [16, 24, 64])
 def test_windows_cover_the_passage(script, tokenizer, maxlen):
     encoder = script.Encoder(tokenizer, maxlen)
-    question_ids, passage_ids, mapping = encoder.tokens("杜甫呢？", PASSAGE)
-    assert len(passage_ids) == len(mapping) == len(PASSAGE)
-    starts = list(encoder.windows(question_ids, passage_ids))
-    parts = [encoder.window(question_ids, passage_ids, at)[0] for at in starts]
+    question, passage, mapping = encoder.encode("杜甫呢？", PASSAGE)
+    assert len(passage.ids) == len(passage.matches) == len(mapping) == len(PASSAGE)
+    starts = list(encoder.windows(question, passage))
+    parts = [encoder.window(question, passage, at)[0] for at in starts]
     assert all(len(part) <= maxlen for part in parts)
-    for i in range(len(passage_ids) - 2):  # so that no short answer is cut everywhere
-        wanted = passage_ids[i : i + 3]
+    for i in range(len(passage.ids) - 2):  # so that no short answer is cut everywhere
+        wanted = passage.ids[i : i + 3]
         assert any(wanted == part[j : j + 3] for part in parts for j in range(len(part)))
     assert len(starts) == 1 or maxlen < 64
 

@@ -124,7 +124,7 @@ class Prompts:
     ) -> dict[str, Any]:
         """Arrays of groups of prompts, as `Decoding.begin` takes them.
 
-        Batches and groups are filled up to powers of two.
+        Batches are filled up to powers of two, groups to these and one and a half of them.
 
         Args:
             groups: prompts by groups; a prompt that does not vote is alone.
@@ -132,7 +132,7 @@ class Prompts:
             room: how many slots the output gets.
         """
         batch = power_of_two(len(groups))
-        per_group = power_of_two(max(map(len, groups)))
+        per_group = group_size(max(map(len, groups)))
         filled = [groups[min(i, len(groups) - 1)] for i in range(batch)]
         rows = [group[min(i, len(group) - 1)] for group in filled for i in range(per_group)]
         present = np.zeros((batch, per_group), dtype=bool)
@@ -245,6 +245,12 @@ def padded(rows: Sequence[list[int]], length: int, left: bool = False, fill: int
 def power_of_two(n: int) -> int:
     """The next power of two."""
     return 1 << (n - 1).bit_length()
+
+
+def group_size(n: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, …"""
+    size = power_of_two(n)
+    return size * 3 // 4 if 4 * n <= 3 * size else size
 
 
 def decoder_of(transformer: Transformer) -> Transformer:
