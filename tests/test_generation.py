@@ -772,6 +772,15 @@ def test_allowed_tokens_are_the_best_of_those_allowed(gpt2):
     assert generator.generate(IDS, allowed=lambda output: even) == expected
 
 
+@pytest.mark.parametrize("how", [{"topk": 4}, {"sample": True, "n": 4, "seed": 0}], ids=str)
+def test_only_outputs_that_go_on_are_asked_about(gpt2, how):
+    """Neither what has ended nor beams without an output: a table of what may be written does."""
+    following = {(): [8, 3], (8,): [9], (8, 9): [3]}
+    generator = Generator(gpt2[0], end_id=3, maxlen=4)
+    found = generator.generate(IDS, allowed=lambda ids: following[tuple(ids)], **how)
+    assert all(ids in ([], [8, 9]) for each in found for ids in (each if "n" in how else [each]))
+
+
 def test_there_are_no_more_results_than_outputs(gpt2):
     """Only two outputs are possible, so the third and fourth beam have nothing to say."""
     generator = Generator(gpt2[0], end_id=3, maxlen=4)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from bert4keras.backend import ops
-from bert4keras.generation.selection import State
+from bert4keras.generation.selection import NOTHING, State
 
 Allowed = Callable[[list[int]], Sequence[int]]
 """Takes the output so far and returns the tokens that may follow."""
@@ -49,21 +49,28 @@ class Hooks:
             indices: numbers of prompts.
         """
         scores = np.array(ops.convert_to_numpy(state["scores"]))
-        finished = ops.convert_to_numpy(state["finished"])
-        output = ops.convert_to_numpy(state["output"])[:, :, : int(state["step"])]
+        finished, totals, output = (
+            ops.convert_to_numpy(state[name]) for name in ("finished", "totals", "output")
+        )
+        output = output[:, :, : int(state["step"])]
+        # Beams that no output was left for are as good as finished.
+        going = np.logical_not(finished) & (totals > NOTHING)
         for row, index in enumerate(indices):
-            if not finished[row].all():
-                scores[row] = self.of_prompt(scores[row], output[row], index)
+            if going[row].any():
+                scores[row] = self.of_prompt(scores[row], output[row], going[row], index)
         return ops.convert_to_tensor(scores)
 
-    def of_prompt(self, scores: np.ndarray, output: np.ndarray, index: int) -> np.ndarray:
-        """Scores (k, vocab_size) of one prompt, behind the outputs (k, n)."""
+    def of_prompt(
+        self, scores: np.ndarray, output: np.ndarray, going: np.ndarray, index: int
+    ) -> np.ndarray:
+        """Scores (k, vocab_size) of one prompt, behind the outputs (k, n); `going` (k,) go on."""
         if self.process_probs is not None:
             scores = self.processed(np.exp(scores), output, index)
         if self.allowed[index] is not None:
             mask = np.full_like(scores, -np.inf)
-            for row, ids in enumerate(output.tolist()):
-                mask[row, self.allowed_ids(ids, index, scores.shape[1])] = 0
+            for row in np.flatnonzero(going):
+                ids = self.allowed_ids(output[row].tolist(), index, scores.shape[1])
+                mask[row, ids] = 0
             scores = scores + mask
         return scores
 
