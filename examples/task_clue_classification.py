@@ -40,7 +40,7 @@ from classification import (
 )
 from common import Size, arguments, remember, report
 
-QUICK = Size(epochs=5, batch_size=32, learning_rate=5e-4, maxlen=96)
+QUICK = Size(epochs=3, batch_size=32, learning_rate=5e-4, maxlen=96)
 FULL = Size(epochs=10, batch_size=32, learning_rate=2e-5, maxlen=256)
 PAIRS = ("afqmc", "ocnli", "csl")
 

@@ -62,7 +62,7 @@ from bert4keras.tokenizers import Tokenizer
 QUICK = Size(epochs=3, batch_size=32, learning_rate=3e-4, maxlen=96)
 FULL = Size(epochs=5, batch_size=32, learning_rate=2e-5, maxlen=512)
 # With --quick, so many pairs of a task are trained on, and few are validated on.
-N_TRAIN = {"afqmc": 8000, "field": 1500, "halves": 1500}
+N_TRAIN = {"afqmc": 30_000, "field": 1500, "halves": 1500}
 N_OTHERS, N_VALID = 4000, 400
 N_WORDS = {True: 4000, False: 20000}  # by --quick
 MIN_COUNT = 5  # of a word

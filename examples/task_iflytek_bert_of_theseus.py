@@ -29,7 +29,7 @@ from common import Size, arguments
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.models.transformer import Transformer
 
-QUICK = Size(epochs=6, batch_size=32, learning_rate=5e-4, maxlen=64)
+QUICK = Size(epochs=3, batch_size=32, learning_rate=5e-4, maxlen=64)
 FULL = Size(epochs=10, batch_size=32, learning_rate=2e-5, maxlen=128)
 N_LAYERS = {True: 2, False: 3}  # of the successor, by --quick
 

@@ -22,7 +22,7 @@ from common import Size, arguments
 
 from bert4keras.training import GradientPenalty
 
-QUICK = Size(epochs=8, batch_size=32, learning_rate=5e-4, maxlen=64)
+QUICK = Size(epochs=3, batch_size=32, learning_rate=5e-4, maxlen=64)
 FULL = Size(epochs=20, batch_size=32, learning_rate=2e-5, maxlen=128)
 STEP = GradientPenalty("Embedding-Token", epsilon=1.0)
 

@@ -24,7 +24,7 @@ from common import Size, arguments
 
 from bert4keras.training import data_parallel
 
-QUICK = Size(epochs=8, batch_size=32, learning_rate=5e-4, maxlen=64)
+QUICK = Size(epochs=3, batch_size=32, learning_rate=5e-4, maxlen=64)
 FULL = Size(epochs=10, batch_size=128, learning_rate=5e-5, maxlen=128)
 
 
