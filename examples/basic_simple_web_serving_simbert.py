@@ -13,15 +13,26 @@ Requests that come at the same time are answered in one pass through the model. 
 folder with an official checkpoint, its config and its vocabulary. The vector of a sentence is the
 mean of those of its tokens, or, as SimBERT was trained, that of [CLS]. The small checkpoint has
 learnt to fill in tokens only: its scores follow shared words more than the meaning.
+
+`--measure` has 64 clients send 2,000 requests instead, compares the answers with those without a
+server, and writes what came of it to `--output`.
 """
 
 import argparse
+import http.client
+import json
+import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import keras
 import numpy as np
-from common import TINY, outputs
+from common import TINY, outputs, report
 
 from bert4keras.checkpoints import CheckpointError, find_files
 from bert4keras.models import Model, build_transformer_model
@@ -30,6 +41,7 @@ from bert4keras.tokenizers import Tokenizer
 
 BATCH_SIZE = 16
 MAXLEN = 128  # tokens of a sentence at most
+N_CLIENTS, N_REQUESTS = 64, 2000
 SENTENCES = [
     "什么时候发货？",
     "多久可以送到？",
@@ -51,7 +63,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pooling", choices=("mean", "cls"), default="mean")
     parser.add_argument("--host", default="127.0.0.1", help="there is no authentication")
     parser.add_argument("--port", type=int, default=8000, help="0 for any free one")
-    return parser.parse_args(argv)
+    parser.add_argument("--measure", action="store_true", help="do not serve but measure")
+    name = Path(__file__).stem
+    parser.add_argument("--output", type=Path, default=Path("runs") / name, help="for --measure")
+    args = parser.parse_args(argv)
+    args.name, args.started, args.seed = name, time.time(), 0
+    args.argv = list(sys.argv[1:] if argv is None else argv)
+    args.quick = args.checkpoint == TINY
+    return args
 
 
 def read_sentences(path: Path | None) -> list[str]:
@@ -86,7 +105,57 @@ def sentence_encoder(checkpoint: Path, pooling: str) -> Callable[[Sequence[str]]
     return encode
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def measured(web: WebServing, expected: dict[str, list[dict]]) -> dict[str, float]:
+    """Search for texts, one request for each, from many clients at the same time.
+
+    Args:
+        web: the server, which does not run yet.
+        expected: the answer to each text.
+
+    Returns:
+        How many were answered in a second; how many failed, or got another answer.
+    """
+    queue, lock = iter(expected.items()), threading.Lock()
+
+    def client() -> np.ndarray:
+        """How many of the requests of one client failed, and how many got another answer."""
+        wrong = np.zeros(2, int)
+        with closing(http.client.HTTPConnection("127.0.0.1", web.port, timeout=60)) as connection:
+            while True:
+                with lock:
+                    text, wanted = next(queue, (None, None))
+                if text is None:
+                    return wrong
+                connection.request("GET", f"/search?text={quote(text)}&n=1")
+                response = connection.getresponse()
+                answer = json.loads(response.read())
+                if response.status != 200:
+                    wrong += [1, 0]
+                    continue
+                (found,), (best,) = answer["data"], wanted
+                wrong += [0, abs(found["similarity"] - best["similarity"]) > 1e-4]
+
+    server = threading.Thread(target=web.start)
+    server.start()
+    try:
+        if not web.wait_until_started(60):
+            raise SystemExit("the server did not start within a minute")
+        start = time.perf_counter()
+        with ThreadPoolExecutor(N_CLIENTS) as pool:
+            runs = [pool.submit(client) for _ in range(N_CLIENTS)]
+            failed, different = sum(run.result() for run in runs)
+        seconds = time.perf_counter() - start
+    finally:
+        web.stop()
+        server.join()
+    return {
+        "requests_per_second": round(len(expected) / seconds, 1),
+        "failed": int(failed),
+        "different": int(different),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> dict | None:
     args = arguments(argv)
     sentences = read_sentences(args.sentences)
     encode = sentence_encoder(args.checkpoint, args.pooling)
@@ -105,11 +174,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             for row, size in zip(scores, n or [5] * len(text), strict=True)
         ]
 
-    web = WebServing(args.host, args.port)
+    web = WebServing(args.host, 0 if args.measure else args.port)
     pair = {"a": (None, True), "b": (None, True)}
     web.route("/similarity", similarity, pair, method="POST", batch_size=BATCH_SIZE)
     web.route("/search", search, {"text": (None, True), "n": (int, False)}, batch_size=BATCH_SIZE)
-    web.start()
+    if not args.measure:
+        return web.start()
+    texts = [f"{sentences[i % len(sentences)]}{i}" for i in range(N_REQUESTS)]
+    expected = dict(zip(texts, search(texts, [1] * len(texts)), strict=True))
+    args.output.mkdir(parents=True, exist_ok=True)
+    data = f"{N_REQUESTS} requests of {N_CLIENTS} clients"
+    return report(args, data, measured(web, expected))
 
 
 if __name__ == "__main__":

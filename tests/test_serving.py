@@ -963,6 +963,30 @@ def test_the_example_answers(tmp_path):
         assert server.returncode == 0
 
 
+@pytest.mark.long
+def test_the_example_measures(load_script, tmp_path, monkeypatch, capsys):
+    script = load_script(ROOT / "examples/basic_simple_web_serving_simbert.py")
+    monkeypatch.setattr(script, "N_REQUESTS", 100)
+    result = script.main(["--measure", "--output", str(tmp_path / "run")])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
+    assert json.loads((tmp_path / "run/result.json").read_text(encoding="utf-8")) == result
+    scores = result["scores"]
+    assert scores.pop("requests_per_second") > 0
+    assert scores == {"failed": 0, "different": 0}
+    # What is wrong is counted.
+    web = script.WebServing(port=0)
+
+    def search(text, n):
+        if text == "fails":
+            raise RuntimeError(text)
+        return [{"similarity": 1}]
+
+    web.route("/search", search, {"text": (None, True), "n": (int, True)})
+    expected = {"fails": [{"similarity": 1}], "other": [{"similarity": 0}]}
+    scores = script.measured(web, expected | {"right": [{"similarity": 1}]})
+    assert (scores["failed"], scores["different"]) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
