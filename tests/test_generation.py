@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sweeps import swept
 
 from bert4keras.generation import Generator, decoding
+from bert4keras.generation.prompts import group_size
 from bert4keras.layers import (
     AttentionBias,
     FeedForward,
@@ -864,6 +865,11 @@ def test_groups_vote(gpt2):
         alone, total = generator.generate([group], vote=True, scores=True)
         assert alone == [ids]
         assert total[0] == pytest.approx(score, abs=2e-4)
+
+
+def test_groups_are_filled_up_to_few_sizes():
+    sizes = [group_size(n) for n in range(1, 17)]
+    assert sizes == [1, 2, 3, 4, 6, 6, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16]
 
 
 def test_a_function_may_count_the_votes(gpt2):
