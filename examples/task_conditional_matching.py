@@ -31,7 +31,6 @@ import argparse
 import json
 import random
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -53,6 +52,7 @@ from common import (
     save_figure,
 )
 from matching_data import LABELS, TASKS, overlap_accuracy, read_tasks
+from words import frequent_words, load_jieba, word_tokenizer
 
 from bert4keras.layers import FirstToken
 from bert4keras.models import Model, RoFormer, build_transformer_model
@@ -62,51 +62,15 @@ from bert4keras.tokenizers import Tokenizer
 QUICK = Size(epochs=3, batch_size=32, learning_rate=3e-4, maxlen=96)
 FULL = Size(epochs=5, batch_size=32, learning_rate=2e-5, maxlen=512)
 # With --quick, so many pairs of a task are trained on, and few are validated on.
-N_TRAIN = {"afqmc": 30_000, "field": 1500, "halves": 1500}
+N_TRAIN = {"afqmc": 8000, "field": 1500, "halves": 1500}
 N_OTHERS, N_VALID = 4000, 400
 N_WORDS = {True: 4000, False: 20000}  # by --quick
-MIN_COUNT = 5  # of a word
 CONDITION_SIZE = 64
 N_TIMED, N_ROUNDS = 16, 2  # batches of each kind, and how often
 
 SAME = ("different", "same")
 
-# --- words
-
-
-def load_jieba() -> Callable[[str], list[str]]:
-    """A function that cuts a text into words. It says nothing on the way."""
-    with warnings.catch_warnings():
-        # Of pkg_resources, and of a file that it leaves open.
-        warnings.simplefilter("ignore")
-        import jieba
-
-        jieba.setLogLevel("ERROR")
-        jieba.initialize()
-    return lambda text: jieba.lcut(text, HMM=False)
-
-
-def frequent_words(texts: Sequence[str], cut: Callable, base: Tokenizer, n: int) -> list[str]:
-    """The n most frequent words that the vocabulary lacks, but not their pieces."""
-    counts = Counter(word for text in texts for word in cut(text.lower()))
-    known = base.token_dict
-    return [
-        word
-        for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        if count >= MIN_COUNT
-        and word not in known
-        and len(word) > 1
-        and all(token in known for token in base.tokenize(word))
-    ][:n]
-
-
-def word_tokenizer(base: Tokenizer, words: Sequence[str], cut: Callable) -> tuple[Tokenizer, dict]:
-    """A tokenizer that knows words as well, and what the model has to be told of them."""
-    size = base._vocab_size
-    token_dict = dict(base.token_dict) | {word: size + i for i, word in enumerate(words)}
-    tokenizer = Tokenizer(token_dict, do_lower_case=True, pre_tokenize=cut)
-    pieces = [base.tokens_to_ids(base.tokenize(word)[1:-1]) for word in words]
-    return tokenizer, {"keep_tokens": list(range(size)), "compound_tokens": pieces or None}
+# --- samples
 
 
 def encode(pair: Sequence, task: int, tokenizer: Tokenizer, maxlen: int, label: int = 0) -> tuple:

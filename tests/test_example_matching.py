@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -239,7 +240,7 @@ WHOLE = {"csl_category/dev.tsv", "csl_category/test.tsv"}  # titles are looked u
 @pytest.mark.parametrize("heads", ["", "--heads"])
 def test_a_run_on_a_slice(script, checkpoint, cut, tmp_path, capsys, monkeypatch, heads):
     monkeypatch.setattr(script, "N_TIMED", 2)
-    monkeypatch.setattr(script, "MIN_COUNT", 3)
+    monkeypatch.setattr(sys.modules["words"], "MIN_COUNT", 3)
     # One length to compile.
     monkeypatch.setattr(script, "QUICK", dataclasses.replace(script.QUICK, maxlen=16))
     for archive, members in MEMBERS.items():
