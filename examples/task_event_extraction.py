@@ -37,7 +37,7 @@ from bert4keras.layers import EfficientGlobalPointer
 from bert4keras.models import Model
 from bert4keras.tokenizers import Tokenizer
 
-QUICK = Size(epochs=8, batch_size=16, learning_rate=5e-4, maxlen=128)
+QUICK = Size(epochs=8, batch_size=16, learning_rate=1e-3, maxlen=128)
 FULL = Size(epochs=20, batch_size=32, learning_rate=2e-5, maxlen=192)
 ARCHIVE = "event_fewfc/duee_format.zip"
 FILES = {"train": "train_data/train", "dev": "dev_data/dev", "test": "test_data/test"}
