@@ -792,6 +792,33 @@ def test_there_are_no_more_results_than_outputs(gpt2):
     assert len(scores[0]) == 2 and np.isfinite(scores[0]).all()
 
 
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_beams_stop_when_no_better_result_can_come(gpt2, length_penalty):
+    """Of the results that were asked for; those of the search that goes on are the same."""
+    generator, calls = Generator(gpt2[0], end_id=3, maxlen=8), []
+
+    def process(probabilities, output_ids, index):
+        calls.append(index)
+        probabilities *= 0.1
+        probabilities[:, 3] = 0.8
+        return probabilities
+
+    def found(n, groups=1):
+        calls.clear()
+        options = {"process_probs": process, "length_penalty": length_penalty, "scores": True}
+        results, scores = generator.generate(IDS, topk=6, n=n, groups=groups, **options)
+        return results, np.array(scores), len(calls)
+
+    for groups in (1, 2):
+        best, best_scores, few = found(1, groups)
+        all_results, all_scores, many = found(6, groups)
+        assert [each[0] for each in all_results] == [each[0] for each in best]
+        np.testing.assert_allclose(all_scores[:, 0], best_scores[:, 0], rtol=1e-5)
+        assert few < many
+    if not length_penalty:
+        assert found(1)[2] == len(IDS)  # 0.8 for nothing at all
+
+
 def test_process_probs_sees_and_changes_distributions(gpt2):
     transformer, whole = gpt2
     prompts = [prompt_of(ids) for ids in IDS]

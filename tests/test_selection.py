@@ -227,9 +227,9 @@ def beam_search(size, maxlen, groups=1, diversity=0.0, length_penalty=0.0, minle
     return sorted([x for group in ended for x in group] + cut, key=lambda x: -x[0])
 
 
-def search(size, maxlen, ends=ENDS, **changes):
-    """The same by `select`, whose scores come from NumPy; returns as `beam_search` does."""
-    chosen = options(topk=size, maxlen=maxlen, **changes)
+def search(size, maxlen, ends=ENDS, n=None, **changes):
+    """The same by `select`, whose scores come from NumPy; the first n results are final."""
+    chosen = options(topk=size, n=n or size, maxlen=maxlen, **changes)
     chosen_settings = chosen.settings(ends, 7)
     state = initial_state(chosen_settings, 1, 7, ops.ones((1,), "bool"))
     for step in range(maxlen):
@@ -265,10 +265,11 @@ def without_end(ids):
     ],
     ids=str,
 )
-def test_beams_are_those_of_a_search_in_numpy(arguments):
-    found, _ = search(**arguments)
+@pytest.mark.parametrize("n", [None, 1, 2])
+def test_beams_are_those_of_a_search_in_numpy(arguments, n):
+    found, _ = search(**arguments, n=n)
     expected = beam_search(**arguments)
-    n = arguments["size"]
+    n = n or arguments["size"]
     assert [ids for ids, _ in found[:n]] == [without_end(ids) for _, ids in expected[:n]]
     np.testing.assert_allclose(
         [score for _, score in found[:n]], [score for score, _ in expected[:n]], atol=1e-5

@@ -116,5 +116,6 @@ class Options:
             "length_penalty": self.length_penalty,
             "repetition_penalty": self.repetition_penalty,
         }
+        counts = {"minlen": self.minlen, "results": self.n or 1}
         tensors = {k: ops.convert_to_tensor(v, "float32") for k, v in numbers.items()}
-        return tensors | {"minlen": ops.convert_to_tensor(self.minlen, "int32")}
+        return tensors | {k: ops.convert_to_tensor(v, "int32") for k, v in counts.items()}

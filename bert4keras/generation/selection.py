@@ -253,11 +253,11 @@ def select_group(
         state: the totals, outputs and ended outputs of the group.
         step: how many tokens there are so far.
         penalty: (batch, vocab_size), subtracted for the ranking only.
-        numbers: `length_penalty` and `maxlen` of it.
+        numbers: `length_penalty`, `maxlen` and `results` of it.
 
     Returns:
         New totals and ended outputs; `tokens` and `parents` (batch, size) of the beams that go on;
-        `done` (batch, 1), whether no beam can become better than what has ended.
+        `done` (batch, 1), whether no beam can become one of the results any more.
     """
     batch, size, vocab_size = scores.shape
     totals = ops.reshape(state["totals"][..., None] + scores, (batch, size * vocab_size))
@@ -287,6 +287,7 @@ def select_group(
     totals = ops.take_along_axis(ops.where(ends, NOTHING, totals), going, axis=1)
     # Logarithms are negative: the most that a beam can come to is its total now, at full length.
     limit = ops.max(totals, axis=1) / numbers["maxlen"] ** numbers["length_penalty"]
+    last_result = ops.take(ended_totals, ops.minimum(numbers["results"], size) - 1, axis=1)
     return {
         "totals": totals,
         "ended_totals": ended_totals,
@@ -294,5 +295,5 @@ def select_group(
         "ended_output": ops.take_along_axis(all_output, best[..., None], axis=1),
         "tokens": ops.take_along_axis(tokens, going, axis=1),
         "parents": ops.take_along_axis(parents, going, axis=1),
-        "done": (ended_totals[:, -1] >= limit)[:, None],
+        "done": (last_result >= limit)[:, None],
     }
