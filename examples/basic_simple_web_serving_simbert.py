@@ -32,9 +32,8 @@ from urllib.parse import quote
 
 import keras
 import numpy as np
-from common import TINY, outputs, report
+from common import TINY, files_of, outputs, report
 
-from bert4keras.checkpoints import CheckpointError, find_files
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.snippets import WebServing
 from bert4keras.tokenizers import Tokenizer
@@ -88,10 +87,7 @@ def read_sentences(path: Path | None) -> list[str]:
 
 def sentence_encoder(checkpoint: Path, pooling: str) -> Callable[[Sequence[str]], np.ndarray]:
     """A function from texts to vectors of length 1, one row each."""
-    try:
-        files = find_files(checkpoint)
-    except CheckpointError as error:
-        raise SystemExit(f"--checkpoint {checkpoint}: {error}") from error
+    files = files_of(checkpoint)
     tokenizer = Tokenizer(files.vocabulary, do_lower_case=True)
     bert = build_transformer_model(files.config, files.checkpoint)
     mean = keras.layers.GlobalAveragePooling1D()

@@ -27,7 +27,7 @@ from common import (
 from matching_data import read_table
 
 from bert4keras.layers import Embedding, FirstToken
-from bert4keras.models import Model, build_transformer_model
+from bert4keras.models import BERT, Model, build_transformer_model
 from bert4keras.tokenizers import Tokenizer
 from bert4keras.training import Step
 
@@ -187,9 +187,7 @@ def encode_pair(pair: Texts, label: int, tokenizer: Tokenizer, maxlen: int) -> t
 
 
 class WithMatches:
-    """For subclasses of BERT: another input says which tokens the other text has.
-
-        class PairBERT(WithMatches, BERT): …
+    """For subclasses of BERT, such as `PairBERT`: an input says which tokens the other text has.
 
     Equal tokens of two texts find each other by attention only after a lot of training.
     """
@@ -204,6 +202,10 @@ class WithMatches:
         match = self.apply(self.matches, Embedding, embeddings_initializer="zeros", **options)
         segment = super().apply_segment_embedding(segment_ids)
         return self.apply([segment, match], keras.layers.Add, name="Embedding-Segment-Match")
+
+
+class PairBERT(WithMatches, BERT):
+    """BERT that is told which tokens the other text has."""
 
 
 # --- model

@@ -52,7 +52,7 @@ from common import (
     save_figure,
 )
 from matching_data import LABELS, TASKS, overlap_accuracy, read_tasks
-from words import frequent_words, load_jieba, word_tokenizer
+from words import N_WORDS, frequent_words, load_jieba, word_tokenizer
 
 from bert4keras.layers import FirstToken
 from bert4keras.models import Model, RoFormer, build_transformer_model
@@ -64,7 +64,6 @@ FULL = Size(epochs=5, batch_size=32, learning_rate=2e-5, maxlen=512)
 # With --quick, so many pairs of a task are trained on, and few are validated on.
 N_TRAIN = {"afqmc": 8000, "field": 1500, "halves": 1500}
 N_OTHERS, N_VALID = 4000, 400
-N_WORDS = {True: 4000, False: 20000}  # by --quick
 CONDITION_SIZE = 64
 N_TIMED, N_ROUNDS = 16, 2  # batches of each kind, and how often
 

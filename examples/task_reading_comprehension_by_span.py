@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-from classification import WithMatches, matches
+from classification import PairBERT, matches
 from common import (
     Batches,
     Size,
@@ -45,7 +45,7 @@ from common import (
 )
 from keras import ops
 
-from bert4keras.models import BERT, Model, build_transformer_model
+from bert4keras.models import Model, build_transformer_model
 from bert4keras.snippets import longest_common_substring
 from bert4keras.tokenizers import Tokenizer
 
@@ -113,9 +113,9 @@ class Encoder:
         asked = self.tokenizer.tokenize(question, maxlen=MAX_QUESTION)
         tokens = self.tokenizer.tokenize(passage)
         mapping = self.tokenizer.rematch(passage, tokens)[1:-1]
-        ids, passage_ids = map(self.tokenizer.tokens_to_ids, (asked, tokens))
-        asked, tokens = (matches(*pair) for pair in ((asked, tokens), (tokens, asked)))
-        return Tokens(ids, asked), Tokens(passage_ids[1:-1], tokens[1:-1]), mapping
+        to_ids = self.tokenizer.tokens_to_ids
+        found = Tokens(to_ids(tokens)[1:-1], matches(tokens, asked)[1:-1])
+        return Tokens(to_ids(asked), matches(asked, tokens)), found, mapping
 
     def sample(self, question: Question) -> tuple[list[int], Tokens, Tokens, list[Span]]:
         """What is measured, the question, the passage, and the spans of the answers."""
@@ -175,13 +175,9 @@ class PositionSoftmax(keras.layers.Layer):
         return None
 
 
-class ReadingBERT(WithMatches, BERT):
-    """BERT that is told which tokens the other text has."""
-
-
 def build(args: argparse.Namespace, load: bool = True) -> Model:
     checkpoint = args.files.checkpoint if load else None
-    encoder = build_transformer_model(args.files.config, checkpoint, model=ReadingBERT)
+    encoder = build_transformer_model(args.files.config, checkpoint, model=PairBERT)
     scores = keras.layers.Dense(2, name="Ends")(encoder.output)
     return Model(encoder.inputs, PositionSoftmax(name="Positions")([scores, encoder.inputs[1]]))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from classification import (
     Labelled,
-    WithMatches,
+    PairBERT,
     accuracy,
     build,
     encode_pair,
@@ -33,19 +33,12 @@ from classification import (
 )
 from common import Size, arguments, remember, report
 from matching_data import overlap_accuracy
-from words import frequent_words, load_jieba, word_tokenizer
-
-from bert4keras.models import BERT
+from words import N_WORDS, frequent_words, load_jieba, word_tokenizer
 
 QUICK = Size(epochs=3, batch_size=32, learning_rate=3e-4, maxlen=64)
 FULL = Size(epochs=5, batch_size=32, learning_rate=2e-5, maxlen=128)
 FURTHER = "oppo_xiaobu/oppo_xiaobu.zip", "oppo_xiaobu/train.tsv"
-N_WORDS = {True: 4000, False: 20_000}  # by --quick
 SAME = ("different", "same")
-
-
-class PairBERT(WithMatches, BERT):
-    """BERT that is told which tokens the other text has."""
 
 
 def read_parts(data: Path) -> dict[str, list[Labelled]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from bert4keras.tokenizers import Tokenizer
 
+N_WORDS = {True: 4000, False: 20_000}  # by --quick
 MIN_COUNT = 5  # of a word
 
 
