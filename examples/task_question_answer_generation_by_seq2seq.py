@@ -32,10 +32,6 @@ TOPP = 0.9  # of the answers that are drawn
 class Asker(UniLM):
     """Writes an answer and a question behind a passage."""
 
-    def passage(self, text: str) -> list[int]:
-        room = self.max_source - MAX_ANSWER
-        return self.tokenizer.encode(text, maxlen=room)[0]
-
     def part(self, text: str, maxlen: int) -> list[int]:
         """Token ids without a start token, with the end token."""
         return self.tokenizer.encode(text, maxlen=maxlen + 1)[0][1:]
@@ -44,11 +40,11 @@ class Asker(UniLM):
         written = self.part(question.answer, MAX_ANSWER) + self.part(
             question.question, MAX_QUESTION
         )
-        return self.passage(question.passage), written
+        return self.source(question.passage), written
 
     def answers(self, passages: Sequence[str], seed: int) -> list[str]:
         """An answer out of each passage, drawn by its probability."""
-        prompts = [self.passage(text) for text in passages]
+        prompts = [self.source(text) for text in passages]
         end_id = self.tokenizer._token_end_id
         allowed = [following([prompt[1:-1]], end_id) for prompt in prompts]
         options = {"sample": True, "topp": TOPP, "seed": seed, "allowed": allowed}
@@ -59,10 +55,11 @@ class Asker(UniLM):
         """The question for each passage and answer."""
         prompts = []
         for passage, answer in pairs:
-            source, given = self.passage(passage), self.part(answer, MAX_ANSWER)
+            source, given = self.source(passage), self.part(answer, MAX_ANSWER)
             # The answer has been written: it is part of the second segment.
             prompts.append((source + given, [0] * len(source) + [1] * len(given)))
-        return [self.text(ids) for ids in self.generator.generate(prompts, topk=TOPK)]
+        found = self.generator.generate(prompts, maxlen=MAX_QUESTION, topk=TOPK)
+        return [self.text(ids) for ids in found]
 
 
 def scored(asker: Asker, questions: Sequence[Question]) -> dict[str, float]:
@@ -82,7 +79,7 @@ def up_to_answer(question: Question) -> str:
 
 def main(argv: Sequence[str] | None = None) -> dict | None:
     args = arguments(__file__, __doc__, QUICK, FULL, argv)
-    asker = Asker(args, MAX_QUESTION)
+    asker = Asker(args, MAX_ANSWER + MAX_QUESTION)
     if args.texts is not None:
         load_best(args, asker.model)
         answers = asker.answers(args.texts, args.seed)

@@ -34,6 +34,7 @@ from common import (
     report,
     text_span,
 )
+from keras import ops
 from webqa import MAX_ANSWER, MAX_QUESTION, N_PASSAGES, Question, draw, read_parts, scores_of
 from writing import NO_LABEL, compile_for_tokens, simplified
 
@@ -86,9 +87,11 @@ def build(args: argparse.Namespace) -> tuple[Tokenizer, Model]:
     tokenizer, keep_tokens = simplified(args, SPECIAL)
     checkpoint = args.files.checkpoint if args.texts is None else None
     bert = build_transformer_model(
-        args.files.config, checkpoint, with_mlm=True, keep_tokens=keep_tokens
+        args.files.config, checkpoint, with_mlm=True, masked_positions=True, keep_tokens=keep_tokens
     )
-    return tokenizer, Model(bert.inputs, bert.output[:, 1 : MAX_ANSWER + 1])
+    token_ids, segment_ids, _ = bert.inputs
+    masks = ops.zeros_like(token_ids[:, :MAX_ANSWER]) + np.arange(1, MAX_ANSWER + 1)
+    return tokenizer, Model([token_ids, segment_ids], bert([token_ids, segment_ids, masks]))
 
 
 # --- answers

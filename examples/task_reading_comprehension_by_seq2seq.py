@@ -24,7 +24,6 @@ Data: `WebQA.json` and, for training only, `SogouQA.json`, both in
 others are for validation.
 """
 
-import argparse
 import json
 import random
 import time
@@ -43,11 +42,11 @@ from webqa import (
     read_parts,
     scores_of,
 )
-from writing import NO_LABEL, compile_for_tokens
+from writing import compile_for_tokens, unilm, unilm_batch
 
 from bert4keras.generation import Generator
 from bert4keras.generation.decoding import combined_by_vote
-from bert4keras.models import Model, build_transformer_model
+from bert4keras.models import Model
 from bert4keras.snippets import AutoRegressiveDecoder, softmax
 from bert4keras.tokenizers import Tokenizer
 
@@ -105,29 +104,13 @@ class Encoder:
 
     def train(self, pad: Callable, questions: list[tuple[str, Question]]) -> tuple:
         """Token ids, segment ids, the positions before each token that is written; these tokens."""
-        rows = []
+        samples = []
         for _, question in questions:
             share = 1 - (1 - LAST_SHARE) * min(1, self.n_drawn / self.n_samples)
             self.n_drawn += 1
             make = self.copied if random.random() < share else self.answered
-            prompt, written = make(question)
-            n, m = len(prompt), len(written)
-            positions = [*range(n - 1, n - 1 + m), *[0] * (MAX_COPIED - m)]
-            labels = written + [NO_LABEL] * (MAX_COPIED - m)
-            rows.append((prompt + written, [0] * n + [1] * m, positions, labels))
-        token_ids, segment_ids, positions, labels = zip(*rows, strict=True)
-        return [pad(token_ids), pad(segment_ids), np.array(positions)], np.array(labels)
-
-
-def build(args: argparse.Namespace, load: bool = True) -> tuple[Model, Model]:
-    """What is trained, with scores of the answer's tokens only, and the same model that writes."""
-    checkpoint = args.files.checkpoint if load else None
-    settings = {"application": "unilm", "with_mlm": "linear"}
-    trained = build_transformer_model(
-        args.files.config, checkpoint, masked_positions=True, return_keras_model=False, **settings
-    )
-    writer = build_transformer_model(args.files.config, layers=trained.layers, **settings)
-    return trained.model, writer
+            samples.append(make(question))
+        return unilm_batch(pad, samples, MAX_COPIED)
 
 
 # --- answers
@@ -286,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
         question, *passages = args.texts
         if not passages:
             raise SystemExit("give a question and at least one passage to look for the answer in")
-        model, writer = build(args, load=False)
+        model, writer = unilm(args)
         load_best(args, model)
         reader = Reader(writer, Encoder(args.tokenizer, args.size.maxlen))
         (answer,) = reader.answers([(question, passages)])
@@ -298,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
     train = [(each.passage, each) for each in parts["train"]]
     encoder = Encoder(args.tokenizer, args.size.maxlen, args.epochs * len(train))
     batches = Batches(train, args.batch_size, encoder.train)
-    model, writer = build(args)
+    model, writer = unilm(args)
     compile_for_tokens(args, model, batches, from_logits=True)
     reader = Reader(writer, encoder, rank_weights(parts["train"]))
 

@@ -154,9 +154,9 @@ def is_right(expression: str, problem: Problem) -> bool:
 class Solver(UniLM):
     """Reads problems and writes expressions; every character is a token."""
 
-    def build(self, args: argparse.Namespace) -> tuple[Tokenizer, Model]:
-        tokenizer, model = super().build(args)
-        return Tokenizer(tokenizer.token_dict, do_lower_case=True, pre_tokenize=list), model
+    def build(self, args: argparse.Namespace) -> tuple[Tokenizer, Model, Model]:
+        tokenizer, *models = super().build(args)
+        return Tokenizer(tokenizer.token_dict, do_lower_case=True, pre_tokenize=list), *models
 
     def text(self, ids: list[int]) -> str:
         return "".join(self.tokenizer.ids_to_tokens(ids))

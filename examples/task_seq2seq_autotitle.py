@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from common import Size, arguments
 from writing import Pair, UniLM, read_gzip, write_titles
 
-QUICK = Size(epochs=5, batch_size=32, learning_rate=1e-3, maxlen=160)
+QUICK = Size(epochs=15, batch_size=32, learning_rate=1e-3, maxlen=160)
 FULL = Size(epochs=10, batch_size=16, learning_rate=2e-5, maxlen=256)
 MAX_TITLE = 32  # tokens, the end token included
 SHORTEST = 20  # characters of an article that says something

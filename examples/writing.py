@@ -76,17 +76,15 @@ class Writer:
 
     def __init__(self, args: argparse.Namespace, max_target: int) -> None:
         self.max_target, self.max_source = max_target, args.size.maxlen - max_target
-        self.tokenizer, self.model = self.build(args)
-        self.generator = Generator(
-            self.model, end_id=self.tokenizer._token_end_id, maxlen=max_target
-        )
+        self.tokenizer, self.model, writer = self.build(args)
+        self.generator = Generator(writer, end_id=self.tokenizer._token_end_id, maxlen=max_target)
 
     def build(self, args: argparse.Namespace) -> tuple:
-        """The tokenizer and the model."""
+        """The tokenizer, the model that is trained, the model that writes."""
         raise NotImplementedError
 
     def make(self, pad: Callable, samples: list) -> tuple:
-        """Inputs of the model, and labels: at each position the token of the target to write."""
+        """Inputs of the model that is trained, and labels: the tokens of the targets."""
         raise NotImplementedError
 
     def source(self, text: str) -> list[int]:
@@ -106,7 +104,7 @@ class Writer:
     ) -> None:
         """Train on pairs; the loss is the mean over the tokens that are written."""
         batches = Batches([self.sample(pair) for pair in pairs], args.batch_size, self.make)
-        compile_for_tokens(args, self.model, batches)
+        compile_for_tokens(args, self.model, batches, from_logits=True)
         fit(args, self.model, batches, evaluate)
 
     def write(self, sources: Sequence[str], topk: int = TOPK) -> list[str]:
@@ -121,22 +119,48 @@ class Writer:
 class UniLM(Writer):
     """[CLS] source [SEP] target [SEP] in one BERT, whose target sees what is before it."""
 
-    def build(self, args: argparse.Namespace) -> tuple[Tokenizer, Model]:
+    def build(self, args: argparse.Namespace) -> tuple[Tokenizer, Model, Model]:
         tokenizer, keep_tokens = simplified(args)
-        checkpoint = args.files.checkpoint if args.texts is None else None
-        model = build_transformer_model(
-            args.files.config, checkpoint, application="unilm", keep_tokens=keep_tokens
-        )
-        return tokenizer, model
+        return tokenizer, *unilm(args, keep_tokens=keep_tokens)
 
     def make(self, pad: Callable, samples: list) -> tuple:
-        rows = []
-        for source, target, *_ in samples:
-            n = len(source)
-            labels = [NO_LABEL] * (n - 1) + target + [NO_LABEL]
-            rows.append((source + target, [0] * n + [1] * len(target), labels))
-        token_ids, segment_ids, labels = map(pad, zip(*rows, strict=True))
-        return [token_ids, segment_ids], labels
+        return unilm_batch(pad, samples, self.max_target)
+
+
+def unilm(args: argparse.Namespace, **options: Any) -> tuple[Model, Model]:
+    """A UniLM that is trained, and the same one that writes; both give logits.
+
+    The first takes the positions before each token that is written as a further input and scores
+    there only: most of a batch is read, and over a whole vocabulary the scores of all of it would
+    take longer than a small model does. The checkpoint is loaded unless a run will be.
+    """
+    checkpoint = args.files.checkpoint if args.texts is None else None
+    options |= {"application": "unilm", "with_mlm": "linear"}
+    trained = build_transformer_model(
+        args.files.config, checkpoint, masked_positions=True, return_keras_model=False, **options
+    )
+    writer = build_transformer_model(args.files.config, layers=trained.layers, **options)
+    return trained.model, writer
+
+
+def unilm_batch(
+    pad: Callable, samples: Sequence[tuple[list[int], list[int]]], max_target: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Token ids, segment ids and positions of pairs of source and target; the tokens to write.
+
+    Args:
+        pad: pads rows to one of a few lengths.
+        samples: token ids of each source and each target.
+        max_target: tokens of a target at most.
+    """
+    rows = []
+    for source, target in samples:
+        n, m = len(source), len(target)
+        positions = [*range(n - 1, n - 1 + m), *[0] * (max_target - m)]
+        labels = target + [NO_LABEL] * (max_target - m)
+        rows.append((source + target, [0] * n + [1] * m, positions, labels))
+    token_ids, segment_ids, positions, labels = zip(*rows, strict=True)
+    return [pad(token_ids), pad(segment_ids), np.array(positions)], np.array(labels)
 
 
 class T5(Writer):
@@ -147,19 +171,21 @@ class T5(Writer):
     The quick size has few layers, random weights and the tokenizer of the small checkpoint.
     """
 
-    def build(self, args: argparse.Namespace) -> tuple[SpTokenizer | Tokenizer, Model]:
+    def build(self, args: argparse.Namespace) -> tuple[SpTokenizer | Tokenizer, Model, Model]:
+        kind = {"model": "mt5.1.1", "with_lm": "linear"}
         if args.quick:
             options = SMALL_T5 | {"vocab_size": args.tokenizer._vocab_size}
-            return args.tokenizer, build_transformer_model(model="mt5.1.1", **options)
+            model = build_transformer_model(**kind, **options)
+            return args.tokenizer, model, model
         vocabulary = args.files.vocabulary
         tokenizer = SpTokenizer(vocabulary, token_start=None, token_end="</s>")
         lists = list(vocabulary.parent.glob("*keep_tokens.json"))
         keep_tokens = json.loads(lists[0].read_text(encoding="utf-8")) if lists else None
         checkpoint = args.files.checkpoint if args.texts is None else None
         model = build_transformer_model(
-            args.files.config, checkpoint, model="mt5.1.1", keep_tokens=keep_tokens
+            args.files.config, checkpoint, keep_tokens=keep_tokens, **kind
         )
-        return tokenizer, model
+        return tokenizer, model, model
 
     def make(self, pad: Callable, samples: list) -> tuple:
         sources, targets = zip(*samples, strict=True)

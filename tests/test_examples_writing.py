@@ -98,12 +98,21 @@ def unilm(writing, common):
 
 def test_a_unilm_learns_the_tokens_of_the_target(writing, unilm):
     sample = unilm.sample(("今天天气", "天气"))
-    (token_ids, segment_ids), labels = unilm.make(np.array, [sample])
+    (token_ids, segment_ids, positions), labels = unilm.make(np.array, [sample])
     tokens = unilm.tokenizer.ids_to_tokens(token_ids[0])
     assert tokens == ["[CLS]", *"今天天气", "[SEP]", *"天气", "[SEP]"]
     assert segment_ids[0].tolist() == [0] * 6 + [1] * 3
-    assert unilm.tokenizer.ids_to_tokens(labels[0, 5:8]) == ["天", "气", "[SEP]"]
-    assert not labels[0, :5].any() and not labels[0, 8:].any()
+    assert positions[0].tolist() == [5, 6, 7] + [0] * 5
+    assert unilm.tokenizer.ids_to_tokens(labels[0, :3]) == ["天", "气", "[SEP]"]
+    assert not labels[0, 3:].any()
+
+
+def test_what_is_trained_is_what_writes(unilm):
+    sample = unilm.sample(("今天天气", "天气"))
+    (token_ids, segment_ids, positions), _ = unilm.make(np.array, [sample])
+    chosen = unilm.model.predict_on_batch([token_ids, segment_ids, positions])
+    everywhere = unilm.generator.transformer.model.predict_on_batch([token_ids, segment_ids])
+    np.testing.assert_allclose(chosen[0, :3], everywhere[0, 5:8], atol=1e-5)
 
 
 def test_source_and_target_fit_in(unilm):
