@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+from bert4keras.models import Model
 from bert4keras.snippets import DataGenerator, sequence_padding
 from bert4keras.training import BatchFeed, as_feed
 
@@ -461,3 +462,15 @@ def test_a_feed_is_built_from_any_iterable():
     assert next(feed)[0] is X
     with pytest.raises(StopIteration):
         next(feed)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow traces twice")
+def test_a_step_is_traced_once():
+    """A function that creates variables when it is first traced is traced again at once."""
+    tokens, recorder = keras.Input((4,)), RecordShapes()
+    model = Model(tokens, MeanLoss()(keras.layers.Dense(1)(recorder(tokens))))
+    model.compile(keras.optimizers.Adam())
+    recorder.shapes.clear()
+    model.fit(np.ones((8, 4)), batch_size=4, verbose=0)
+    assert len(recorder.shapes) == 1
+    assert model.optimizer.iterations == 2

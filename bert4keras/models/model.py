@@ -91,6 +91,15 @@ class Model(DistributedModel):
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """Make what trains on a batch; the optimizer has its variables before.
+
+        Keras would create them in the first step, which TensorFlow traces twice then.
+        """
+        if self.built and self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def train_step(self, *args: Any) -> Any:
         """Train on one batch; Keras compiles this."""
         if self.step is None or keras.backend.backend() == "jax":
