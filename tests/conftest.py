@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from bert4keras.tokenizers import Tokenizer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Tests compile much and compute little: half of the time without XLA's optimisations.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 TINY = Path(__file__).parents[1] / "examples/weights/tiny_zh"
 
@@ -97,3 +99,24 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return folder
 
     return checkpoint
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Decode operation by operation, which is quicker where a model writes few tokens once."""
+    import keras
+
+    from bert4keras.generation import decoding
+
+    backend = keras.backend.backend()
+    if backend == "torch":
+        yield
+        return
+    monkeypatch.setattr(decoding, "compiled", lambda function, model: function)
+    if backend == "tensorflow":
+        yield
+        return
+    import jax
+
+    with jax.disable_jit():
+        yield

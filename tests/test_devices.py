@@ -34,7 +34,6 @@ pytestmark = pytest.mark.backend
 
 BACKEND = keras.backend.backend()
 TIMEOUT = 600
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SCRIPT = Path(devices_cases.__file__)
 # JAX sees the whole batch whatever the loss is, and both compile for seconds.
 HERE = {
@@ -63,7 +62,7 @@ def environments(processes):
     ports = free_ports(2)
     if BACKEND == "jax":
         if processes == 1:
-            return [{"XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count=2"}]
+            return [{"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}]
         cluster = {
             "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{ports[0]}",
             "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",

@@ -220,7 +220,9 @@ def test_scores(webqa):
 
 
 @pytest.mark.long
-def test_a_run_on_a_slice(script, checkpoint, webqa, shared, tmp_path, capsys, monkeypatch):
+def test_a_run_on_a_slice(
+    script, checkpoint, uncompiled, webqa, shared, tmp_path, capsys, monkeypatch
+):
     archive = tmp_path / "data" / webqa.ARCHIVE
     archive.parent.mkdir(parents=True)
     with (

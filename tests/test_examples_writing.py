@@ -534,14 +534,17 @@ def test_no_caption_of_the_test_is_trained_on(script, monkeypatch):
 
 
 @pytest.fixture
-def run(checkpoint, tmp_path, capsys, monkeypatch):
+def run(checkpoint, uncompiled, tmp_path, capsys, monkeypatch):
     """Train a script on a slice and let it predict."""
 
-    def run(script, data, *texts, maxlen=64):
+    def run(script, data, *texts, maxlen=64, **constants):
         """Returns the scores and what was predicted.
 
-        With few tokens there are few lengths, and little is compiled.
+        With few tokens there are few lengths, and little is compiled. What an untrained model
+        writes hardly ever ends by itself: the constants of the script make it short.
         """
+        for name, value in constants.items():
+            monkeypatch.setattr(script, name, value)
         monkeypatch.setattr(script, "QUICK", replace(script.QUICK, maxlen=maxlen))
         output = str(tmp_path / "run")
         argv = ["--quick", "--checkpoint", str(checkpoint()), "--output", output]
@@ -589,7 +592,7 @@ TITLES = {"rouge_l", "rouge_1", "rouge_2", "bleu", "titles"}
 @pytest.mark.long
 def test_titles_of_news(run, script, news):
     text = "今天天气很好，我们去公园。"
-    scores, (row,) = run(script("task_seq2seq_autotitle"), news, text)
+    scores, (row,) = run(script("task_seq2seq_autotitle"), news, text, MAX_TITLE=8)
     assert scores.keys() == TITLES
     assert scores["titles"]["first characters"]["rouge_l"] > 0
     assert row["text"] == text and isinstance(row["title"], str)
@@ -634,7 +637,7 @@ def test_titles_of_papers(run, script, cut, name, monkeypatch):
     shared_part = sys.modules["writing"]
     monkeypatch.setattr(shared_part, "SMALL_T5", shared_part.SMALL_T5 | {"num_hidden_layers": 1})
     data = cut("csl/csl_title.zip", {f"csl/{part}.tsv": 8 for part in ("train", "val", "test")})
-    scores, rows = run(papers, data, "本文研究语言模型。", "另一篇")
+    scores, rows = run(papers, data, "本文研究语言模型。", "另一篇", MAX_TITLE=8)
     assert scores.keys() == TITLES
     assert [row["text"] for row in rows] == ["本文研究语言模型。", "另一篇"]
 
@@ -643,7 +646,7 @@ def test_titles_of_papers(run, script, cut, name, monkeypatch):
 def test_word_problems(run, ape, cut):
     parts = {f"ape210k/{part}.ape.json": 24 for part in ("train", "valid", "test")}
     problem = "一本书240页，3天看完，每天看多少页？"
-    scores, (row,) = run(ape, cut(ape.ARCHIVE, parts), problem)
+    scores, (row,) = run(ape, cut(ape.ARCHIVE, parts), problem, MAX_EXPRESSION=8)
     assert scores.keys() == {"accuracy", "computable", "expressions"}
     assert row.keys() == {"problem", "expression", "answer"} and row["problem"] == problem
     assert row["answer"] is None or ape.value(row["expression"]) is not None
@@ -667,7 +670,7 @@ PASSAGE = "李白出生在碎叶城，后来到了长安。"
 @pytest.mark.long
 def test_questions_and_answers(run, script, questions):
     asking = script("task_question_answer_generation_by_seq2seq")
-    scores, (row,) = run(asking, questions, PASSAGE, maxlen=96)
+    scores, (row,) = run(asking, questions, PASSAGE, maxlen=96, MAX_QUESTION=8)
     assert {"rouge_l", "bleu", "drawn_exact", "drawn_f1", "questions"} <= scores.keys()
     assert row["passage"] == PASSAGE and row["answer"] and row["answer"] in PASSAGE
 
@@ -703,12 +706,10 @@ def test_a_conditional_language_model(run, script, cut):
 
 
 @pytest.mark.long
-def test_a_model_that_plays(run, script, tmp_path, monkeypatch):
+def test_a_model_that_plays(run, script, tmp_path):
     playing = script("task_language_model_chinese_chess")
-    monkeypatch.setattr(playing, "N_GAMES", {True: 32})
-    monkeypatch.setattr(playing, "N_VALID", 4)
-    monkeypatch.setattr(playing, "N_TEST", 4)
-    scores, rows = run(playing, None, "h2e2 h9g7", "", maxlen=34)
+    sizes = {"N_GAMES": {True: 32}, "N_VALID": 4, "N_TEST": 4}
+    scores, rows = run(playing, None, "h2e2 h9g7", "", maxlen=34, **sizes)
     assert scores.keys() == {"legal", "perplexity", "moves"}
     for row in rows:
         board = playing.position([playing.read_move(name) for name in row["game"].split()])
@@ -718,12 +719,10 @@ def test_a_model_that_plays(run, script, tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-def test_captions_of_images(run, script, tmp_path, monkeypatch):
+def test_captions_of_images(run, script, tmp_path):
     images = script("task_image_caption")
-    monkeypatch.setattr(images, "N_TRAIN", {True: 32})
-    monkeypatch.setattr(images, "N_VALID", 4)
-    monkeypatch.setattr(images, "N_TEST", 8)
-    scores, (row,) = run(images, None, "RUN/image-1.png", maxlen=48)
+    sizes = {"N_TRAIN": {True: 32}, "N_VALID": 4, "N_TEST": 8}
+    scores, (row,) = run(images, None, "RUN/image-1.png", maxlen=12, **sizes)
     assert scores.keys() == {"exact", "things_f1"}
     page = (tmp_path / "run/captions.html").read_text(encoding="utf-8")
     assert page.count("<img src=") == 8 and row["caption"] in page

@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import sys
 from pathlib import Path
 
 import keras
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweeps import swept
 
-from bert4keras.generation import Generator, decoding
+from bert4keras.generation import Generator
 from bert4keras.generation.prompts import group_size
 from bert4keras.layers import (
     AttentionBias,
@@ -40,35 +39,6 @@ SIZES = {
 }
 LENGTH = 24
 """Whole models see inputs padded to this, so that each of them is compiled once."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Here JAX compiles much and computes little: half of the time without XLA's optimisations."""
-    jax = sys.modules.get("jax")
-    if jax is None or keras.backend.backend() != "jax":
-        yield
-        return
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
-def uncompiled(monkeypatch):
-    """Run operation by operation, which is quicker where a model writes few tokens once."""
-    backend = keras.backend.backend()
-    if backend == "torch":
-        yield
-        return
-    monkeypatch.setattr(decoding, "compiled", lambda function, model: function)
-    if backend == "tensorflow":
-        yield
-        return
-    import jax
-
-    with jax.disable_jit():
-        yield
 
 
 # ---------------------------------------------------------------------------- models and their kin
