@@ -29,6 +29,7 @@ from relations import Place, as_row, encode_places, read_relations, score
 
 from bert4keras.layers import EfficientGlobalPointer, GlobalPointer
 from bert4keras.models import Model, build_transformer_model
+from bert4keras.snippets import bucket_length
 from bert4keras.tokenizers import Tokenizer
 from bert4keras.training import SparseMultilabelCrossentropy
 
@@ -57,10 +58,11 @@ def maker(n_labels: int) -> Callable:
         token_ids = pad([ids for ids, _ in samples])
         length = token_ids.shape[1]
         of_samples = [pairs_of(places, n_labels) for _, places in samples]
+        most = max(len(pairs) for sample in of_samples for heads in sample for pairs in heads)
+        width = bucket_length(max(1, most))  # few shapes, whatever the number of relations
         targets = []
         for pointers in zip(*of_samples, strict=True):
-            most = max(len(pairs) for heads in pointers for pairs in heads)
-            numbers = np.zeros((len(samples), len(pointers[0]), max(1, most)), "int32")
+            numbers = np.zeros((len(samples), len(pointers[0]), width), "int32")
             for row, heads in enumerate(pointers):
                 for head, pairs in enumerate(heads):
                     numbers[row, head, : len(pairs)] = [i * length + j for i, j in sorted(pairs)]

@@ -194,6 +194,10 @@ def test_targets_are_numbers_of_pairs(linker):
     assert entities.tolist() == [[[12], [56]], [[0], [0]]]
     assert heads.tolist() == [[[15], [0]], [[0], [0]]]
     assert tails.tolist() == [[[26], [0]], [[0], [0]]]
+    for n in (2, 9):
+        places = [((1, 1), 0, (i, i)) for i in range(n)]
+        _, targets = linker.maker(2)(np.array, [([9] * 10, places)])
+        assert {x.shape[-1] for x in targets} == {16}, "batches have few shapes"
 
 
 def test_relations_come_back_from_their_scores(linker, tokenizer):
