@@ -21,7 +21,7 @@ import json
 from collections.abc import Sequence
 
 from common import Size, arguments, load_best, remember, report
-from webqa import MAX_ANSWER, MAX_QUESTION, Question, following, read_parts, scores_of
+from webqa import MAX_ANSWER, MAX_QUESTION, Question, following, ids_behind, read_parts, scores_of
 from writing import TOPK, UniLM, text_scores
 
 QUICK = Size(epochs=8, batch_size=32, learning_rate=1e-3, maxlen=160)
@@ -32,15 +32,10 @@ TOPP = 0.9  # of the answers that are drawn
 class Asker(UniLM):
     """Writes an answer and a question behind a passage."""
 
-    def part(self, text: str, maxlen: int) -> list[int]:
-        """Token ids without a start token, with the end token."""
-        return self.tokenizer.encode(text, maxlen=maxlen + 1)[0][1:]
-
     def sample(self, question: Question) -> tuple[list[int], list[int]]:
-        written = self.part(question.answer, MAX_ANSWER) + self.part(
-            question.question, MAX_QUESTION
-        )
-        return self.source(question.passage), written
+        answer = ids_behind(self.tokenizer, question.answer, MAX_ANSWER)
+        asked = ids_behind(self.tokenizer, question.question, MAX_QUESTION)
+        return self.source(question.passage), answer + asked
 
     def answers(self, passages: Sequence[str], seed: int) -> list[str]:
         """An answer out of each passage, drawn by its probability."""
@@ -55,7 +50,7 @@ class Asker(UniLM):
         """The question for each passage and answer."""
         prompts = []
         for passage, answer in pairs:
-            source, given = self.source(passage), self.part(answer, MAX_ANSWER)
+            source, given = self.source(passage), ids_behind(self.tokenizer, answer, MAX_ANSWER)
             # The answer has been written: it is part of the second segment.
             prompts.append((source + given, [0] * len(source) + [1] * len(given)))
         found = self.generator.generate(prompts, maxlen=MAX_QUESTION, topk=TOPK)

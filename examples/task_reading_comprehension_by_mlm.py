@@ -35,7 +35,16 @@ from common import (
     text_span,
 )
 from keras import ops
-from webqa import MAX_ANSWER, MAX_QUESTION, N_PASSAGES, Question, draw, read_parts, scores_of
+from webqa import (
+    MAX_ANSWER,
+    MAX_QUESTION,
+    N_PASSAGES,
+    Question,
+    draw,
+    ids_behind,
+    read_parts,
+    scores_of,
+)
 from writing import NO_LABEL, compile_for_tokens, simplified
 
 from bert4keras.models import Model, build_transformer_model
@@ -59,16 +68,13 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, maxlen: int) -> None:
         self.tokenizer, self.room = tokenizer, maxlen - MAX_ANSWER - MAX_QUESTION
 
-    def ids(self, text: str, maxlen: int) -> list[int]:
-        """Token ids without [CLS], with [SEP]."""
-        return self.tokenizer.encode(text, maxlen=maxlen + 1)[0][1:]
-
     def sample(self, passage: str, question: str) -> tuple[list[int], list[int]]:
         """Token ids and segment ids; the passage is the second segment."""
         tokenizer = self.tokenizer
         masks = [tokenizer._token_start_id, *[tokenizer._token_mask_id] * MAX_ANSWER]
-        first = [*masks, tokenizer._token_end_id, *self.ids(question, MAX_QUESTION - 2)]
-        second = self.ids(passage, self.room)
+        asked = ids_behind(tokenizer, question, MAX_QUESTION - 2)
+        first = [*masks, tokenizer._token_end_id, *asked]
+        second = ids_behind(tokenizer, passage, self.room)
         return first + second, [0] * len(first) + [1] * len(second)
 
     def train(self, pad: Callable, questions: list[tuple[str, Question]]) -> tuple:
@@ -77,7 +83,7 @@ class Encoder:
         for row, (_, question) in zip(labels, questions, strict=True):
             passage, asked, answer = draw(question, SHARE_GAPS)
             rows.append(self.sample(passage, asked))
-            answer_ids = self.ids(answer, MAX_ANSWER)
+            answer_ids = ids_behind(self.tokenizer, answer, MAX_ANSWER)
             row[: len(answer_ids)] = answer_ids
         return [pad(column) for column in zip(*rows, strict=True)], labels
 

@@ -39,6 +39,7 @@ from webqa import (
     Question,
     draw,
     following,
+    ids_behind,
     read_parts,
     scores_of,
 )
@@ -75,23 +76,19 @@ class Encoder:
         self.tokenizer, self.maxlen, self.n_samples = tokenizer, maxlen, n_samples
         self.n_drawn = 0
 
-    def ids(self, text: str, maxlen: int) -> list[int]:
-        """Token ids without [CLS], with [SEP]."""
-        return self.tokenizer.encode(text, maxlen=maxlen + 1)[0][1:]
-
     def passage(self, text: str) -> list[int]:
         """Those of a passage, cut to the length that is left for it."""
-        return self.ids(text, self.maxlen - MAX_QUESTION - MAX_ANSWER - 1)
+        return ids_behind(self.tokenizer, text, self.maxlen - MAX_QUESTION - MAX_ANSWER - 1)
 
     def prompt(self, passage: str, question: str) -> list[int]:
         """What is written behind."""
         start = [self.tokenizer._token_start_id]
-        return start + self.passage(passage) + self.ids(question, MAX_QUESTION)
+        return start + self.passage(passage) + ids_behind(self.tokenizer, question, MAX_QUESTION)
 
     def answered(self, question: Question) -> tuple[list[int], list[int]]:
         """A question or, at times, a passage without its answer: the prompt, what is written."""
         passage, asked, answer = draw(question, gaps=0)
-        return self.prompt(passage, asked), self.ids(answer, MAX_ANSWER)
+        return self.prompt(passage, asked), ids_behind(self.tokenizer, answer, MAX_ANSWER)
 
     def copied(self, question: Question) -> tuple[list[int], list[int]]:
         """A piece of the passage as the question, and how the passage goes on."""

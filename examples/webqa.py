@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from common import drawn_parts, read_archive
 
+from bert4keras.tokenizers import Tokenizer
+
 ARCHIVE = "reading_comprehension/qa_datasets.zip"
 N_TEST, N_VALID = 500, 200
 MAX_QUESTION, MAX_ANSWER = 40, 16  # tokens, the end token included
@@ -126,6 +128,11 @@ def gap(passage: str) -> tuple[str, str]:
     end = start + length
     before, after = passage[max(0, start - CONTEXT) : start], passage[end : end + CONTEXT]
     return f"{before}_{after}", passage[start:end]
+
+
+def ids_behind(tokenizer: Tokenizer, text: str, maxlen: int) -> list[int]:
+    """Token ids of a text that stands behind another one: without [CLS], with [SEP]."""
+    return tokenizer.encode(text, maxlen=maxlen + 1)[0][1:]
 
 
 def following(passages: Sequence[Sequence[int]], end_id: int) -> Callable[[list[int]], list[int]]:
