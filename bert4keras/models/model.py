@@ -88,17 +88,20 @@ class Model(DistributedModel):
     def compile_from_config(self, config: dict) -> None:
         """Compile with what `get_compile_config` returned."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None and self.built:
-            self.optimizer.build(self.trainable_variables)
+        self._build_optimizer()
 
     def make_train_function(self, force: bool = False) -> Any:
         """Make what trains on a batch; the optimizer has its variables before.
 
         Keras would create them in the first step, which TensorFlow traces twice then.
         """
+        self._build_optimizer()
+        return super().make_train_function(force)
+
+    def _build_optimizer(self) -> None:
+        """Create the variables of the optimizer, if it is known what it trains."""
         if self.built and self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
-        return super().make_train_function(force)
 
     def train_step(self, *args: Any) -> Any:
         """Train on one batch; Keras compiles this."""
