@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import sys
 import zipfile
@@ -99,6 +100,32 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return folder
 
     return checkpoint
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn_in_few_shapes() -> Iterator[None]:
+    """Draw initial kernels and embeddings in few shapes, which JAX compiles one by one.
+
+    Without, most of the time to build a small model goes there.
+    """
+    import keras
+
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import numpy as np
+    from keras.src.backend.jax import random
+
+    draw = random.truncated_normal
+
+    def draw_in_few_shapes(shape, *args, **kwargs):
+        size = math.prod(shape)
+        values = draw((1 << max(size - 1, 0).bit_length(),), *args, **kwargs)
+        return keras.ops.convert_to_tensor(np.asarray(values)[:size].reshape(shape))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(random, "truncated_normal", draw_in_few_shapes)
+        yield
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from bert4keras.models import build_transformer_model
 
 pytestmark = pytest.mark.backend
 
+FOLDER = "golden/units/training"
+PARTS = 4  # of the trainings, for several workers
 TOLERANCE = 1e-4
 OPTIMIZERS = {"Adam": optimizers.Adam, "SGD": keras.optimizers.SGD}
 
@@ -69,12 +71,18 @@ def with_head(transformer, case):
     return trained
 
 
-def test_five_steps_are_those_of_the_original(shared):
-    folder = shared / "golden" / "units" / "training"
-    cases = load_json(folder / "training.json")["cases"]
-    assert len(cases) == 17
-    for case in cases:
-        check(case, folder)
+def golden_cases(folder):
+    return load_json(folder / "training.json")["cases"]
+
+
+def test_there_are_17_trainings_of_the_original(shared):
+    assert len(golden_cases(shared / FOLDER)) == 17
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_five_steps_are_those_of_the_original(shared, part):
+    for case in golden_cases(shared / FOLDER)[part::PARTS]:
+        check(case, shared / FOLDER)
 
 
 def check(case, folder):
