@@ -424,6 +424,13 @@ def test_a_link_stays_a_link(tmp_path):
     assert "bert4keras" in (tmp_path / "train.py").read_text()
 
 
+def test_without_libcst_the_command_says_what_to_install():
+    code = "import sys; sys.modules['libcst'] = None; import bert4keras.migrate"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert 'needs libcst: run pip install "bert4keras[migrate]"' in result.stderr
+
+
 def test_the_command_runs_without_keras(tmp_path):
     (tmp_path / "train.py").write_text(CHANGED)
     code = (

@@ -19,6 +19,13 @@ syntax      pieces of syntax
 `docs/migration.md` lists every difference.
 """
 
+import importlib.util
+
+if importlib.util.find_spec("libcst") is None:
+    raise ImportError(
+        'bert4keras.migrate needs libcst: run pip install "bert4keras[migrate]" and start again'
+    )
+
 from bert4keras.migrate.files import main, migrate_files
 from bert4keras.migrate.rewriting import migrate
 
