@@ -180,11 +180,12 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
         loss_weights=[1, len(labels)],
     )
 
-    def search(texts: list[str]) -> list[dict]:
-        return extract(texts, halves, labels, tokenizer, maxlen)
+    def scores(rows: list[dict]) -> dict[str, float]:
+        texts = [row["text"] for row in rows]
+        return score(rows, extract(texts, halves, labels, tokenizer, maxlen))
 
-    fit(args, model, batches, lambda: score(valid, search))
-    return report(args, "relation_duie, test", score(test, search))
+    fit(args, model, batches, lambda: scores(valid))
+    return report(args, "relation_duie, test", scores(test))
 
 
 if __name__ == "__main__":

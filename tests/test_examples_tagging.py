@@ -220,7 +220,9 @@ def test_relations_come_back_from_their_scores(linker, tokenizer):
                 y[:, : len(ids), : len(ids)] = x[:, : len(ids), : len(ids)]
             return [np.repeat(x[None], batch, axis=0) for x in grown]
 
-    (row,) = linker.extract([ROW["text"]], Model(), LABELS, tokenizer, 128)
+    thresholds = (0.0, 1.0)  # nothing scores above one
+    (row,), (none,) = linker.extract([ROW["text"]], Model(), LABELS, tokenizer, 128, thresholds)
+    assert none == {"text": ROW["text"], "spo_list": []}
     assert row["text"] == ROW["text"]
     assert sorted(row["spo_list"], key=str) == sorted(ROW["spo_list"], key=str)
 
@@ -228,7 +230,7 @@ def test_relations_come_back_from_their_scores(linker, tokenizer):
 def test_a_model_that_finds_all_spans_is_decoded_in_little_time(linker):
     n = 96
     entities, links = np.ones((2, n, n)), np.ones((3, n, n))
-    assert len(linker.decode([entities, links, links], n)) == 3 * linker.MOST_SPANS**2
+    assert len(linker.decode([entities, links, links], n)) == linker.MOST
 
 
 # --- runs
@@ -310,6 +312,6 @@ def test_linked_relations_on_a_slice(run, linker, cut, tmp_path, capsys):
     parts = {f"duie2/duie_{part}.json": 24 for part in ("train", "dev", "test")}
     data = cut("relation_duie/duie2.zip", parts | {"duie2/duie_schema.json": None})
     result = run(linker, data)
-    assert list(result["scores"]) == ["f1", "precision", "recall"]
+    assert list(result["scores"]) == ["f1", "precision", "recall", "threshold"]
     for row in predicted(linker, capsys, tmp_path, "李四出生于北京", "《渴望》由王朔编剧"):
         assert all(spo["subject"] in row["text"] for spo in row["spo_list"])
