@@ -1,10 +1,13 @@
 """Fixtures that every test module may use."""
 
+import atexit
 import importlib.util
 import json
 import math
 import os
+import shutil
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Tests compile much and compute little: XLA's optimisations cost a third of the time and more.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Workers and the processes that tests start share what is compiled; they inherit this.
+if os.environ.get("KERAS_BACKEND") == "jax" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="bert4keras_jax_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 TINY = Path(__file__).parents[1] / "examples/weights/tiny_zh"
 
