@@ -38,9 +38,7 @@ from bert4keras.training import SparseMultilabelCrossentropy
 QUICK = Size(epochs=6, batch_size=16, learning_rate=1e-3, maxlen=128)
 FULL = Size(epochs=20, batch_size=64, learning_rate=5e-5, maxlen=128)
 HEAD_SIZE = 64
-MOST = (
-    64  # subjects, objects and relations of a text; a model that has learnt little finds thousands
-)
+MOST = 64  # subjects, objects, relations of a text; who has learnt little finds thousands
 SUBJECT, OBJECT = range(2)
 THRESHOLDS = (0.0, -1.0, -2.0, -3.0)  # the first of those that score best is taken
 

@@ -81,9 +81,7 @@ def test_outputs_are_those_of_the_original(shared, part):
         found = outputs_of(model, inputs_of(folder, case))
         assert len(found) == case["n_outputs"], folder.name
         for i, output in enumerate(found):
-            np.testing.assert_allclose(
-                output, arrays[f"out_{i}"], rtol=0, atol=1e-4, err_msg=folder.name
-            )
+            assert np.abs(output - arrays[f"out_{i}"]).max() < 1e-4, folder.name
         assert [x.name for x in model.inputs] == case["input_names"], folder.name
         assert {layer.name for layer in model.layers} == set(case["layer_names"]), folder.name
         for name, labels in case["layer_weights"].items():
