@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from bert4keras.tokenizers import Tokenizer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Tests compile much and compute little: XLA's optimisations cost a third of the time and more.
+# Tests compile much and compute little: what XLA does to compute faster takes most of the time.
+# Flags it does not know end the process; XLA_FLAGS="" in the environment goes without.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if os.environ.get("KERAS_BACKEND") == "jax":
+    plain = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ.setdefault("XLA_FLAGS", plain)
 # Workers and the processes that tests start share what is compiled; they inherit this.
 if os.environ.get("KERAS_BACKEND") == "jax" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="bert4keras_jax_")

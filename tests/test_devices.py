@@ -62,7 +62,8 @@ def environments(processes):
     ports = free_ports(2)
     if BACKEND == "jax":
         if processes == 1:
-            return [{"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}]
+            flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+            return [{"XLA_FLAGS": flags}]
         cluster = {
             "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{ports[0]}",
             "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
@@ -85,7 +86,7 @@ def environments(processes):
 
 def run(folder, how, names, processes=1):
     """Run the cases on several devices; give the results of each process."""
-    clean = {k: v for k, v in os.environ.items() if k not in ("TF_CONFIG", "XLA_FLAGS")}
+    clean = {k: v for k, v in os.environ.items() if k != "TF_CONFIG"}
     running = []
     for i, extra in enumerate(environments(processes)):
         with open(folder / f"log-{i}", "w") as log:

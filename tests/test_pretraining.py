@@ -495,7 +495,8 @@ def test_two_devices_train_as_one(script, corpus, tmp_path, compilation_cache):
     more = ["--epoch-steps", 4, "--valid", corpus]
     script.main(arguments(corpus, tmp_path / "one", 8, *more))
     environment = {**os.environ, **compilation_cache, "PYTHONPATH": str(FOLDER.parent)}
-    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    environment["XLA_FLAGS"] = flags
     command = [sys.executable, FOLDER / "pretraining.py", "--devices", "2"]
     command += arguments(corpus, tmp_path / "two", 8, *more)
     for _ in range(2):  # the second time it is complete
