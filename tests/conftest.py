@@ -129,15 +129,17 @@ def drawn_in_few_shapes() -> Iterator[None]:
     import numpy as np
     from keras.src.backend.jax import random
 
-    draw = random.truncated_normal
+    def in_few_shapes(draw):
+        def draw_in_few_shapes(shape, *args, **kwargs):
+            size = math.prod(shape)
+            values = draw((1 << max(size - 1, 0).bit_length(),), *args, **kwargs)
+            return keras.ops.convert_to_tensor(np.asarray(values)[:size].reshape(shape))
 
-    def draw_in_few_shapes(shape, *args, **kwargs):
-        size = math.prod(shape)
-        values = draw((1 << max(size - 1, 0).bit_length(),), *args, **kwargs)
-        return keras.ops.convert_to_tensor(np.asarray(values)[:size].reshape(shape))
+        return draw_in_few_shapes
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(random, "truncated_normal", draw_in_few_shapes)
+        for name in ("truncated_normal", "uniform"):
+            patch.setattr(random, name, in_few_shapes(getattr(random, name)))
         yield
 
 

@@ -57,6 +57,14 @@ def bert(**options):
     return build_transformer_model(model="bert", **CONFIG, **options)
 
 
+def tagger():
+    """Scores of tokens at each position, with a mask, by a model that is traced in no time."""
+    ids, segments = (keras.Input((None,), dtype="int32") for _ in range(2))
+    words = layers.Embedding(VOCABULARY, CONFIG["hidden_size"], mask_zero=True)(ids)
+    x = layers.Add()([words, layers.Embedding(2, CONFIG["hidden_size"])(segments)])
+    return Model([ids, segments], keras.layers.Dense(VOCABULARY)(x))
+
+
 class Labelled:
     """Classification of arrays, with sample weights, metrics and validation data."""
 
@@ -70,7 +78,7 @@ class Labelled:
         }[optimizer]
 
     def build(self):
-        base = bert()
+        base = tagger()
         pooled = keras.ops.mean(base.output, 1)
         outputs = keras.layers.Dense(CLASSES, activation="softmax", name="Head")(pooled)
         model = Model(base.inputs, outputs)
@@ -113,7 +121,7 @@ class Masked:
     length = 0
 
     def build(self):
-        model = bert(with_mlm="linear")
+        model = tagger()
         set_weights(model)
         loss = TokenCrossentropy(from_logits=True, ignore=0)
         model.compile(keras.optimizers.SGD(0.1), loss, metrics=["sparse_categorical_accuracy"])
@@ -135,7 +143,7 @@ class Averaged(Masked):
     """The same with the mean over the weights that there are, and a mask of the model."""
 
     def build(self):
-        model = bert(with_mlm="linear")
+        model = tagger()
         set_weights(model)
         loss = TokenCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
         model.compile(keras.optimizers.SGD(0.1), loss)
@@ -146,7 +154,7 @@ class Summed(Masked):
     """The same with the sum over the batch."""
 
     def build(self):
-        model = bert(with_mlm="linear")
+        model = tagger()
         set_weights(model)
         loss = TokenCrossentropy(from_logits=True, ignore=0, reduction="sum")
         model.compile(keras.optimizers.SGD(0.01), loss)

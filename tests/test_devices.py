@@ -108,13 +108,6 @@ def on_one_device(name):
     return train(CASES[name])[0]
 
 
-@pytest.fixture(scope="module")
-def several(tmp_path_factory):
-    """The folder of a run of all cases, and what each process reports."""
-    folder = tmp_path_factory.mktemp("several")
-    return folder, run(folder, "parallel", HERE)
-
-
 def check(found, expected):
     """Compare what was reported, number by number."""
     assert found.keys() == expected.keys()
@@ -128,19 +121,20 @@ def check(found, expected):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", HERE)
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-def test_several_devices_train_as_one_does(several, name):
-    results = several[1]
-    expected = on_one_device(name)
-    for result in results:
+def test_several_devices_train_as_one_does(tmp_path):
+    for result in run(tmp_path, "parallel", HERE):
         assert result["devices"] == [2, 2 if BACKEND == "torch" else 1]
-        check(result[name], expected)
+        for name in HERE:
+            check(result[name], on_one_device(name))
+        if BACKEND != "torch":
+            assert result["built before"].startswith("the model was built before data_parallel()")
+    weights_and_state_go_on_on_one_device(tmp_path)
 
 
-@pytest.mark.long
-def test_weights_and_state_of_several_devices_go_on_on_one(several):
-    folder, case = several[0], CASES["labelled-adam"]
+def weights_and_state_go_on_on_one_device(folder):
+    """Load what several devices have saved, and train on."""
+    case = CASES["labelled-adam"]
     x, y, weights = case.data(4)
     _, expected = train(case)
     loaded = keras.saving.load_model(folder / "adam-0.keras")
@@ -251,13 +245,6 @@ def test_one_device_is_enough():
         result, _ = train(CASES["masked"])
     assert found == devices.Devices(replicas=1, process=0, processes=1)
     check(result, on_one_device("masked"))
-
-
-@only("tensorflow", "jax")
-@pytest.mark.long
-def test_a_model_that_was_built_before(several):
-    [result] = several[1]
-    assert result["built before"].startswith("the model was built before data_parallel()")
 
 
 @only("tensorflow", "jax")

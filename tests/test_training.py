@@ -15,6 +15,7 @@ pytestmark = pytest.mark.backend
 FOLDER = "golden/units/training"
 PARTS = 4  # of the trainings, for several workers
 TOLERANCE = 1e-4
+EAGERLY = keras.backend.backend() == "tensorflow"  # a graph takes longer to trace than five steps
 OPTIMIZERS = {"Adam": optimizers.Adam, "SGD": keras.optimizers.SGD}
 
 
@@ -67,7 +68,7 @@ def with_head(transformer, case):
         loss = pointer_crossentropy
     trained = keras.Model(model.inputs, x)
     optimizer = OPTIMIZERS[case["optimizer"]["class"]](**case["optimizer"]["kwargs"])
-    trained.compile(optimizer, loss=loss, metrics=metrics)
+    trained.compile(optimizer, loss=loss, metrics=metrics, run_eagerly=EAGERLY)
     return trained
 
 
