@@ -6,7 +6,7 @@ from bert4keras.models import T5_Base
 from bert4keras.snippets import is_string, insert_arguments, delete_arguments
 
 config = {
-    'vocab_size': 20, 'hidden_size': 8, 'num_hidden_layers': 2, 'num_attention_heads': 2,
+    'vocab_size': 20, 'hidden_size': 8, 'num_hidden_layers': 1, 'num_attention_heads': 2,
     'intermediate_size': 16, 'hidden_act': 'gelu', 'max_position': 16,
     'segment_vocab_size': 2, 'dropout_rate': 0.1,
 }

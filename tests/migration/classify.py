@@ -24,7 +24,7 @@ tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'] + list(u'好坏很书饭
 with open(dict_path, 'w', encoding='utf-8') as f:
     f.write(u'\n'.join(tokens))
 config = {
-    'vocab_size': len(tokens), 'hidden_size': 8, 'num_hidden_layers': 2,
+    'vocab_size': len(tokens), 'hidden_size': 8, 'num_hidden_layers': 1,
     'num_attention_heads': 2, 'intermediate_size': 16, 'hidden_act': 'gelu',
     'hidden_dropout_prob': 0.1, 'attention_probs_dropout_prob': 0.1,
     'max_position_embeddings': 32, 'type_vocab_size': 2,

@@ -20,7 +20,7 @@ with open('vocab.txt', 'w', encoding='utf-8') as f:
     f.write(u'\n'.join(tokens))
 with open('config.json', 'w') as f:
     json.dump({
-        'vocab_size': len(tokens), 'hidden_size': 8, 'num_hidden_layers': 2,
+        'vocab_size': len(tokens), 'hidden_size': 8, 'num_hidden_layers': 1,
         'num_attention_heads': 2, 'intermediate_size': 16, 'hidden_act': 'gelu',
         'hidden_dropout_prob': 0.1, 'max_position_embeddings': 32, 'embedding_size': 4,
     }, f)
