@@ -46,17 +46,19 @@ clean:  ## remove the environment and all that tools have left
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Installed in place, so that an edited file takes effect without a new installation.
+# Installed in place, so that an edited file takes effect without a new installation. Without byte
+# code of modules that nothing imports, which takes longer to make than all the rest.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-compile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; run make PYTHON=/path/to/one"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -e ".[examples]"
+	$(PIP) -e ".[examples]"
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --disable-pip-version-check -e ".[test]"
+	$(PIP) "$(TORCH)"
+	$(PIP) -e ".[test]"
 	@touch $@ $(VENV)/.demo
