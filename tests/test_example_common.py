@@ -231,3 +231,23 @@ def test_rows_of_the_table(load_script, tmp_path):
         "| 甲 | 0.5 | 1 |",
         "| 乙 | 0.75 | 2 |",
     ]
+
+
+def test_the_lowest_of_several_runs_decides_whether_a_goal_is_reached(load_script, tmp_path):
+    table = load_script(ROOT / "examples/table.py")
+    for seed, (f1, single) in enumerate([(0.5, 0.1), (0.29, 0.3)]):
+        scores = {"f1": f1, "single": {"f1": single}}
+        (tmp_path / f"task_x-seed-{seed}.json").write_text(json.dumps({"scores": scores}))
+    table.GOALS = [
+        ("task_x-seed-*", "f1", 0.28, "given"),
+        ("task_x-seed-0", "f1", ("single f1",), "one passage"),
+        ("task_x-seed-*", "f1", ("single f1",), "one passage"),
+    ]
+    assert table.goals(tmp_path).splitlines()[2:] == [
+        "| task_x | f1 | 0.28 | given | 0.29 | yes |",
+        "| task_x | f1 | 0.1 | one passage | 0.5 | yes |",
+        "| task_x | f1 | 0.3 | one passage | 0.29 | **no** |",
+    ]
+    table.GOALS = [("task_y-*", "f1", 0.28, "given")]
+    with pytest.raises(SystemExit, match=r"no result in .* is named task_y-\*\.json"):
+        table.goals(tmp_path)
