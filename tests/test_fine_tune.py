@@ -54,8 +54,8 @@ def test_entities_are_scored_as_spans_with_types(script, data):
 
 
 @pytest.mark.long
-def test_both_starts_are_scored(script, data, monkeypatch, capsys):
-    argv = f"""x {ROOT / "examples/weights/tiny_zh"} --data {data} --epochs 2 --batch-size 8
+def test_both_starts_are_scored(script, data, checkpoint, monkeypatch, capsys):
+    argv = f"""x {checkpoint()} --data {data} --epochs 4 --batch-size 8
         --seeds 0 --learning-rate 0.002 --verbose 0 --tasks sentiment ner"""
     monkeypatch.setattr(sys, "argv", argv.split())
     script.main()

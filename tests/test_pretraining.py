@@ -16,6 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from sweeps import swept
 
 from bert4keras.checkpoints import CheckpointError, list_variables, load_variable
 from bert4keras.models import build_transformer_model
@@ -218,7 +219,7 @@ HEADS = {
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", swept(list(TASKS)))
 def test_a_task_learns_and_its_output_loads(script, corpus, tmp_path, monkeypatch, task):
     trained = []
     build = script.built

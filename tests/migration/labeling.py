@@ -19,8 +19,8 @@ x = np.random.randint(1, 20, (8, 6))
 y = np.random.randint(0, num_labels, (8, 6))
 
 x_in = Input(shape=(None,))
-h = Embedding(20, 8, mask_zero=True, input_length=None)(x_in)
-h = add([Bidirectional(CuDNNLSTM(4, return_sequences=True))(h), CuDNNGRU(8, return_sequences=True)(h)])
+e = Embedding(20, 8, mask_zero=True, input_length=None)(x_in)
+h = add([Bidirectional(CuDNNLSTM(4, return_sequences=True))(e), CuDNNGRU(8, return_sequences=True)(e)])
 h = LeakyReLU(alpha=0.1)(h)
 scores = Dense(num_labels)(h)
 
@@ -44,7 +44,7 @@ tagger = Tagger(trans=K.eval(CRF.trans), starts=[0], ends=[0])
 assert len(tagger.tags([3, 4, 5, 6])) == 4
 
 MEMM = MaximumEntropyMarkovModel(lr_multiplier=1, hidden_dim=4)
-model = Model(x_in, MEMM(scores))
+model = Model(x_in, MEMM(Dense(num_labels)(e)))
 model.compile(loss=MEMM.sparse_loss, optimizer=keras.optimizers.Adam(lr=1e-3, decay=1e-4))
 model.fit(x, y, epochs=1, batch_size=4)
 
@@ -59,7 +59,7 @@ def span_loss(y_true, y_pred):
 spans = np.zeros((8, 2, 6, 6))
 spans[:, 0, 1, 2] = 1
 for pointer in [GlobalPointer(2, 4), EfficientGlobalPointer(2, 4)]:
-    model = Model(inputs=x_in, outputs=pointer(h))
+    model = Model(inputs=x_in, outputs=pointer(e))
     model.compile(loss=span_loss, optimizer=Adam(1e-3))
     model.fit(x, spans, epochs=1, batch_size=4)
 
@@ -68,7 +68,7 @@ def sparse_crossentropy(y_true, y_pred):
     return K.mean(sparse_multilabel_categorical_crossentropy(y_true, y_pred, mask_zero=True))
 
 
-model = Model(input=x_in, output=Dense(num_labels)(h))
+model = Model(input=x_in, output=Dense(num_labels)(e))
 model.compile(loss=sparse_crossentropy, optimizer='adam')
 model.fit(x, np.random.randint(0, num_labels, (8, 6, 2)), epochs=1)
 assert keras.backend.int_shape(model.output)[-1] == num_labels
