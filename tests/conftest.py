@@ -27,12 +27,13 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if os.environ.get("KERAS_BACKEND") == "jax":
     plain = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ.setdefault("XLA_FLAGS", plain)
-# Workers and the processes that tests start share what is compiled; they inherit this.
-if os.environ.get("KERAS_BACKEND") == "jax" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="bert4keras_jax_")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    # Workers and the processes that tests start share what is compiled; they inherit this.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache_folder = tempfile.mkdtemp(prefix="bert4keras_jax_")
+        atexit.register(shutil.rmtree, cache_folder, ignore_errors=True)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache_folder
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 TINY = Path(__file__).parents[1] / "examples/weights/tiny_zh"
 

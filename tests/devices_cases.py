@@ -53,10 +53,6 @@ def token_ids(n, length=6, seed=0):
     return ids
 
 
-def bert(**options):
-    return build_transformer_model(model="bert", **CONFIG, **options)
-
-
 def tagger():
     """Scores of tokens at each position, with a mask, by a model that is traced in no time."""
     ids, segments = (keras.Input((None,), dtype="int32") for _ in range(2))
@@ -118,13 +114,15 @@ def stacked_optimizer():
 class Masked:
     """Chosen tokens are predicted, more on one device than on another; batches come one by one."""
 
-    length = 0
+    ignore, reduction = 0, "sum_over_batch_size"
+    learning_rate = 0.1
+    metrics = ("sparse_categorical_accuracy",)
 
     def build(self):
         model = tagger()
         set_weights(model)
-        loss = TokenCrossentropy(from_logits=True, ignore=0)
-        model.compile(keras.optimizers.SGD(0.1), loss, metrics=["sparse_categorical_accuracy"])
+        loss = TokenCrossentropy(from_logits=True, ignore=self.ignore, reduction=self.reduction)
+        model.compile(keras.optimizers.SGD(self.learning_rate), loss, metrics=list(self.metrics))
         return model
 
     def batches(self, weighted=True):
@@ -142,23 +140,16 @@ class Masked:
 class Averaged(Masked):
     """The same with the mean over the weights that there are, and a mask of the model."""
 
-    def build(self):
-        model = tagger()
-        set_weights(model)
-        loss = TokenCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
-        model.compile(keras.optimizers.SGD(0.1), loss)
-        return model
+    ignore, reduction = None, "mean_with_sample_weight"
+    metrics = ()
 
 
 class Summed(Masked):
     """The same with the sum over the batch."""
 
-    def build(self):
-        model = tagger()
-        set_weights(model)
-        loss = TokenCrossentropy(from_logits=True, ignore=0, reduction="sum")
-        model.compile(keras.optimizers.SGD(0.01), loss)
-        return model
+    reduction = "sum"
+    learning_rate = 0.01
+    metrics = ()
 
 
 @keras.saving.register_keras_serializable("bert4keras_tests")
@@ -188,7 +179,7 @@ class OwnLoss:
     """A language model that ends in its loss, fed by a generator without targets."""
 
     def build(self):
-        base = bert(application="lm")
+        base = build_transformer_model(model="bert", application="lm", **CONFIG)
         model = Model(base.inputs, NextToken(1)([base.inputs[0], base.output]))
         set_weights(model)
         model.compile(keras.optimizers.Adam(0.01))
