@@ -1027,6 +1027,55 @@ def groupby(iterable, key: Callable | Sequence | None = None) -> list[tuple[Any,
     return [(each, [item for _, item in group]) for each, group in pairs]
 
 
+class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
+    """Save a model or its weights while it is trained, in files of any name.
+
+    What `keras.callbacks.ModelCheckpoint` was in Keras 2; that of Keras 3 prescribes the suffix.
+
+    Args:
+        filepath: the file; `{epoch:02d}`, `{val_loss:.2f}` and so on are filled in.
+        monitor: the metric by which `save_best_only` tells models apart.
+        verbose: whether a line is printed for each file.
+        save_best_only: whether only models are saved that are better than all before.
+        save_weights_only: whether only the weights are saved.
+        mode: 'min', 'max', or 'auto', which goes by the name of the metric.
+        period: after how many epochs to save.
+        **kwargs: see `keras.callbacks.ModelCheckpoint`.
+    """
+
+    def __init__(
+        self,
+        filepath: Any,
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        period: int = 1,
+        **kwargs: Any,
+    ):
+        suffix = ".weights.h5" if save_weights_only else ".keras"
+        super().__init__(
+            f"{filepath}{suffix}",
+            monitor=monitor,
+            verbose=verbose,
+            save_best_only=save_best_only,
+            save_weights_only=save_weights_only,
+            mode=mode,
+            **kwargs,
+        )
+        self.filepath = str(filepath)
+        self.period = period
+        self._epochs_since_last_save = 0
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Save, if it is time."""
+        self._epochs_since_last_save += 1
+        if self._epochs_since_last_save >= self.period:
+            self._epochs_since_last_save = 0
+            super().on_epoch_end(epoch, logs)
+
+
 # === What differs by its name only ===
 
 _UNARY: dict[str, Callable] = {
@@ -1086,20 +1135,28 @@ _OTHERS: dict[str, Callable] = {
 }
 
 
+def _of_graphs(name: str) -> Callable:
+    """A function of `bert4keras.graphs`, which imports this module."""
+
+    def call(*args, **kwargs):
+        from bert4keras import graphs
+
+        return getattr(graphs, name)(*args, **kwargs)
+
+    return call
+
+
+_GRAPHS = {name: _of_graphs(name) for name in ("function", "gradients", "placeholder")}
+
+
 def _binary(function: Callable) -> Callable:
     """Give a function of two tensors the argument names of Keras 2."""
     return lambda x, y: function(x, y)
 
 
 _REPLACEMENTS: dict[str, str] = {
-    "function": "a keras.Model of the inputs and outputs, or a plain function of tensors",
     "get_session": "nothing: tensors have values; K.get_value(x) gives them as NumPy arrays",
-    "gradients": (
-        "compile(step=…) of bert4keras.models.Model for adversarial training and penalties, and "
-        "bert4keras.training.gradients_of for attribution"
-    ),
     "manual_variable_initialization": "nothing: variables have values from the start",
-    "placeholder": "keras.Input",
     "set_learning_phase": "the argument training=True or False of the call of a layer or model",
     "set_session": "nothing: there are no sessions; tf.config sets the devices and threads",
 }
@@ -1142,5 +1199,6 @@ K = LegacyBackend(
         **{name: _binary(function) for name, function in _BINARY.items()},
         **_REDUCTIONS,
         **_OTHERS,
+        **_GRAPHS,
     }
 )

@@ -13,6 +13,7 @@ from bert4keras import checkpoints
 from bert4keras.backend import keras, registered
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.export import check_export
+from bert4keras.models.whole import save_model
 from bert4keras.training import steps
 from bert4keras.training.devices import DistributedModel
 from bert4keras.training.feed import as_feed
@@ -26,7 +27,8 @@ class Model(DistributedModel):
     * `predict([[token_ids], [segment_ids]])`: nested Python lists, one per input;
     * `fit(generator)`: batches as lists, `None` as target, lengths that change;
     * `save_weights('best_model.weights')`: any suffix, one file format, keyed by layer name, so
-      that weights of another model are refused instead of loaded by position.
+      that weights of another model are refused instead of loaded by position;
+    * `save('test.model')`: any suffix, which `bert4keras.models.load_model` reads.
 
     Beyond that, `compile(step=)` takes what a training step minimises, see `training.steps`.
     """
@@ -61,6 +63,29 @@ class Model(DistributedModel):
             TypeError: `step` is no step.
             ValueError: the step does not fit the model.
         """
+        self.check_step(step)
+        if auto_scale_loss and computes_in_float16(self):
+            optimizer = with_loss_scale(optimizer)
+        super().compile(optimizer, *args, auto_scale_loss=auto_scale_loss, **kwargs)
+        self.auto_scale_loss = auto_scale_loss
+        self._set_step(step)
+
+    def train_with(self, step: steps.Step | None) -> None:
+        """Change what a training step minimises, after `compile`.
+
+        Args:
+            step: see `compile`; None for the loss itself.
+
+        Raises:
+            TypeError: `step` is no step.
+            ValueError: the step does not fit the model.
+        """
+        self.check_step(step)
+        self._set_step(step)
+        self.train_function = None  # made anew by the next fit
+
+    def check_step(self, step: steps.Step | None) -> None:
+        """Raise an error if a step cannot be what this model trains with."""
         if step is not None and not isinstance(step, steps.Step):
             raise TypeError(
                 f"compile() got step={step!r}; pass an object such as AdversarialTraining() of "
@@ -68,10 +93,8 @@ class Model(DistributedModel):
             )
         if step is not None and self.built:
             step.check(self)
-        if auto_scale_loss and computes_in_float16(self):
-            optimizer = with_loss_scale(optimizer)
-        super().compile(optimizer, *args, auto_scale_loss=auto_scale_loss, **kwargs)
-        self.auto_scale_loss = auto_scale_loss
+
+    def _set_step(self, step: steps.Step | None) -> None:
         self.step = step
         if step is not None and step.draws and self.step_seeds is None:
             self.step_seeds = keras.random.SeedGenerator()
@@ -194,6 +217,20 @@ class Model(DistributedModel):
         if n_inputs > 1 or (len(x) == 1 and hasattr(x[0], "shape")):
             return [as_array(each, i) for i, each in enumerate(x)]
         return as_array(x, 0)
+
+    def save(
+        self,
+        filepath: str | Path,
+        overwrite: bool = True,
+        zipped: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the whole model, as `keras.Model.save` does, whatever the suffix of the file.
+
+        Raises:
+            FileExistsError: the file exists and `overwrite` is false.
+        """
+        save_model(self, filepath, overwrite, zipped=zipped, **kwargs)
 
     def save_weights(self, filepath: str | Path, overwrite: bool = True) -> None:
         """Write all weights to an HDF5 file, whatever its suffix, keyed by layer name.

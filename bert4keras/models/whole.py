@@ -1,0 +1,74 @@
+"""Files of whole models, whatever they are called.
+
+Keras writes and reads by the suffix of the name. Scripts have called their models `test.model`,
+`best.hdf5` or nothing in particular, and another script loads them by that name.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bert4keras.backend import keras
+
+FORMATS = {b"PK\x03\x04": ".keras", b"\x89HDF": ".h5"}
+"""How files begin, and the suffix by which Keras knows them."""
+SUFFIXES = (".keras", ".h5", ".hdf5")
+"""Suffixes that Keras knows itself."""
+
+
+def save_model(
+    model: keras.Model, filepath: str | Path, overwrite: bool = True, **kwargs: Any
+) -> None:
+    """Write a whole model to a file of any name.
+
+    Args:
+        model: the model.
+        filepath: the file; one that ends in neither `.keras` nor `.h5` nor `.hdf5` is what a
+            `.keras` file is.
+        overwrite: whether a file that is there is overwritten.
+        **kwargs: see `keras.saving.save_model`.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is false.
+    """
+    path = Path(filepath)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists: choose another name or pass overwrite=True")
+    if path.name.endswith(SUFFIXES) or kwargs.get("zipped") is False:
+        keras.saving.save_model(model, filepath, overwrite=True, **kwargs)
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
+        written = Path(folder, "model.keras")
+        keras.saving.save_model(model, written, **kwargs)
+        os.replace(written, path)
+
+
+def load_model(filepath: str | Path, **kwargs: Any) -> keras.Model:
+    """Load a whole model from a file of any name.
+
+    Args:
+        filepath: a file that `save` of a model has written.
+        **kwargs: see `keras.saving.load_model`: `custom_objects`, `compile`, `safe_mode`.
+
+    Raises:
+        ValueError: the file holds no whole model, or cannot be read.
+    """
+    path = Path(filepath)
+    suffix = format_of(path) if path.is_file() else None
+    if suffix is None or path.name.endswith(suffix):
+        return keras.saving.load_model(filepath, **kwargs)
+    with tempfile.TemporaryDirectory() as folder:
+        named = Path(folder, f"model{suffix}")
+        try:
+            named.symlink_to(path.resolve())
+        except OSError:  # a system without links
+            shutil.copyfile(path, named)
+        return keras.saving.load_model(named, **kwargs)
+
+
+def format_of(path: Path) -> str | None:
+    """The suffix by which Keras knows a file, by how it begins."""
+    with path.open("rb") as file:
+        return FORMATS.get(file.read(4))
