@@ -13,6 +13,7 @@
     labels         ConditionalRandomField MaximumEntropyMarkovModel
     spans          GlobalPointer EfficientGlobalPointer
     training       Loss
+    functions      Lambda
 
 Masks are Keras masks: (batch, length), true where there is text. Layers create their weights in the
 order of the original, which is the order in which checkpoints are read: their own first, then those
@@ -34,6 +35,7 @@ from bert4keras.backend import (
     affine,
     align,
     apply_rotary_position_embeddings,
+    as_floats,
     attention_normalize,
     attention_scores,
     attention_visibility,
@@ -2021,6 +2023,9 @@ class Loss(Layer):
 
         output = CrossEntropy(output_axis=1)([label_ids, scores])
 
+    `compute_loss` gets floats: token and segment ids are integers, but a loss computes with them,
+    as in `K.sum(loss * segment_ids)`. What the layer returns keeps its type.
+
     Args:
         output_axis: which input the layer returns: an index, a list of indices, or None for all.
     """
@@ -2044,7 +2049,7 @@ class Loss(Layer):
         return values[self.output_axis]
 
     def call(self, inputs: Any, mask: Masks = None) -> Any:
-        self.add_loss(self.compute_loss(inputs, mask_list(mask, as_list(inputs))))
+        self.add_loss(self.compute_loss(as_floats(inputs), mask_list(mask, as_list(inputs))))
         return self.selected(inputs)
 
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Any:
@@ -2057,3 +2062,32 @@ class Loss(Layer):
 
     def get_config(self) -> dict:
         return super().get_config() | {"output_axis": self.output_axis}
+
+
+# --------------------------------------------------------------------------------------- functions
+
+
+@registered
+class Lambda(keras.layers.Lambda):
+    """`keras.layers.Lambda` whose function gets floats, as in Keras 2, where all inputs were.
+
+    Integers and booleans among the inputs are converted to the default float type, and floats stay
+    as they are, also where a policy says to compute in another type. The output has the type that
+    the function gives, and its shape unless `output_shape` is given. It has no mask unless `mask`
+    gives one.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"autocast": False, **kwargs})
+        self.supports_masking = True  # Keras would warn of each mask that ends here
+
+    def call(self, inputs: Any, mask: Masks = None, training: bool | None = None) -> Any:
+        return super().call(as_floats(inputs), mask=mask, training=training)
+
+    def compute_output_spec(
+        self, inputs: Any, mask: Masks = None, training: bool | None = None
+    ) -> Any:
+        # Keras would give all outputs the compute type, and the function no mask.
+        if self._output_shape is not None:
+            return super().compute_output_spec(inputs)
+        return keras.Operation.compute_output_spec(self, inputs, mask=mask, training=training)

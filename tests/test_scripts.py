@@ -65,7 +65,7 @@ class CrossEntropy(Loss):
     def compute_loss(self, inputs, mask=None):
         y_true, y_mask, y_pred = inputs
         y_true = y_true[:, 1:]
-        y_mask = K.cast(mask[2], K.floatx())[:, 1:] * K.cast(y_mask[:, 1:], K.floatx())
+        y_mask = K.cast(mask[2], K.floatx())[:, 1:] * y_mask[:, 1:]
         y_pred = y_pred[:, :-1]
         loss = K.sparse_categorical_crossentropy(y_true, y_pred)
         return K.sum(loss * y_mask) / K.sum(y_mask)

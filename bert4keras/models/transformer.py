@@ -313,7 +313,7 @@ class Transformer:
             attends = is_class and issubclass(layer, MultiHeadAttention)
             if attends and self.residual_attention_scores:
                 kwargs["return_attention_scores"] = True
-            if layer is keras.layers.Lambda:
+            if is_class and issubclass(layer, keras.layers.Lambda):
                 kwargs["arguments"] = arguments
             created = layer(**{**kwargs, "name": name})
             if isinstance(created, Recomputable) and self.recompute is not None:
