@@ -21,8 +21,10 @@ of the sub-layers in the order of creation.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from itertools import accumulate, pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -419,8 +421,66 @@ class LayerNormalization(ScaleOffset):
 # --------------------------------------------------------------------------------------- embedding
 
 
+_tables: ContextVar[Mapping[Layer, Tensor | None]] = ContextVar(
+    "tables", default=MappingProxyType({})
+)
+"""The layers that are being called, each with the table that was assigned, None for its own."""
+
+
+class TableLayer(Layer):
+    """Base of the layers with a table of vectors, `embeddings`.
+
+    A subclass may replace the table in its `call`; it holds until that call returns. P-tuning (Liu
+    et al., 2021, https://arxiv.org/abs/2103.10385) trains some rows only:
+
+        class SomeRows(Embedding):
+            def call(self, inputs, mode="embedding"):
+                table = self.embeddings
+                self.embeddings = table * mask + ops.stop_gradient(table) * (1 - mask)
+                return super().call(inputs, mode)
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        token = _tables.set({**_tables.get(), self: None})
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            _tables.reset(token)
+
+    def own_table(self) -> keras.Variable | Tensor:
+        """The trained table."""
+        return self._embeddings
+
+    @property
+    def embeddings(self) -> keras.Variable | Tensor:
+        """The table (input_dim, output_dim): a variable, or in a call what was assigned to it.
+
+        In a call it is a tensor on TensorFlow and JAX, which a NumPy array of float64 does not turn
+        into float64 as it does a variable. On PyTorch arrays go together with variables only.
+        """
+        table = _tables.get().get(self)
+        if table is not None:
+            return table
+        table = self.own_table()
+        calling = self in _tables.get() and keras.backend.backend() != "torch"
+        return table.value if calling and isinstance(table, keras.Variable) else table
+
+    @embeddings.setter
+    def embeddings(self, table: keras.Variable | Tensor) -> None:
+        if isinstance(table, keras.Variable):
+            self._embeddings = table
+        elif self not in _tables.get():
+            raise AttributeError(
+                f"the table of {self.name!r} is replaced by a tensor in the call of a subclass "
+                "only; to change it for good write layer.embeddings.assign(values)"
+            )
+        if self in _tables.get():
+            replaced = None if isinstance(table, keras.Variable) else table
+            _tables.set({**_tables.get(), self: replaced})
+
+
 @registered
-class Embedding(KerasEmbedding):
+class Embedding(TableLayer, KerasEmbedding):
     """Token embedding that serves as the output projection as well.
 
     `layer(token_ids)` looks vectors up; `layer(x, mode='dense')` multiplies x (batch, length, dim)
@@ -436,6 +496,9 @@ class Embedding(KerasEmbedding):
     def __init__(self, *args: Any, mask_id: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.mask_id = mask_id
+
+    def own_table(self) -> keras.Variable | Tensor:
+        return KerasEmbedding.embeddings.fget(self)
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> Mask:
         if len(inputs.shape) != 2:
@@ -532,7 +595,7 @@ class PositionEmbeddingBase(Layer):
 
 
 @registered
-class PositionEmbedding(PositionEmbeddingBase):
+class PositionEmbedding(TableLayer, PositionEmbeddingBase):
     """Trainable position embedding.
 
     Args:
@@ -637,7 +700,7 @@ class SinusoidalPositionEmbedding(PositionEmbeddingBase):
 
 
 @registered
-class RelativePositionEmbedding(Layer):
+class RelativePositionEmbedding(TableLayer):
     """A trainable vector for each distance of two positions (Shaw et al., 2018; NEZHA).
 
     Inputs are [query, key], of which only the lengths matter; `positions=` (those of the queries,
