@@ -986,6 +986,7 @@ def random_uniform(
     seed: int | keras.random.SeedGenerator | None = None,
 ) -> Tensor:
     """Draw numbers from `minval` to below `maxval`, integers if `dtype` says so."""
+    dtype = None if dtype is None else keras.backend.standardize_dtype(dtype)
     draw = keras.random.randint if dtype and "int" in dtype else keras.random.uniform
     return draw(_as_shape(shape), minval, maxval, dtype=dtype, seed=seed)
 

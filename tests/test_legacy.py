@@ -790,7 +790,7 @@ def test_a_condition_has_no_more_axes_than_the_values():
         (lambda s: K.random_normal(s, mean=1.0, stddev=2.0, seed=0), 1, 2, -np.inf, np.inf),
         (lambda s: K.truncated_normal(s, stddev=2.0, seed=0), 0, 1.76, -4, 4),
         (lambda s: K.random_uniform(s, minval=-1, maxval=2, seed=0), 0.5, 0.866, -1, 2),
-        (lambda s: K.random_uniform(s, 0, 4, dtype="int32", seed=0), 1.5, 1.118, 0, 3),
+        (lambda s: K.random_uniform(s, 0, 4, dtype=np.dtype("int32"), seed=0), 1.5, 1.118, 0, 3),
         (lambda s: K.random_binomial(s, p=0.25, seed=0), 0.25, 0.433, 0, 1),
         (lambda s: K.random_bernoulli(s, p=0.25, seed=0), 0.25, 0.433, 0, 1),
         (lambda s: K.random_binomial(s, seed=0), 0, 0, 0, 0),
