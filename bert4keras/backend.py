@@ -4,6 +4,7 @@
 backend (or symbolic Keras tensors) and is written in `keras.ops`.
 
     shapes         align flatten reshape batch_gather divisible_temporal_padding pool1d
+    types          as_floats is_int is_bool
     masking        sequence_masking attention_normalize softmax attention_visibility
     dense          affine layer_norm standardized
     attention      attention_scores weighted_values laid_out product dot_product_attention
@@ -135,7 +136,25 @@ def pool1d(
     return modes[pool_mode](x, pool_size, strides, padding, data_format)
 
 
+def as_floats(tensors: Any) -> Any:
+    """Convert the integers and booleans in a nest of tensors to the default float type.
+
+    That is what all inputs and targets of a Keras 2 model were.
+    """
+
+    def as_float(x: Tensor) -> Tensor:
+        counts = x is not None and (is_bool(x) or is_int(x))
+        return ops.cast(x, keras.config.floatx()) if counts else x
+
+    return keras.tree.map_structure(as_float, tensors)
+
+
 # ----------------------------------------------------------------------------------------- masking
+
+
+def is_int(x: Tensor) -> bool:
+    """Tell whether a tensor or array holds integers."""
+    return keras.backend.is_int_dtype(x.dtype)
 
 
 def is_bool(x: Tensor) -> bool:

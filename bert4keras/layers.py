@@ -13,6 +13,7 @@
     labels         ConditionalRandomField MaximumEntropyMarkovModel
     spans          GlobalPointer EfficientGlobalPointer
     training       Loss
+    functions      Lambda
 
 Masks are Keras masks: (batch, length), true where there is text. Layers create their weights in the
 order of the original, which is the order in which checkpoints are read: their own first, then those
@@ -20,8 +21,10 @@ of the sub-layers in the order of creation.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from itertools import accumulate, pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,6 +37,7 @@ from bert4keras.backend import (
     affine,
     align,
     apply_rotary_position_embeddings,
+    as_floats,
     attention_normalize,
     attention_scores,
     attention_visibility,
@@ -417,8 +421,66 @@ class LayerNormalization(ScaleOffset):
 # --------------------------------------------------------------------------------------- embedding
 
 
+_tables: ContextVar[Mapping[Layer, Tensor | None]] = ContextVar(
+    "tables", default=MappingProxyType({})
+)
+"""The layers that are being called, each with the table that was assigned, None for its own."""
+
+
+class TableLayer(Layer):
+    """Base of the layers with a table of vectors, `embeddings`.
+
+    A subclass may replace the table in its `call`; it holds until that call returns. P-tuning (Liu
+    et al., 2021, https://arxiv.org/abs/2103.10385) trains some rows only:
+
+        class SomeRows(Embedding):
+            def call(self, inputs, mode="embedding"):
+                table = self.embeddings
+                self.embeddings = table * mask + ops.stop_gradient(table) * (1 - mask)
+                return super().call(inputs, mode)
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        token = _tables.set({**_tables.get(), self: None})
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            _tables.reset(token)
+
+    def own_table(self) -> keras.Variable | Tensor:
+        """The trained table."""
+        return self._embeddings
+
+    @property
+    def embeddings(self) -> keras.Variable | Tensor:
+        """The table (input_dim, output_dim): a variable, or in a call what was assigned to it.
+
+        In a call it is a tensor on TensorFlow and JAX, which a NumPy array of float64 does not turn
+        into float64 as it does a variable. On PyTorch arrays go together with variables only.
+        """
+        table = _tables.get().get(self)
+        if table is not None:
+            return table
+        table = self.own_table()
+        calling = self in _tables.get() and keras.backend.backend() != "torch"
+        return table.value if calling and isinstance(table, keras.Variable) else table
+
+    @embeddings.setter
+    def embeddings(self, table: keras.Variable | Tensor) -> None:
+        if isinstance(table, keras.Variable):
+            self._embeddings = table
+        elif self not in _tables.get():
+            raise AttributeError(
+                f"the table of {self.name!r} is replaced by a tensor in the call of a subclass "
+                "only; to change it for good write layer.embeddings.assign(values)"
+            )
+        if self in _tables.get():
+            replaced = None if isinstance(table, keras.Variable) else table
+            _tables.set({**_tables.get(), self: replaced})
+
+
 @registered
-class Embedding(KerasEmbedding):
+class Embedding(TableLayer, KerasEmbedding):
     """Token embedding that serves as the output projection as well.
 
     `layer(token_ids)` looks vectors up; `layer(x, mode='dense')` multiplies x (batch, length, dim)
@@ -434,6 +496,9 @@ class Embedding(KerasEmbedding):
     def __init__(self, *args: Any, mask_id: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.mask_id = mask_id
+
+    def own_table(self) -> keras.Variable | Tensor:
+        return KerasEmbedding.embeddings.fget(self)
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> Mask:
         if len(inputs.shape) != 2:
@@ -530,7 +595,7 @@ class PositionEmbeddingBase(Layer):
 
 
 @registered
-class PositionEmbedding(PositionEmbeddingBase):
+class PositionEmbedding(TableLayer, PositionEmbeddingBase):
     """Trainable position embedding.
 
     Args:
@@ -635,7 +700,7 @@ class SinusoidalPositionEmbedding(PositionEmbeddingBase):
 
 
 @registered
-class RelativePositionEmbedding(Layer):
+class RelativePositionEmbedding(TableLayer):
     """A trainable vector for each distance of two positions (Shaw et al., 2018; NEZHA).
 
     Inputs are [query, key], of which only the lengths matter; `positions=` (those of the queries,
@@ -2021,6 +2086,9 @@ class Loss(Layer):
 
         output = CrossEntropy(output_axis=1)([label_ids, scores])
 
+    `compute_loss` gets floats: token and segment ids are integers, but a loss computes with them,
+    as in `K.sum(loss * segment_ids)`. What the layer returns keeps its type.
+
     Args:
         output_axis: which input the layer returns: an index, a list of indices, or None for all.
     """
@@ -2044,7 +2112,7 @@ class Loss(Layer):
         return values[self.output_axis]
 
     def call(self, inputs: Any, mask: Masks = None) -> Any:
-        self.add_loss(self.compute_loss(inputs, mask_list(mask, as_list(inputs))))
+        self.add_loss(self.compute_loss(as_floats(inputs), mask_list(mask, as_list(inputs))))
         return self.selected(inputs)
 
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Any:
@@ -2057,3 +2125,32 @@ class Loss(Layer):
 
     def get_config(self) -> dict:
         return super().get_config() | {"output_axis": self.output_axis}
+
+
+# --------------------------------------------------------------------------------------- functions
+
+
+@registered
+class Lambda(keras.layers.Lambda):
+    """`keras.layers.Lambda` whose function gets floats, as in Keras 2, where all inputs were.
+
+    Integers and booleans among the inputs are converted to the default float type, and floats stay
+    as they are, also where a policy says to compute in another type. The output has the type that
+    the function gives, and its shape unless `output_shape` is given. It has no mask unless `mask`
+    gives one.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"autocast": False, **kwargs})
+        self.supports_masking = True  # Keras would warn of each mask that ends here
+
+    def call(self, inputs: Any, mask: Masks = None, training: bool | None = None) -> Any:
+        return super().call(as_floats(inputs), mask=mask, training=training)
+
+    def compute_output_spec(
+        self, inputs: Any, mask: Masks = None, training: bool | None = None
+    ) -> Any:
+        # Keras would give all outputs the compute type, and the function no mask.
+        if self._output_shape is not None:
+            return super().compute_output_spec(inputs)
+        return keras.Operation.compute_output_spec(self, inputs, mask=mask, training=training)

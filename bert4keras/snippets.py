@@ -6,6 +6,7 @@ Importing this module starts no Keras, so that worker processes which only token
 # ruff: noqa: NPY002 - scripts make shuffling repeatable by np.random.seed
 
 import builtins
+import codecs
 import functools
 import itertools
 import mmap
@@ -13,6 +14,7 @@ import multiprocessing
 import pickle
 import queue
 import re
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -265,8 +267,7 @@ class open:
             Lines are read through a memory map, so threads and forked workers may share the file.
 
     Raises:
-        ValueError: an indexable file is opened for writing, or its encoding does not write a line
-            break as one byte (UTF-16 and UTF-32).
+        ValueError: an indexable file is opened for writing.
     """
 
     def __init__(
@@ -283,19 +284,21 @@ class open:
         self.encoding = None if binary else self.file.encoding
         self.errors = errors
         self.offsets: np.ndarray | None = None
+        self._start, self._line_encoding = 0, self.encoding or "latin-1"
         if indexable:
             self._index(mode, indexable)
 
     def _index(self, mode: str, indexable: bool | str | Path) -> None:
-        if mode.strip("bt") != "r" or (self.encoding and "\n".encode(self.encoding) != b"\n"):
+        if mode.strip("bt") != "r":
             self.file.close()
             raise ValueError(
-                f"{self.name}: mode {mode!r} with encoding {self.encoding!r} cannot be indexed, "
-                "open the file for reading in an encoding such as utf-8 or gb18030"
+                f"{self.name}: a file of mode {mode!r} cannot be indexed, open it for reading"
             )
         size = Path(self.name).stat().st_size
         # A map of no bytes is refused by the system.
         self._bytes = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+        if self.encoding is not None:
+            self._start, self._line_encoding = _without_mark(self._bytes[:4], self.encoding)
         if indexable is True:
             self.offsets = self._line_offsets()
             return
@@ -309,11 +312,16 @@ class open:
 
     def _line_offsets(self) -> np.ndarray:
         """Give the position in bytes of every line, and the size of the file."""
-        offsets = array("q", [0])
-        end = self._bytes.find(b"\n") + 1
-        while end:
-            offsets.append(end)
-            end = self._bytes.find(b"\n", end) + 1
+        line_break = "\n".encode(self._line_encoding)
+        width = len(line_break)
+        offsets = array("q", [self._start])
+        end = self._bytes.find(line_break, self._start) + width
+        while end >= width:
+            # In UTF-16 and UTF-32 the bytes may also lie across two characters.
+            found = width == 1 or (end - self._start) % width == 0
+            if found:
+                offsets.append(end)
+            end = self._bytes.find(line_break, end if found else end - width + 1) + width
         if offsets[-1] != len(self._bytes):
             offsets.append(len(self._bytes))
         return np.array(offsets)
@@ -332,7 +340,7 @@ class open:
         line = self._bytes[self.offsets[numbers] : self.offsets[numbers + 1]]
         if self.encoding is None:
             return line
-        text = line.decode(self.encoding, self.errors)
+        text = line.decode(self._line_encoding, self.errors)
         return text[:-2] + "\n" if text.endswith("\r\n") else text
 
     def __iter__(self) -> Iterator[str | bytes]:
@@ -385,6 +393,24 @@ class open:
             self._bytes.close()
 
 
+_MARKS = {
+    "utf-8-sig": {codecs.BOM_UTF8: "utf-8", b"": "utf-8"},
+    "utf-16": {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"},
+    "utf-32": {codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be"},
+}
+"""Encodings whose files begin with a byte order mark, and those of the text behind it."""
+
+
+def _without_mark(beginning: bytes, encoding: str) -> tuple[int, str]:
+    """Give the length of the byte order mark of a file, and the encoding of what follows."""
+    name = codecs.lookup(encoding).name
+    for mark, following in _MARKS.get(name, {}).items():
+        if beginning.startswith(mark):
+            return len(mark), following
+    native = {"utf-16": f"utf-16-{sys.byteorder[0]}e", "utf-32": f"utf-32-{sys.byteorder[0]}e"}
+    return 0, native.get(name, encoding)
+
+
 # === Parallel work ===
 
 
@@ -403,25 +429,23 @@ def parallel_apply_generator(
             start method `spawn` or `forkserver`) it has to be importable from a module.
         iterable: the items, any number of them, read only as fast as they are worked on.
         workers: how many processes or threads.
-        max_queue_size: how many items may be under way at a time.
+        max_queue_size: how many items may be under way at a time; 0 for any number.
         dummy: threads in place of processes.
         random_seeds: the seed of `numpy.random` in each process. True seeds from the system, so
-            that forked processes do not repeat each other; False leaves the state as it is.
-            Threads share one state, which stays untouched.
+            that forked processes do not repeat each other, and so it is for processes that a list
+            has no seed for; False leaves the state as it is. Threads share one state, which stays
+            untouched.
 
     Yields:
         The number of the item and its result.
 
     Raises:
-        ValueError: a number of workers, items or seeds that makes no sense.
+        ValueError: there are no workers.
         TypeError: `func` cannot be sent to a process.
         Exception: what `func` raised, with the traceback of the worker as its cause.
     """
-    if workers < 1 or max_queue_size < 1:
-        raise ValueError(
-            f"parallel_apply: workers is {workers} and max_queue_size {max_queue_size}, "
-            "give at least 1 for each"
-        )
+    if workers < 1:
+        raise ValueError(f"parallel_apply: workers is {workers}, give at least 1")
     if dummy:
         executor, call = ThreadPoolExecutor(workers), func
     else:
@@ -431,7 +455,8 @@ def parallel_apply_generator(
     ready: queue.SimpleQueue[Future] = queue.SimpleQueue()
     try:
         while True:
-            for i, item in itertools.islice(items, max_queue_size - len(numbers)):
+            room = max_queue_size - len(numbers) if max_queue_size > 0 else None
+            for i, item in itertools.islice(items, room):
                 future = executor.submit(call, item)
                 numbers[future] = i
                 future.add_done_callback(ready.put)
@@ -456,16 +481,10 @@ def _process_pool(
                 "top of a module, or use dummy=True for threads"
             ) from error
     seeds = None
-    if random_seeds is True:
-        random_seeds = [None] * workers
     if random_seeds:
-        if len(random_seeds) != workers:
-            raise ValueError(
-                f"parallel_apply: {len(random_seeds)} random_seeds for {workers} workers, "
-                "give one for each"
-            )
+        given = [] if random_seeds is True else random_seeds
         seeds = context.SimpleQueue()
-        for seed in random_seeds:
+        for seed in itertools.islice(itertools.chain(given, itertools.repeat(None)), workers):
             seeds.put(seed)
     # As an argument of the initializer, `func` is not pickled where processes are forked, so it
     # can be a lambda there.
@@ -509,7 +528,7 @@ def parallel_apply(
         func: see `parallel_apply_generator`, as for all arguments not named here.
         iterable: the items.
         workers: how many processes or threads.
-        max_queue_size: how many items may be under way at a time.
+        max_queue_size: how many items may be under way at a time; 0 for any number.
         callback: called in this process with every result.
         dummy: threads in place of processes.
         random_seeds: the seed of `numpy.random` in each process.
@@ -756,15 +775,13 @@ class AutoRegressiveDecoder:
         start_id: the token that the output begins with; None begins with no token.
         end_id: the token that ends the output.
         maxlen: how many tokens are written at most.
-        minlen: the output, `start_id` included, is not ended before it has this many tokens.
+        minlen: the output, `start_id` included, is not ended before it has this many tokens; if
+            that is more than `maxlen` allows, each output has `maxlen` tokens.
 
     Attributes:
         first_output_ids: `(1, 1)`, or `(1, 0)` without `start_id`: the output before the first
             step.
         models: what `last_token` made of each model.
-
-    Raises:
-        ValueError: a maxlen below 1, or a minlen above it.
     """
 
     def __init__(self, start_id: int | None, end_id: int, maxlen: int, minlen: int = 1):
@@ -775,7 +792,6 @@ class AutoRegressiveDecoder:
         self.models: dict[Any, Any] = {}
         first = [] if start_id is None else [start_id]
         self.first_output_ids = np.array([first], dtype=int)
-        self._check_lengths()
 
     @staticmethod
     def wraps(default_rtype: str = "probas", use_states: bool = False) -> Callable:
@@ -889,14 +905,14 @@ class AutoRegressiveDecoder:
 
         Returns:
             `(length,)`, the tokens, with the start and end token. If none of the outputs is
-            complete after `maxlen` steps, it is the best incomplete one.
+            complete after `maxlen` steps, it is the best incomplete one; with a `maxlen` of 0 or
+            less, as when a text has no room left, nothing is written.
 
         Raises:
-            ValueError: arguments that make no sense, an empty input, or scores that are no
-                numbers or of another shape than `predict` has to give.
+            ValueError: arguments that make no sense, or scores that are no numbers or of another
+                shape than `predict` has to give.
         """
-        self._check_lengths()
-        topk = _positive("beam_search", "topk", topk)
+        topk = _count("beam_search", "topk", topk)
         inputs = _as_batch("beam_search", inputs, temperature)
         output_ids, output_scores = self.first_output_ids, np.zeros(1)
         for step in range(self.maxlen):
@@ -938,10 +954,10 @@ class AutoRegressiveDecoder:
         Args:
             inputs: what `predict` is given, each for one sample, without the batch axis.
             n: how many outputs are written.
-            topk: sample among that many most probable tokens; None for all.
+            topk: sample among that many most probable tokens; None or 0 for all.
             topp: sample among the most probable tokens, as few as reach this probability together
-                (Holtzman et al., 2019, https://arxiv.org/abs/1904.09751), after `topk`; None for
-                all.
+                (Holtzman et al., 2019, https://arxiv.org/abs/1904.09751), after `topk`; None, or a
+                number of at least 1, for all, and 0 for the most probable one.
             states: what `predict` is given at the first step.
             temperature: above 1 flattens the distributions, below 1 sharpens them.
             min_ends: how many end tokens an output has to hold to be complete.
@@ -951,16 +967,17 @@ class AutoRegressiveDecoder:
             completed; those that `maxlen` cut off come last.
 
         Raises:
-            ValueError: arguments that make no sense, an empty input, or scores that are no
-                probabilities or of another shape than `predict` has to give.
+            ValueError: arguments that make no sense, or scores that are no probabilities or of
+                another shape than `predict` has to give.
         """
-        self._check_lengths()
-        n = _positive("random_sample", "n", n)
-        topk = None if topk is None else _positive("random_sample", "topk", topk)
-        if topp is not None and not 0 < topp <= 1:
-            raise ValueError(f"random_sample: topp is {topp}, give more than 0 and at most 1")
+        n = _count("random_sample", "n", n)
+        topk = None if topk is None else _count("random_sample", "topk", topk, at_least=0) or None
+        if topp is not None and not topp >= 0:
+            raise ValueError(f"random_sample: topp is {topp}, give at least 0")
         inputs = _as_batch("random_sample", inputs, temperature)
         output_ids = self.first_output_ids
+        if self.maxlen < 1:
+            return list(np.repeat(output_ids, n, axis=0))
         results: list[np.ndarray] = []
         for step in range(self.maxlen):
             probas, states = self.predict(inputs, output_ids, states, temperature, "probas")
@@ -990,34 +1007,22 @@ class AutoRegressiveDecoder:
         ends = output_ids == self.end_id
         return ends[:, -1] & (ends.sum(axis=1) >= min_ends)
 
-    def _check_lengths(self) -> None:
-        """Refuse lengths that make no sense; scripts set them on the instance too."""
-        if self.maxlen < 1 or self.minlen > self.maxlen:
-            raise ValueError(
-                f"{type(self).__name__}: maxlen is {self.maxlen} and minlen {self.minlen}, give a "
-                "maxlen of at least 1 and a minlen that is not larger"
-            )
 
-
-def _positive(caller: str, name: str, value: Any) -> int:
-    """Refuse what is no whole number from 1 on."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{caller}: {name} is {value!r}, give a whole number, at least 1")
+def _count(caller: str, name: str, value: Any, at_least: int = 1) -> int:
+    """Refuse what is no whole number, or a smaller one."""
+    whole = isinstance(value, int | np.integer) or (
+        isinstance(value, float | np.floating) and value == value // 1
+    )
+    if isinstance(value, bool) or not whole or value < at_least:
+        raise ValueError(f"{caller}: {name} is {value!r}, give a whole number, at least {at_least}")
     return int(value)
 
 
 def _as_batch(caller: str, inputs: Sequence, temperature: float) -> list[np.ndarray]:
-    """Put the batch axis before the inputs of one sample."""
+    """Put the batch axis before the inputs of one sample, of which a text may be empty."""
     if not temperature > 0:
         raise ValueError(f"{caller}: temperature is {temperature}, give more than 0")
-    arrays = [np.array([x]) for x in inputs]
-    for i, x in enumerate(arrays):
-        if not x.size:
-            raise ValueError(
-                f"{caller}: input {i} is empty; give a sequence of at least one element, or leave "
-                "the input out"
-            )
-    return arrays
+    return [np.array([x], dtype=None if np.size(x) else int) for x in inputs]
 
 
 def as_floats(scores: Any) -> np.ndarray:

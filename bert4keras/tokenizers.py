@@ -128,6 +128,7 @@ def save_vocab(
 
 _SPECIALS = ("pad", "unk", "mask", "start", "end")
 _PATTERNS = ("S*E*E", "S*ES*E")
+_OF_BERT = {"[UNK]", "[CLS]", "[SEP]"}
 
 
 class TokenizerBase:
@@ -418,6 +419,9 @@ class Tokenizer(TokenizerBase):
     character at a time (the Greek final sigma becomes an ordinary one). The pieces of words are
     kept, so the vocabulary must not be changed in place.
 
+    A vocabulary of other things than texts, such as the moves of a game, may lack `[UNK]`, `[CLS]`
+    and `[SEP]`; what needs the id of one of them raises then.
+
     Args:
         token_dict: token to id, or the path that `load_vocab` takes.
         do_lower_case: whether to lower-case and to strip accents.
@@ -426,8 +430,6 @@ class Tokenizer(TokenizerBase):
 
     Raises:
         FileNotFoundError: there is no vocabulary at the path.
-        ValueError: the vocabulary lacks `[UNK]`, or `[CLS]` or `[SEP]` where these are the start
-            and end tokens.
     """
 
     def __init__(
@@ -438,16 +440,18 @@ class Tokenizer(TokenizerBase):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        source = "the vocabulary"
+        self._source = "the vocabulary"
         if isinstance(token_dict, str | os.PathLike):
-            source = f"the vocabulary {os.fspath(token_dict)}"
+            self._source = f"the vocabulary {os.fspath(token_dict)}"
             token_dict = load_vocab(token_dict)
         self._do_lower_case = do_lower_case
         self._word_maxlen = word_maxlen
         self._token_dict = token_dict
         self._token_dict_inv = {i: token for token, i in token_dict.items()}
         self._vocab_size = max(self._token_dict_inv, default=-1) + 1
-        self._check_specials(source)
+        # Any other name for the start or end token is the caller's own, and may be unknown.
+        standard = {self._token_unk, self._token_start, self._token_end} & _OF_BERT
+        self._missing = sorted(standard - set(token_dict))
         for special in _SPECIALS:
             token = getattr(self, f"_token_{special}")
             if token in token_dict:
@@ -459,28 +463,32 @@ class Tokenizer(TokenizerBase):
         self._run_cuts = _Table(self._cut_run_with_offsets)
         self._runs = re.compile(self._run_pattern())
 
-    def _check_specials(self, source: str) -> None:
-        # Any other name for the start or end token is the caller's own, and may be unknown.
-        standard = {self._token_start, self._token_end} & {"[CLS]", "[SEP]"}
-        missing = sorted({self._token_unk, *standard} - set(self._token_dict))
-        if missing:
-            raise ValueError(
-                f"{source} of {len(self._token_dict)} tokens lacks {', '.join(missing)}: is it a "
-                "vocabulary of BERT? Give its vocab.txt, or other token_start and token_end"
-            )
-
     @property
     def token_dict(self) -> Mapping[str, int]:
         """Token to id."""
         return self._token_dict
 
     def token_to_id(self, token: str) -> int:
-        """Return the id of a token, that of `[UNK]` if the vocabulary lacks it."""
-        return self._token_dict.get(token, self._token_unk_id)
+        """Return the id of a token, that of `[UNK]` if the vocabulary lacks it.
+
+        Raises:
+            ValueError: the vocabulary lacks `[UNK]` as well, or the token is `[CLS]` or `[SEP]`.
+        """
+        if token in self._token_dict:
+            return self._token_dict[token]
+        # Where [UNK] is missing, scripts choose an id for all that is unknown, [CLS] included.
+        unknown_id = vars(self).get("_token_unk_id")
+        if unknown_id is None or (token in self._missing and self._token_unk not in self._missing):
+            raise ValueError(
+                f"{token!r} has no id: {self._source} of {len(self._token_dict)} tokens lacks "
+                f"{', '.join(self._missing)}: is it a vocabulary of BERT? Give its vocab.txt, or "
+                "other token_start and token_end, or set _token_unk_id"
+            )
+        return unknown_id
 
     def tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
         """Return the ids of tokens, see `token_to_id`."""
-        if type(self).token_to_id is not Tokenizer.token_to_id:
+        if type(self).token_to_id is not Tokenizer.token_to_id or self._missing:
             return super().tokens_to_ids(tokens)
         return list(map(self._token_dict.get, tokens, repeat(self._token_unk_id)))
 

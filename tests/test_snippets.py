@@ -275,10 +275,19 @@ def test_an_index_kept_in_a_file_is_renewed_with_the_text(text_file, tmp_path):
         assert list(file) == ["a\n", "b\n"]
 
 
-@pytest.mark.parametrize("options", [{"mode": "a"}, {"encoding": "utf-16"}])
-def test_files_that_cannot_be_indexed_are_refused(text_file, options):
+def test_files_that_cannot_be_indexed_are_refused(text_file):
     with pytest.raises(ValueError, match="cannot be indexed"):
-        open_file(text_file, indexable=True, **options)
+        open_file(text_file, "a", indexable=True)
+
+
+@given(st.text("aĀ\n中\u0a0a\u0a00", max_size=20))
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32", "gb18030"])
+def test_an_index_in_any_encoding(tmp_path_factory, encoding, text):
+    path = tmp_path_factory.mktemp("index") / "text"
+    path.write_text(text, encoding=encoding, newline="\n")
+    with open_file(path, encoding=encoding, indexable=True) as file:
+        assert list(file) == text.splitlines(keepends=True)
+        assert list(file)[-1:] == [file[i] for i in range(len(file))][-1:]
 
 
 # === Parallel work ===
@@ -423,21 +432,26 @@ def test_workers_draw_different_random_numbers_or_those_of_their_seeds():
         np.random.seed(5)
         first = int(np.random.randint(1 << 30))
         print(first in parallel_apply(draw, range(4), 2, 4, random_seeds=[5, 6]))
+        print(first in parallel_apply(draw, range(4), 2, 4, random_seeds=[5, 6, 7]))
+        print(kinds(random_seeds=[5]))
         """
     )
-    counts, seeded = draws.splitlines()
+    counts, seeded, more, fewer = draws.splitlines()
     assert counts.split()[:2] == ["4", "4"]
     assert int(counts.split()[2]) < 4
-    assert seeded == "True"
+    assert seeded == more == "True"
+    assert fewer == "4"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [((0, 1), "workers"), ((1, 0), "max_queue_size"), ((2, 2, None, False, [1]), "random_seeds")],
-)
-def test_parallel_apply_refuses_arguments_without_sense(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        parallel_apply(abs, [1], *arguments)
+def test_parallel_apply_needs_workers():
+    with pytest.raises(ValueError, match="workers is 0"):
+        parallel_apply(abs, [1], 0, 1)
+
+
+def test_a_queue_without_limit():
+    assert parallel_apply(abs, range(-9, 0), 2, 0, dummy=True, unordered=False) == [
+        *range(9, 0, -1)
+    ]
 
 
 # === Arrays ===

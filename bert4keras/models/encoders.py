@@ -369,19 +369,28 @@ class RoFormerV2(RoFormer):
     }
 
     @property
-    def initializer(self) -> keras.initializers.Initializer:
+    def standard_initializer(self) -> keras.initializers.Initializer:
         """Kernels shrink with the depth, which keeps the updates of a post-norm model bounded."""
         return self.scaled_initializer("fan_in")
 
     @property
     def table_initializer(self) -> keras.initializers.Initializer:
         """Tables likewise; what counts for them is the size of the vectors."""
-        return self.scaled_initializer("fan_out")
+        return self.initializer if self.draws_itself else self.scaled_initializer("fan_out")
 
-    def scaled_initializer(self, mode: str) -> keras.initializers.Initializer:
+    def scaled_initializer(
+        self, mode: str, order: float | None = None
+    ) -> keras.initializers.Initializer:
         """Truncated normal of standard deviation fan^(−1/2) · blocks^(−1/order)."""
-        scale = max(1, self.num_hidden_layers) ** (-2 / self.initializer_order)
+        scale = max(1, self.num_hidden_layers) ** (-2 / (order or self.initializer_order))
         return keras.initializers.VarianceScaling(scale, mode, "truncated_normal")
+
+    def initial_values(
+        self, shape: Sequence[int], dtype: Any = None, order: float | None = None, gain: float = 1.0
+    ) -> Tensor:
+        """Draw the values of a kernel, or of a table: fewer than 10 or more than 10 000 rows."""
+        mode = "fan_in" if 10 <= shape[0] <= 10_000 else "fan_out"
+        return gain * self.scaled_initializer(mode, order)(shape, dtype)
 
     def apply_final_layers(self, inputs: Tensor) -> Tensor:
         """Hidden states, or with `with_mlm` token probabilities by the table of embeddings."""

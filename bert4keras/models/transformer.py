@@ -1,5 +1,6 @@
 """What architectures share: the block as data, layers by name, weights in and out, masks."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from bert4keras.layers import (
     UniLMMask,
 )
 from bert4keras.models.cache import Cache
+from bert4keras.models.initializers import InitializerMethod
 from bert4keras.models.model import Model, assign, some, to_numpy
 from bert4keras.snippets import orthogonally_resize
 from bert4keras.tokenizers import load_vocab, save_vocab
@@ -197,6 +199,12 @@ class Transformer:
         self.forget()
         self.built = False
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        initializer = inspect.getattr_static(cls, "initializer")
+        if inspect.isfunction(initializer):
+            cls.initializer = InitializerMethod(initializer)
+
     # --- assembling
 
     def build(
@@ -313,7 +321,7 @@ class Transformer:
             attends = is_class and issubclass(layer, MultiHeadAttention)
             if attends and self.residual_attention_scores:
                 kwargs["return_attention_scores"] = True
-            if layer is keras.layers.Lambda:
+            if is_class and issubclass(layer, keras.layers.Lambda):
                 kwargs["arguments"] = arguments
             created = layer(**{**kwargs, "name": name})
             if isinstance(created, Recomputable) and self.recompute is not None:
@@ -534,14 +542,42 @@ class Transformer:
         self.output = self.outputs if len(self.outputs) > 1 else self.outputs[0]
 
     @property
-    def initializer(self) -> keras.initializers.Initializer:
-        """A new initializer of kernels and embeddings: normal, cut off at two deviations."""
+    def initializer(self) -> Any:
+        """Hook: a new initializer of kernels and embeddings.
+
+        A subclass may write it as a property that returns an initializer of Keras, or as a method
+        `initializer(self, shape, dtype=None, order=3, gain=1.0)` that draws values; in there
+        `super().initializer(shape, dtype, order, gain)` are those of `initial_values`.
+        """
+        return self.initial_values if self.draws_itself else self.standard_initializer
+
+    @property
+    def draws_itself(self) -> bool:
+        """Whether a subclass has written `initializer` as a method."""
+        return isinstance(inspect.getattr_static(type(self), "initializer"), InitializerMethod)
+
+    @property
+    def standard_initializer(self) -> keras.initializers.Initializer:
+        """A new initializer of kernels: normal, cut off at two deviations."""
         return keras.initializers.TruncatedNormal(stddev=self.initializer_range)
 
     @property
     def table_initializer(self) -> keras.initializers.Initializer:
         """A new initializer of embeddings."""
         return self.initializer
+
+    def initial_values(
+        self, shape: Sequence[int], dtype: Any = None, order: float | None = None, gain: float = 1.0
+    ) -> Tensor:
+        """Draw the values of a kernel or a table, `gain` times those of `standard_initializer`.
+
+        Args:
+            shape: of the values.
+            dtype: of the values, the default float type by default.
+            order: of what depends on the number of blocks; nothing does, except in RoFormerV2.
+            gain: the factor.
+        """
+        return gain * self.standard_initializer(shape, dtype)
 
     def simplify(self, inputs: Sequence[Any]) -> Any:
         """Leave out what is None; of a single thing no list is made."""
