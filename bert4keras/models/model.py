@@ -17,10 +17,11 @@ from bert4keras.training import steps
 from bert4keras.training.devices import DistributedModel
 from bert4keras.training.feed import as_feed
 from bert4keras.training.gradients import layers_of
+from bert4keras.training.trainable import TrainsAsCompiled
 
 
 @registered
-class Model(DistributedModel):
+class Model(TrainsAsCompiled, DistributedModel):
     """A Keras model that takes what scripts have written for years.
 
     * `predict([[token_ids], [segment_ids]])`: nested Python lists, one per input;
@@ -83,11 +84,16 @@ class Model(DistributedModel):
             config["step"] = keras.saving.serialize_keras_object(self.step)
         if config and not self.auto_scale_loss:
             config["auto_scale_loss"] = False
+        if config and self.compiled_trainable.changed():
+            config["trainable"] = self.compiled_trainable.changed()
         return config
 
     def compile_from_config(self, config: dict) -> None:
         """Compile with what `get_compile_config` returned."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        config = keras.saving.deserialize_keras_object(config)
+        changed = config.pop("trainable", ())
+        self.compile(**config)
+        self.compiled_trainable.change(changed)
         self._build_optimizer()
 
     def make_train_function(self, force: bool = False) -> Any:
@@ -101,13 +107,15 @@ class Model(DistributedModel):
     def _build_optimizer(self) -> None:
         """Create the variables of the optimizer, if it is known what it trains."""
         if self.built and self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+            with self.in_use():
+                self.optimizer.build(self.trainable_variables)
 
     def train_step(self, *args: Any) -> Any:
         """Train on one batch; Keras compiles this."""
-        if self.step is None or keras.backend.backend() == "jax":
-            return super().train_step(*args)
-        return self._reducible(steps.train_step(self, self.step, self.own_part(*args)))
+        with self.in_use(), self.compiled_trainable.restored():
+            if self.step is None or keras.backend.backend() == "jax":
+                return super().train_step(*args)
+            return self._reducible(steps.train_step(self, self.step, self.own_part(*args)))
 
     def compute_loss_and_updates(
         self,
@@ -155,7 +163,8 @@ class Model(DistributedModel):
             kwargs["validation_data"] = as_feed(validation)
         elif isinstance(validation, tuple | list) and validation:
             kwargs["validation_data"] = (self.as_inputs(validation[0]), *validation[1:])
-        return super().fit(self.as_inputs(x), y, batch_size, epochs=epochs, **kwargs)
+        with self.in_training():
+            return super().fit(self.as_inputs(x), y, batch_size, epochs=epochs, **kwargs)
 
     def evaluate(
         self,
@@ -166,23 +175,28 @@ class Model(DistributedModel):
         **kwargs: Any,
     ) -> Any:
         """Evaluate as `keras.Model.evaluate` does."""
-        return super().evaluate(self.as_inputs(x), y, batch_size, verbose=verbose, **kwargs)
+        with self.in_use():
+            return super().evaluate(self.as_inputs(x), y, batch_size, verbose=verbose, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Predict as `keras.Model.predict` does."""
-        return super().predict(self.as_inputs(x), *args, **kwargs)
+        with self.in_use():
+            return super().predict(self.as_inputs(x), *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Train on one batch as `keras.Model.train_on_batch` does."""
-        return super().train_on_batch(self.as_inputs(x), *args, **kwargs)
+        with self.in_training():
+            return super().train_on_batch(self.as_inputs(x), *args, **kwargs)
 
     def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Evaluate on one batch as `keras.Model.test_on_batch` does."""
-        return super().test_on_batch(self.as_inputs(x), *args, **kwargs)
+        with self.in_use():
+            return super().test_on_batch(self.as_inputs(x), *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
         """Predict one batch as `keras.Model.predict_on_batch` does."""
-        return super().predict_on_batch(self.as_inputs(x))
+        with self.in_use():
+            return super().predict_on_batch(self.as_inputs(x))
 
     def as_inputs(self, x: Any) -> Any:
         """Turn nested lists into one array per input, and generators into feeds."""
