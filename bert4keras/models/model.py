@@ -17,11 +17,12 @@ from bert4keras.training import steps
 from bert4keras.training.devices import DistributedModel
 from bert4keras.training.feed import as_feed
 from bert4keras.training.gradients import layers_of
+from bert4keras.training.in_place import VariablesInPlace
 from bert4keras.training.trainable import TrainsAsCompiled
 
 
 @registered
-class Model(TrainsAsCompiled, DistributedModel):
+class Model(TrainsAsCompiled, VariablesInPlace, DistributedModel):
     """A Keras model that takes what scripts have written for years.
 
     * `predict([[token_ids], [segment_ids]])`: nested Python lists, one per input;
