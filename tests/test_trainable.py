@@ -119,3 +119,41 @@ def test_layers_compute_as_what_they_were_compiled_for():
     with pytest.warns(UserWarning, match="compile it again"):
         model.train_on_batch(X, X)
     assert not norm.trainable and keras.ops.any(norm.moving_mean != 0)
+
+
+@keras.saving.register_keras_serializable("test_trainable")
+class Late(keras.layers.Layer):
+    """Makes a layer in `build` and leaves it to be built by its first call."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.dense = layers.Dense(2, name="Inner")
+
+    def call(self, x):
+        return self.dense(x)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 2)
+
+
+@pytest.mark.parametrize("train", [fit, on_batch])
+def test_layers_that_are_made_in_build_are_trained(tmp_path, train):
+    x = keras.Input((3,))
+    model = Model(x, layers.Dense(2, activation="softmax", name="Head")(Late(name="Late")(x)))
+    model.compile(keras.optimizers.Adam(0.1), "sparse_categorical_crossentropy")
+    train(model)()
+    assert with_moments(model) == {"Late", "Head"}
+    before = model.get_weights()
+    train(model)()
+    changed = [(a != b).any() for a, b in zip(before, model.get_weights(), strict=True)]
+    assert changed == [True] * 4
+    if train is fit:
+        return
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for old, new in zip(
+        [*model.weights, *model.optimizer.variables],
+        [*loaded.weights, *loaded.optimizer.variables],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (old, new)))

@@ -3,10 +3,14 @@
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# What Keras itself builds a model by, without a batch; there is no public name for it.
+from keras.src.backend import compute_output_spec
 
 import bert4keras.optimizers  # noqa: F401, registers them: a compiled model loads
 from bert4keras import checkpoints
@@ -107,9 +111,24 @@ class Model(TrainsAsCompiled, VariablesInPlace, DistributedModel):
 
     def _build_optimizer(self) -> None:
         """Create the variables of the optimizer, if it is known what it trains."""
-        if self.built and self.optimizer is not None and not self.optimizer.built:
+        if not self.built or self.optimizer is None or self.optimizer.built:
+            return
+        if not self._is_complete():
+            self._complete()
+        if self._is_complete():
+            self.compiled_trainable.update()
             with self.in_use():
                 self.optimizer.build(self.trainable_variables)
+
+    def _is_complete(self) -> bool:
+        """Tell whether all layers have created their weights."""
+        return all(layer.built for layer in self._flatten_layers())
+
+    def _complete(self) -> None:
+        """Let layers of layers create their weights, which some do only when they are called."""
+        if hasattr(self, "inputs"):
+            with suppress(Exception):  # Keras will call them on a batch, and say what is wrong
+                compute_output_spec(self, self.input, training=False)
 
     def train_step(self, *args: Any) -> Any:
         """Train on one batch; Keras compiles this."""
