@@ -22,6 +22,7 @@ from bert4keras.training.devices import DistributedModel
 from bert4keras.training.feed import as_feed
 from bert4keras.training.gradients import layers_of
 from bert4keras.training.in_place import VariablesInPlace
+from bert4keras.training.methods import compiled_as_saved, with_methods_by_name
 from bert4keras.training.trainable import TrainsAsCompiled
 
 
@@ -76,6 +77,7 @@ class Model(TrainsAsCompiled, VariablesInPlace, DistributedModel):
             step.check(self)
         if auto_scale_loss and computes_in_float16(self):
             optimizer = with_loss_scale(optimizer)
+        args, kwargs = with_methods_by_name(self, (args, kwargs))
         super().compile(optimizer, *args, auto_scale_loss=auto_scale_loss, **kwargs)
         self.auto_scale_loss = auto_scale_loss
         self.step = step
@@ -95,7 +97,8 @@ class Model(TrainsAsCompiled, VariablesInPlace, DistributedModel):
 
     def compile_from_config(self, config: dict) -> None:
         """Compile with what `get_compile_config` returned."""
-        config = keras.saving.deserialize_keras_object(config)
+        with compiled_as_saved(self):
+            config = keras.saving.deserialize_keras_object(config)
         changed = config.pop("trainable", ())
         self.compile(**config)
         self.compiled_trainable.change(changed)

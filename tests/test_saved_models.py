@@ -1,0 +1,100 @@
+"""Whole models in files: what they were compiled with, and the state of training."""
+
+import keras
+import numpy as np
+import pytest
+
+from bert4keras import layers
+from bert4keras.models import Model
+
+pytestmark = pytest.mark.backend
+
+EAGERLY = keras.backend.backend() == "tensorflow"  # a graph takes longer to trace than to run
+X = np.array([[3, 4, 5, 0], [6, 3, 0, 0]])
+LABELS = np.array([[0, 1, 2, 0], [2, 1, 0, 0]])
+
+
+def arrays(variables):
+    return [keras.ops.convert_to_numpy(v) for v in variables]
+
+
+def check_same_training(model, other, *batch):
+    """Both have the same state, and after the same step they have it again."""
+    for _ in range(2):
+        for a, b in zip(
+            arrays([*model.weights, *model.optimizer.variables]),
+            arrays([*other.weights, *other.optimizer.variables]),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        for each in (model, other):
+            each.train_on_batch(*batch)
+
+
+# --- methods of layers as losses
+
+
+@keras.saving.register_keras_serializable("test_saved_models")
+class OwnLoss(keras.layers.Layer):
+    """A layer of the user's with a loss and a metric."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, x, mask=None):
+        return x
+
+    def loss(self, y_true, y_pred):
+        return keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+
+    def metric(self, y_true, y_pred):
+        return keras.metrics.sparse_categorical_accuracy(y_true, y_pred)
+
+
+def compile_crf(model):
+    crf = model.layers[-1]
+    return {"loss": crf.sparse_loss, "metrics": [crf.sparse_accuracy]}
+
+
+def compile_memm(model):
+    return {"loss": {model.output_names[0]: model.layers[-1].sparse_loss}}
+
+
+def compile_own(model):
+    own = model.layers[-1]
+    wrapped = keras.metrics.MeanMetricWrapper(own.metric, name="own")
+    return {"loss": own.loss, "weighted_metrics": [wrapped]}
+
+
+TAGGERS = {
+    "crf": (layers.ConditionalRandomField, compile_crf),
+    "memm": (layers.MaximumEntropyMarkovModel, compile_memm),
+    "own": (OwnLoss, compile_own),
+}
+
+
+@pytest.mark.parametrize("name", TAGGERS)
+def test_methods_of_layers_are_saved_as_losses_and_metrics(tmp_path, name):
+    layer, compile_options = TAGGERS[name]
+    ids = keras.Input((None,), dtype="int32")
+    x = layers.Embedding(7, 4, mask_zero=True)(ids)
+    model = Model(ids, layer(name="Labels")(layers.Dense(3)(x)))
+    options = compile_options(model)
+    model.compile(keras.optimizers.Adam(0.1), run_eagerly=EAGERLY, **options)
+    model.train_on_batch(X, LABELS)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    check_same_training(model, loaded, X, LABELS)
+    found = loaded.evaluate(X, LABELS, verbose=0, return_dict=True)
+    assert found == pytest.approx(model.evaluate(X, LABELS, verbose=0, return_dict=True), rel=1e-4)
+
+
+def test_a_method_that_is_not_there_any_more_is_named(tmp_path, monkeypatch):
+    ids = keras.Input((4,))
+    model = Model(ids, OwnLoss(name="Labels")(layers.Dense(3)(ids)))
+    model.compile("sgd", model.layers[-1].loss)
+    model.save(tmp_path / "model.keras")
+    monkeypatch.delattr(OwnLoss, "loss")
+    with pytest.raises(ValueError, match="the method 'loss' of its layer 'Labels'"):
+        keras.saving.load_model(tmp_path / "model.keras")
