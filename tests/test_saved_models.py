@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from bert4keras import layers
+from bert4keras import layers, optimizers
+from bert4keras.checkpoints import CheckpointError
 from bert4keras.models import Model
 
 pytestmark = pytest.mark.backend
@@ -98,3 +99,77 @@ def test_a_method_that_is_not_there_any_more_is_named(tmp_path, monkeypatch):
     monkeypatch.delattr(OwnLoss, "loss")
     with pytest.raises(ValueError, match="the method 'loss' of its layer 'Labels'"):
         keras.saving.load_model(tmp_path / "model.keras")
+
+
+# --- training that is interrupted
+
+
+def stacked():
+    cls = optimizers.extend_with_weight_decay(optimizers.Adam)
+    cls = optimizers.extend_with_exponential_moving_average(cls)
+    cls = optimizers.extend_with_gradient_accumulation(cls)
+    return cls(optimizers.warmup_cosine(1, 20, 0.1), grad_accum_steps=2)
+
+
+OPTIMIZERS = {
+    "keras": lambda: keras.optimizers.Adam(
+        keras.optimizers.schedules.CosineDecay(0.1, 20),
+        use_ema=True,
+        gradient_accumulation_steps=2,
+    ),
+    "ours": stacked,
+}
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+def classifier(optimizer):
+    # PyTorch drops out by random numbers of the process.
+    rate = 0 if keras.backend.backend() == "torch" else 0.5
+    x = keras.Input((3,), name="x")
+    hidden = keras.layers.Dropout(rate, seed=1)(layers.Dense(4, name="Hidden")(x))
+    model = Model(x, layers.Dense(2, activation="softmax", name="Head")(hidden))
+    model.set_weights([np.linspace(-1, 1, w.size).reshape(w.shape) for w in model.get_weights()])
+    model.compile(optimizer, "sparse_categorical_crossentropy", run_eagerly=EAGERLY)
+    return model
+
+
+def fit(model, callbacks=(), epochs=3):
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    y = np.arange(6) % 2
+    options = {"batch_size": 2, "shuffle": False, "verbose": 0}
+    return model.fit(x, y, epochs=epochs, callbacks=list(callbacks), **options)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_interrupted_training_goes_on_as_if_nothing_had_been(tmp_path, name):
+    whole = classifier(OPTIMIZERS[name]())
+    fit(whole)
+    first = classifier(OPTIMIZERS[name]())
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, [keras.callbacks.BackupAndRestore(tmp_path), Stop()])
+    second = classifier(OPTIMIZERS[name]())
+    history = fit(second, [keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)])
+    assert history.epoch == [2]
+    for a, b in zip(
+        arrays([*whole.variables, *whole.optimizer.variables]),
+        arrays([*second.variables, *second.optimizer.variables]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+    (file,) = tmp_path.glob("*.h5")
+    plain = Model(second.inputs, second.outputs)
+    plain.load_weights(file)  # as any weight file, into a model that is not compiled
+    before = second.get_weights()
+    with pytest.raises(CheckpointError, match="another optimizer"):
+        other = classifier(keras.optimizers.SGD(0.1))
+        other.make_train_function()
+        other.load_weights(file)
+    second.save_weights(tmp_path / "plain.weights.h5")
+    assert (tmp_path / "plain.weights.h5").stat().st_size < file.stat().st_size
+    assert all(np.array_equal(a, b) for a, b in zip(before, second.get_weights(), strict=True))

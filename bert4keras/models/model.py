@@ -17,7 +17,7 @@ from bert4keras import checkpoints
 from bert4keras.backend import keras, registered
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.export import check_export
-from bert4keras.training import steps
+from bert4keras.training import resuming, steps
 from bert4keras.training.devices import DistributedModel
 from bert4keras.training.feed import as_feed
 from bert4keras.training.gradients import layers_of
@@ -235,6 +235,8 @@ class Model(TrainsAsCompiled, VariablesInPlace, DistributedModel):
     def save_weights(self, filepath: str | Path, overwrite: bool = True) -> None:
         """Write all weights to an HDF5 file, whatever its suffix, keyed by layer name.
 
+        The file of `keras.callbacks.BackupAndRestore` gets the state of the optimizer besides.
+
         Raises:
             FileExistsError: the file exists and `overwrite` is false.
         """
@@ -244,6 +246,9 @@ class Model(TrainsAsCompiled, VariablesInPlace, DistributedModel):
             name: {weight_name(layer, weight): to_numpy(weight) for weight in layer.weights}
             for name, layer in layers_by_key(self.layers).items()
         }
+        if resuming.is_backup(filepath) and self._trains():
+            state = resuming.state_of_training(self)
+            layers[resuming.ENTRY] = {name: to_numpy(v) for name, v in state.items()}
         checkpoints.save_layers(filepath, layers)
 
     def load_weights(
@@ -262,7 +267,9 @@ class Model(TrainsAsCompiled, VariablesInPlace, DistributedModel):
         """
         layers = layers_by_key(self.layers)
         known = {auto_prefix(layer) for layer in self.layers}
-        file = keyed_by_order(checkpoints.load_layers(filepath), known)
+        found = checkpoints.load_layers(filepath)
+        training = found.pop(resuming.ENTRY, None)
+        file = keyed_by_order(found, known)
         file = {name: list(arrays.values()) for name, arrays in file.items() if arrays}
         missing, unexpected = layers.keys() - file.keys(), file.keys() - layers.keys()
         if (missing or unexpected) and not by_name:
@@ -285,7 +292,13 @@ class Model(TrainsAsCompiled, VariablesInPlace, DistributedModel):
                     f"model has {expected}. Build the model as it was saved, or pass "
                     "skip_mismatch=True to leave such layers out"
                 )
+        if training is not None and self._trains():
+            resuming.restore_training(self, training, filepath)
         assign(pairs)
+
+    def _trains(self) -> bool:
+        """Tell whether there is an optimizer, and it has its variables."""
+        return self.compiled and self.optimizer is not None and self.optimizer.built
 
     def export(self, filepath: str | Path, format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Write the model for serving, as `keras.Model.export` does, with free batch and length.
