@@ -482,6 +482,8 @@ class PositionEmbeddingBase(Layer):
     ) -> None:
         # Position ids must not be rounded to bfloat16 (2049 would become 2048).
         super().__init__(**{"autocast": False, **kwargs})
+        # Keras' reader of .h5 files takes the word 'add' for the name of its function.
+        merge_mode = getattr(merge_mode, "__name__", merge_mode)
         if merge_mode not in ("add", "mul", "concat", "zero"):
             raise ValueError(f"merge_mode is 'add', 'mul', 'concat' or 'zero', not {merge_mode!r}")
         self.output_dim = output_dim

@@ -1,12 +1,16 @@
 """Whole models in files: what they were compiled with, and the state of training."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
+from sweeps import swept
 
 from bert4keras import layers, optimizers
 from bert4keras.checkpoints import CheckpointError
-from bert4keras.models import Model
+from bert4keras.models import ARCHITECTURES, Model, build_transformer_model
 
 pytestmark = pytest.mark.backend
 
@@ -99,6 +103,72 @@ def test_a_method_that_is_not_there_any_more_is_named(tmp_path, monkeypatch):
     monkeypatch.delattr(OwnLoss, "loss")
     with pytest.raises(ValueError, match="the method 'loss' of its layer 'Labels'"):
         keras.saving.load_model(tmp_path / "model.keras")
+
+
+# --- whole models in .h5, and what has to be imported
+
+SIZES = {
+    "vocab_size": 9,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 8,
+}
+DISTINCT = list({cls: name for name, cls in reversed(ARCHITECTURES.items())}.values())
+
+
+def predictions(model):
+    return keras.ops.convert_to_numpy(model([X, 0 * X]))
+
+
+@pytest.mark.parametrize("write", ["model.save", "keras"])
+def test_whole_models_in_h5(tmp_path, write):
+    """What `keras.saving` writes is what `model.save` wrote before it named the class."""
+    for name in swept(DISTINCT, traced=True) if write == "model.save" else ["bert"]:
+        model = build_transformer_model(model=name, **SIZES)
+        if write == "keras":
+            keras.saving.save_model(model, tmp_path / "model.h5")
+        else:
+            model.save(tmp_path / "model.h5")
+        loaded = keras.saving.load_model(tmp_path / "model.h5")
+        assert isinstance(loaded, Model if write == "model.save" else keras.Model)
+        for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        if write == "keras":
+            np.testing.assert_allclose(predictions(loaded), predictions(model), atol=1e-6)
+
+
+def test_a_compiled_model_in_h5_goes_on(tmp_path):
+    ids = keras.Input((None,), dtype="int32")
+    words = layers.Embedding(7, 4, mask_zero=True)(ids)
+    shifted = keras.ops.concatenate([words[:, :1], keras.ops.multiply(words, 2.0)[:, :-1]], 1)
+    places = layers.PositionEmbedding(8, 4, merge_mode="add")(shifted)
+    scores = layers.ConditionalRandomField(name="CRF")(layers.Dense(3)(places))
+    pooled = layers.Dense(1, name="Pooled")(keras.ops.mean(places, 1))
+    model = Model(ids, [scores, pooled])
+    losses = [model.get_layer("CRF").sparse_loss, "mse"]
+    model.compile(keras.optimizers.Adam(0.1), losses, run_eagerly=EAGERLY)
+    batch = X, [LABELS, np.zeros((2, 1))]
+    model.train_on_batch(*batch)
+    model.save(tmp_path / "model.h5")
+    model.save(tmp_path / "model.keras")
+    loaded, other = (keras.saving.load_model(tmp_path / f"model.{x}") for x in ("h5", "keras"))
+    check_same_training(loaded, other, *batch)
+    assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
+
+
+def test_a_saved_model_is_found_without_importing_models(tmp_path):
+    x = keras.Input((3,))
+    Model(x, layers.Dense(2)(x)).save(tmp_path / "model.keras")
+    code = f"""
+import sys, keras, bert4keras.backend
+assert "bert4keras.models" not in sys.modules
+print(type(keras.saving.load_model({str(tmp_path / "model.keras")!r})).__module__)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout.strip() == "bert4keras.models.model", found.stderr
 
 
 # --- training that is interrupted

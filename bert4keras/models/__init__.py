@@ -1,6 +1,7 @@
 """Transformer models: assembled from open layers, loaded from official checkpoints.
 
     model        Model: the Keras model that scripts train, save and load
+    whole_h5     WholeH5: whole models in HDF5 files
     transformer  Block: what differs between Transformer blocks, as data
                  Transformer: assembling, layers by name, hooks, weights in and out
                  LM_Mask, UniLM_Mask: who sees whom in language models

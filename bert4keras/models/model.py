@@ -17,17 +17,18 @@ from bert4keras import checkpoints
 from bert4keras.backend import keras, registered
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.export import check_export
+from bert4keras.models.whole_h5 import WholeH5
 from bert4keras.training import resuming, steps
 from bert4keras.training.devices import DistributedModel
 from bert4keras.training.feed import as_feed
 from bert4keras.training.gradients import layers_of
 from bert4keras.training.in_place import VariablesInPlace
-from bert4keras.training.methods import compiled_as_saved, with_methods_by_name
+from bert4keras.training.methods import with_methods_by_name
 from bert4keras.training.trainable import TrainsAsCompiled
 
 
 @registered
-class Model(TrainsAsCompiled, VariablesInPlace, DistributedModel):
+class Model(WholeH5, TrainsAsCompiled, VariablesInPlace, DistributedModel):
     """A Keras model that takes what scripts have written for years.
 
     * `predict([[token_ids], [segment_ids]])`: nested Python lists, one per input;
@@ -83,6 +84,8 @@ class Model(TrainsAsCompiled, VariablesInPlace, DistributedModel):
         self.step = step
         if step is not None and step.draws and self.step_seeds is None:
             self.step_seeds = keras.random.SeedGenerator()
+        if self.from_h5:
+            self._build_optimizer()  # Keras would, for no variables at all
 
     def get_compile_config(self) -> dict:
         """Return what the model was compiled with, for saving."""
@@ -97,8 +100,7 @@ class Model(TrainsAsCompiled, VariablesInPlace, DistributedModel):
 
     def compile_from_config(self, config: dict) -> None:
         """Compile with what `get_compile_config` returned."""
-        with compiled_as_saved(self):
-            config = keras.saving.deserialize_keras_object(config)
+        config = keras.saving.deserialize_keras_object(config)
         changed = config.pop("trainable", ())
         self.compile(**config)
         self.compiled_trainable.change(changed)

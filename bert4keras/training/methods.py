@@ -3,9 +3,6 @@
 Keras saves a function by its name. Of a method it would have to know the layer as well.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from types import MethodType
 from typing import Any
 
@@ -13,47 +10,54 @@ import keras
 
 from bert4keras.backend import registered
 
-COMPILED: ContextVar[keras.Model | None] = ContextVar("COMPILED", default=None)
-"""The model that is being compiled with what was saved."""
-
 
 @registered
 class LayerMethod:
     """A method of a layer of a model; saved as the names of both.
 
     Args:
-        layer: the layer.
+        layer: name of the layer.
         method: name of the method.
+        owner: the layer; it is not known yet when this is read from a file.
     """
 
-    def __init__(self, layer: keras.Layer, method: str) -> None:
+    def __init__(self, layer: str, method: str, owner: keras.Layer | None = None) -> None:
         self.layer = layer
         self.method = method
+        self.owner = owner
         self.__name__ = method
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method."""
-        return getattr(self.layer, self.method)(*args, **kwargs)
+        return getattr(self.owner, self.method)(*args, **kwargs)
+
+    def of(self, model: keras.Model) -> "LayerMethod":
+        """Give the method of the layer of this name in a model.
+
+        Raises:
+            ValueError: there is none.
+        """
+        owner = layer_named(model, self.layer)
+        if not callable(getattr(owner, self.method, None)):
+            raise ValueError(
+                f"the model was compiled with the method {self.method!r} of its layer "
+                f"{self.layer!r}, which is not here: load it with compile=False and compile it"
+            )
+        return LayerMethod(self.layer, self.method, owner)
 
     def get_config(self) -> dict:
         """Return the names."""
-        return {"layer": self.layer.name, "method": self.method}
+        return {"layer": self.layer, "method": self.method}
 
     @classmethod
     def from_config(cls, config: dict) -> "LayerMethod":
-        """Find the layer in the model that is being compiled."""
-        layer = layer_named(COMPILED.get(), config["layer"])
-        if not callable(getattr(layer, config["method"], None)):
-            raise ValueError(
-                f"the model was compiled with the method {config['method']!r} of its layer "
-                f"{config['layer']!r}, which is not here: load it with compile=False and compile it"
-            )
-        return cls(layer, config["method"])
+        """Make it of the names."""
+        return cls(**config)
 
 
-def layer_named(model: keras.Model | None, name: str) -> keras.Layer | None:
+def layer_named(model: keras.Model, name: str) -> keras.Layer | None:
     """The layer of a name in a model, in models within it or in layers, the first if several."""
-    found = () if model is None else model._flatten_layers(include_self=False)
+    found = model._flatten_layers(include_self=False)
     return next((layer for layer in found if layer.name == name), None)
 
 
@@ -65,22 +69,13 @@ def with_methods_by_name(model: keras.Model, nest: Any) -> Any:
 def method_by_name(model: keras.Model, given: Any) -> Any:
     """Replace a method of a model's layer, also within a loss or metric that Keras makes of it."""
     for attribute in ("fn", "_fn"):
-        inner = getattr(given, attribute, None)
-        if isinstance(inner, MethodType):
+        if isinstance(inner := getattr(given, attribute, None), MethodType | LayerMethod):
             setattr(given, attribute, method_by_name(model, inner))
+    if isinstance(given, LayerMethod):
+        return given.of(model)
     if not isinstance(given, MethodType):
         return given
-    layer, name = given.__self__, given.__name__
-    if isinstance(layer, keras.Layer) and layer_named(model, layer.name) is layer:
-        return LayerMethod(layer, name)
+    owner, name = given.__self__, given.__name__
+    if isinstance(owner, keras.Layer) and layer_named(model, owner.name) is owner:
+        return LayerMethod(owner.name, name, owner)
     return given
-
-
-@contextmanager
-def compiled_as_saved(model: keras.Model) -> Iterator[None]:
-    """Let methods that were saved be those of the layers of a model, in a `with` block."""
-    token = COMPILED.set(model)
-    try:
-        yield
-    finally:
-        COMPILED.reset(token)
