@@ -19,7 +19,9 @@ backend (or symbolic Keras tensors) and is written in `keras.ops`.
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -38,6 +40,25 @@ Tensor = Any
 def registered(thing: type | Callable) -> type | Callable:
     """Register a layer, initializer or function for saving, under the package name `bert4keras`."""
     return keras.saving.register_keras_serializable(package="bert4keras")(thing)
+
+
+@keras.saving.register_keras_serializable("bert4keras", name="Model")
+class _Model:
+    """Stands for `bert4keras.models.Model` in saved models until that is imported.
+
+    So Keras finds it, and all layers, in a process that has imported some of this library.
+    """
+
+    def get_config(self) -> dict:
+        """Return nothing: only what is registered has to have this method."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: Any = None) -> keras.Model:
+        """Build the model."""
+        from bert4keras import models
+
+        return models.Model.from_config(config, custom_objects)
 
 
 # ------------------------------------------------------------------------------------------ shapes
@@ -849,6 +870,26 @@ def compiled(function: Callable, model: keras.Model, any_shape: bool = False) ->
     return compilers[keras.backend.backend()](function, model, any_shape)
 
 
+TRACING = threading.RLock()
+"""Held by who runs a function of a model for the first time, and with it the code of layers."""
+
+
+def shapes_of(nest: Any) -> tuple:
+    """Shapes and types of the arrays in a nest: functions are compiled for each of them."""
+    return tuple((tuple(x.shape), x.dtype) for x in keras.tree.flatten(nest) if x is not None)
+
+
+@contextmanager
+def first_in_turn(known: set, key: Hashable) -> Iterator[None]:
+    """Let one thread at a time do what is done for the first time, which is not in `known` yet."""
+    if key in known:
+        yield
+        return
+    with TRACING:
+        yield
+    known.add(key)
+
+
 def compiled_by_tensorflow(function: Callable, model: keras.Model, any_shape: bool) -> Callable:
     """`compiled` on TensorFlow, without XLA, which would compile for every shape."""
     import tensorflow as tf
@@ -858,9 +899,12 @@ def compiled_by_tensorflow(function: Callable, model: keras.Model, any_shape: bo
     graphs = {}  # TensorFlow would warn of several in one tf.function
 
     def call(*args: Any) -> Any:
-        shapes = tuple((tuple(x.shape), x.dtype) for x in keras.tree.flatten(args))
+        shapes = shapes_of(args)
         if shapes not in graphs:
-            graphs[shapes] = tf.function(function, autograph=False).get_concrete_function(*args)
+            with TRACING:
+                if shapes not in graphs:
+                    traced = tf.function(function, autograph=False)
+                    graphs[shapes] = traced.get_concrete_function(*args)
         return graphs[shapes](*args)
 
     return call
@@ -875,7 +919,34 @@ def compiled_by_jax(function: Callable, model: keras.Model, any_shape: bool) -> 
         with keras.StatelessScope(state_mapping=zip(model.variables, values, strict=True)):
             return function(*args)
 
-    return lambda *args: stateless([variable.value for variable in model.variables], *args)
+    known: set = set()
+
+    def call(*args: Any) -> Any:
+        with first_in_turn(known, shapes_of(args)):
+            return on_present_values(
+                lambda: [variable.value for variable in model.variables],
+                lambda values: stateless(values, *args),
+            )
+
+    return call
+
+
+def on_present_values(values: Callable[[], Any], function: Callable[[Any], Any]) -> Any:
+    """Call a function on the values of variables on JAX, where training takes away their memory.
+
+    If another thread has trained since they were read, they are read again.
+
+    Args:
+        values: gives a nest of the present values.
+        function: takes that, and changes nothing.
+    """
+    while True:
+        found = values()
+        try:
+            return function(found)
+        except Exception:
+            if not any(x.is_deleted() for x in keras.tree.flatten(found)):
+                raise
 
 
 def without_gradients(function: Callable, model: keras.Model, any_shape: bool) -> Callable:

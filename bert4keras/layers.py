@@ -547,6 +547,8 @@ class PositionEmbeddingBase(Layer):
     ) -> None:
         # Position ids must not be rounded to bfloat16 (2049 would become 2048).
         super().__init__(**{"autocast": False, **kwargs})
+        # Keras' reader of .h5 files takes the word 'add' for the name of its function.
+        merge_mode = getattr(merge_mode, "__name__", merge_mode)
         if merge_mode not in ("add", "mul", "concat", "zero"):
             raise ValueError(f"merge_mode is 'add', 'mul', 'concat' or 'zero', not {merge_mode!r}")
         self.output_dim = output_dim
@@ -1656,12 +1658,12 @@ class LabelChain(Layer):
 
         crf = ConditionalRandomField(lr_multiplier=2)
         scores = crf(Dense(n_labels)(hidden))
-        model = keras.Model(inputs, scores)
+        model = Model(inputs, scores)  # of bert4keras.models
         model.compile(optimizer, loss=crf.sparse_loss, metrics=[crf.sparse_accuracy])
-        tagger = keras.Model(inputs, crf.decode(scores))  # shares its weights with `model`
+        tagger = Model(inputs, crf.decode(scores))  # shares its weights with `model`
 
-    As the loss belongs to the layer, load such a model with `load_model(path, compile=False)`, and
-    compile it with the `sparse_loss` of its own layer.
+    A `Model` is saved with the loss of its layer. A `keras.Model` is not: load that with
+    `load_model(path, compile=False)`, and compile it with the `sparse_loss` of its own layer.
 
     Args:
         lr_multiplier: the transition scores are this times the weights, so that they learn at a

@@ -7,7 +7,7 @@ import pytest
 
 from bert4keras.backend import keras
 from bert4keras.legacy import ModelCheckpoint
-from bert4keras.models import Model, load_model, save_model
+from bert4keras.models import Model, load_model
 
 pytestmark = pytest.mark.backend
 
@@ -35,7 +35,7 @@ def test_a_model_is_saved_and_loaded_under_any_name(name, model, tmp_path):
     assert loaded.train_on_batch(X, Y) is not None
     with pytest.raises(FileExistsError, match="choose another name"):
         model.save(path, overwrite=False)
-    save_model(model, str(path))
+    model.save(str(path))
     assert not load_model(str(path), compile=False).compiled
 
 

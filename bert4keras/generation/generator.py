@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from bert4keras.backend import TRACING
 from bert4keras.generation.call import Call
 from bert4keras.generation.decoding import Decoding, combined_by_vote, head_of
 from bert4keras.generation.hooks import Allowed, Hooks
@@ -227,9 +228,11 @@ class Generator(AutoRegressiveDecoder):
         rule = combined_by_vote if vote is True else vote or None
         settings = options.settings(self.end_ids, self.transformer.vocab_size)
         key = settings, rule is None
-        if key not in self.decodings or self.decodings[key].vote is not rule:
-            self.decodings[key] = Decoding(self.transformer, settings, rule)
-        return self.decodings[key]
+        with TRACING:
+            decoding = self.decodings.get(key)
+            if decoding is None or decoding.vote is not rule:
+                decoding = self.decodings[key] = Decoding(self.transformer, settings, rule)
+        return decoding
 
     def checked(self, prompts: Any, options: Options, vote: Any) -> list[list[Prompt]]:
         """Prompts in groups that vote, by default each alone."""

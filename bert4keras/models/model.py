@@ -3,25 +3,32 @@
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# What Keras itself builds a model by, without a batch; there is no public name for it.
+from keras.src.backend import compute_output_spec
 
 import bert4keras.optimizers  # noqa: F401, registers them: a compiled model loads
 from bert4keras import checkpoints
 from bert4keras.backend import keras, registered
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.export import check_export
-from bert4keras.models.whole import save_model
-from bert4keras.training import steps
+from bert4keras.models.whole import WholeModel
+from bert4keras.training import resuming, steps
 from bert4keras.training.devices import DistributedModel
 from bert4keras.training.feed import as_feed
 from bert4keras.training.gradients import layers_of
+from bert4keras.training.in_place import VariablesInPlace
+from bert4keras.training.methods import with_methods_by_name
+from bert4keras.training.trainable import TrainsAsCompiled
 
 
 @registered
-class Model(DistributedModel):
+class Model(WholeModel, TrainsAsCompiled, VariablesInPlace, DistributedModel):
     """A Keras model that takes what scripts have written for years.
 
     * `predict([[token_ids], [segment_ids]])`: nested Python lists, one per input;
@@ -66,9 +73,12 @@ class Model(DistributedModel):
         self.check_step(step)
         if auto_scale_loss and computes_in_float16(self):
             optimizer = with_loss_scale(optimizer)
+        args, kwargs = with_methods_by_name(self, (args, kwargs))
         super().compile(optimizer, *args, auto_scale_loss=auto_scale_loss, **kwargs)
         self.auto_scale_loss = auto_scale_loss
         self._set_step(step)
+        if self.from_h5:
+            self._build_optimizer()  # Keras would, for no variables at all
 
     def train_with(self, step: steps.Step | None) -> None:
         """Change what a training step minimises, after `compile`.
@@ -106,11 +116,16 @@ class Model(DistributedModel):
             config["step"] = keras.saving.serialize_keras_object(self.step)
         if config and not self.auto_scale_loss:
             config["auto_scale_loss"] = False
+        if config and self.compiled_trainable.changed():
+            config["trainable"] = self.compiled_trainable.changed()
         return config
 
     def compile_from_config(self, config: dict) -> None:
         """Compile with what `get_compile_config` returned."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        config = keras.saving.deserialize_keras_object(config)
+        changed = config.pop("trainable", ())
+        self.compile(**config)
+        self.compiled_trainable.change(changed)
         self._build_optimizer()
 
     def make_train_function(self, force: bool = False) -> Any:
@@ -123,14 +138,31 @@ class Model(DistributedModel):
 
     def _build_optimizer(self) -> None:
         """Create the variables of the optimizer, if it is known what it trains."""
-        if self.built and self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+        if not self.built or self.optimizer is None or self.optimizer.built:
+            return
+        if not self._is_complete():
+            self._complete()
+        if self._is_complete():
+            self.compiled_trainable.update()
+            with self.in_use():
+                self.optimizer.build(self.trainable_variables)
+
+    def _is_complete(self) -> bool:
+        """Tell whether all layers have created their weights."""
+        return all(layer.built for layer in self._flatten_layers())
+
+    def _complete(self) -> None:
+        """Let layers of layers create their weights, which some do only when they are called."""
+        if hasattr(self, "inputs"):
+            with suppress(Exception):  # Keras will call them on a batch, and say what is wrong
+                compute_output_spec(self, self.input, training=False)
 
     def train_step(self, *args: Any) -> Any:
         """Train on one batch; Keras compiles this."""
-        if self.step is None or keras.backend.backend() == "jax":
-            return super().train_step(*args)
-        return self._reducible(steps.train_step(self, self.step, self.own_part(*args)))
+        with self.in_use(), self.compiled_trainable.restored():
+            if self.step is None or keras.backend.backend() == "jax":
+                return super().train_step(*args)
+            return self._reducible(steps.train_step(self, self.step, self.own_part(*args)))
 
     def compute_loss_and_updates(
         self,
@@ -178,7 +210,8 @@ class Model(DistributedModel):
             kwargs["validation_data"] = as_feed(validation)
         elif isinstance(validation, tuple | list) and validation:
             kwargs["validation_data"] = (self.as_inputs(validation[0]), *validation[1:])
-        return super().fit(self.as_inputs(x), y, batch_size, epochs=epochs, **kwargs)
+        with self.in_training():
+            return super().fit(self.as_inputs(x), y, batch_size, epochs=epochs, **kwargs)
 
     def evaluate(
         self,
@@ -189,23 +222,28 @@ class Model(DistributedModel):
         **kwargs: Any,
     ) -> Any:
         """Evaluate as `keras.Model.evaluate` does."""
-        return super().evaluate(self.as_inputs(x), y, batch_size, verbose=verbose, **kwargs)
+        with self.in_use():
+            return super().evaluate(self.as_inputs(x), y, batch_size, verbose=verbose, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Predict as `keras.Model.predict` does."""
-        return super().predict(self.as_inputs(x), *args, **kwargs)
+        with self.in_use():
+            return super().predict(self.as_inputs(x), *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Train on one batch as `keras.Model.train_on_batch` does."""
-        return super().train_on_batch(self.as_inputs(x), *args, **kwargs)
+        with self.in_training():
+            return super().train_on_batch(self.as_inputs(x), *args, **kwargs)
 
     def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Evaluate on one batch as `keras.Model.test_on_batch` does."""
-        return super().test_on_batch(self.as_inputs(x), *args, **kwargs)
+        with self.in_use():
+            return super().test_on_batch(self.as_inputs(x), *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
         """Predict one batch as `keras.Model.predict_on_batch` does."""
-        return super().predict_on_batch(self.as_inputs(x))
+        with self.in_use():
+            return super().predict_on_batch(self.as_inputs(x))
 
     def as_inputs(self, x: Any) -> Any:
         """Turn nested lists into one array per input, and generators into feeds."""
@@ -218,22 +256,10 @@ class Model(DistributedModel):
             return [as_array(each, i) for i, each in enumerate(x)]
         return as_array(x, 0)
 
-    def save(
-        self,
-        filepath: str | Path,
-        overwrite: bool = True,
-        zipped: bool | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Write the whole model, as `keras.Model.save` does, whatever the suffix of the file.
-
-        Raises:
-            FileExistsError: the file exists and `overwrite` is false.
-        """
-        save_model(self, filepath, overwrite, zipped=zipped, **kwargs)
-
     def save_weights(self, filepath: str | Path, overwrite: bool = True) -> None:
         """Write all weights to an HDF5 file, whatever its suffix, keyed by layer name.
+
+        The file of `keras.callbacks.BackupAndRestore` gets the state of the optimizer besides.
 
         Raises:
             FileExistsError: the file exists and `overwrite` is false.
@@ -244,6 +270,9 @@ class Model(DistributedModel):
             name: {weight_name(layer, weight): to_numpy(weight) for weight in layer.weights}
             for name, layer in layers_by_key(self.layers).items()
         }
+        if resuming.is_backup(filepath) and self._trains():
+            state = resuming.state_of_training(self)
+            layers[resuming.ENTRY] = {name: to_numpy(v) for name, v in state.items()}
         checkpoints.save_layers(filepath, layers)
 
     def load_weights(
@@ -262,7 +291,9 @@ class Model(DistributedModel):
         """
         layers = layers_by_key(self.layers)
         known = {auto_prefix(layer) for layer in self.layers}
-        file = keyed_by_order(checkpoints.load_layers(filepath), known)
+        found = checkpoints.load_layers(filepath)
+        training = found.pop(resuming.ENTRY, None)
+        file = keyed_by_order(found, known)
         file = {name: list(arrays.values()) for name, arrays in file.items() if arrays}
         missing, unexpected = layers.keys() - file.keys(), file.keys() - layers.keys()
         if (missing or unexpected) and not by_name:
@@ -285,7 +316,13 @@ class Model(DistributedModel):
                     f"model has {expected}. Build the model as it was saved, or pass "
                     "skip_mismatch=True to leave such layers out"
                 )
+        if training is not None and self._trains():
+            resuming.restore_training(self, training, filepath)
         assign(pairs)
+
+    def _trains(self) -> bool:
+        """Tell whether there is an optimizer, and it has its variables."""
+        return self.compiled and self.optimizer is not None and self.optimizer.built
 
     def export(self, filepath: str | Path, format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Write the model for serving, as `keras.Model.export` does, with free batch and length.

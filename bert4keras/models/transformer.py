@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -276,16 +277,13 @@ class Transformer:
         Returns:
             (batch, 1, vocab_size), the outputs at the last position.
         """
-        kept = dict(vars(self))
         names = [x.name for x in self.inputs]
-        try:
-            self.cache, self.inputs, self.layer_norm_conds = cache, list(whole), list(conditions)
-            self.layers = self.layers | dict(zip(names, inputs, strict=True))
-            n_own = len(names) - self.n_additional_inputs
-            return self.call(self.simplify(inputs[:n_own]))
-        finally:
-            vars(self).update(kept)
-            self.forget()
+        n_own = len(names) - self.n_additional_inputs
+        # Hooks read and write attributes: those of this call, whatever other threads do meanwhile.
+        part = copy(self)
+        part.cache, part.inputs, part.layer_norm_conds = cache, list(whole), list(conditions)
+        part.layers = self.layers | dict(zip(names, inputs, strict=True))
+        return part.call(part.simplify(inputs[:n_own]))
 
     def forget(self) -> None:
         """Drop the tensors that the blocks share, which belong to one call."""

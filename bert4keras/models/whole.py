@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bert4keras.backend import keras
+from bert4keras.models.whole_h5 import WholeH5
 
 FORMATS = {b"PK\x03\x04": ".keras", b"\x89HDF": ".h5"}
 """How files begin, and the suffix by which Keras knows them."""
@@ -18,31 +19,38 @@ SUFFIXES = (".keras", ".h5", ".hdf5")
 """Suffixes that Keras knows itself."""
 
 
-def save_model(
-    model: keras.Model, filepath: str | Path, overwrite: bool = True, **kwargs: Any
-) -> None:
-    """Write a whole model to a file of any name.
+class WholeModel(WholeH5):
+    """A Keras model that is saved under any name."""
 
-    Args:
-        model: the model.
-        filepath: the file; one that ends in neither `.keras` nor `.h5` nor `.hdf5` is what a
-            `.keras` file is.
-        overwrite: whether a file that is there is overwritten.
-        **kwargs: see `keras.saving.save_model`.
+    def save(
+        self,
+        filepath: str | Path,
+        overwrite: bool = True,
+        zipped: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the whole model, as `keras.Model.save` does.
 
-    Raises:
-        FileExistsError: the file exists and `overwrite` is false.
-    """
-    path = Path(filepath)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists: choose another name or pass overwrite=True")
-    if path.name.endswith(SUFFIXES) or kwargs.get("zipped") is False:
-        keras.saving.save_model(model, filepath, overwrite=True, **kwargs)
-        return
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-        written = Path(folder, "model.keras")
-        keras.saving.save_model(model, written, **kwargs)
-        os.replace(written, path)
+        Args:
+            filepath: the file; one that ends in neither `.keras` nor `.h5` nor `.hdf5` is what a
+                `.keras` file is, and `bert4keras.models.load_model` reads it.
+            overwrite: whether a file that is there is overwritten.
+            zipped: see `keras.Model.save`.
+            **kwargs: see `keras.Model.save`.
+
+        Raises:
+            FileExistsError: the file exists and `overwrite` is false.
+        """
+        path = Path(filepath)
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists: choose another name or pass overwrite=True")
+        if path.name.endswith(SUFFIXES) or zipped is False:
+            super().save(filepath, overwrite=True, zipped=zipped, **kwargs)
+            return
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
+            written = Path(folder, "model.keras")
+            super().save(written, zipped=zipped, **kwargs)
+            os.replace(written, path)
 
 
 def load_model(filepath: str | Path, **kwargs: Any) -> keras.Model:

@@ -125,7 +125,6 @@ NAMES = {
     "keras.models.Input": "keras.layers.Input",
     "keras.models.Model": "bert4keras.models.Model",
     "keras.models.load_model": "bert4keras.models.load_model",
-    "keras.models.save_model": "bert4keras.models.save_model",
     **_renamed("keras.optimizers", "adadelta=Adadelta adagrad=Adagrad adam=Adam adamax=Adamax"),
     **_renamed("keras.optimizers", "nadam=Nadam rmsprop=RMSprop sgd=SGD"),
     **TENSORFLOW_NAMES,
@@ -153,7 +152,7 @@ VALID = frozenset(
         *spelled_out("keras.backend", "is_keras_tensor name_scope set_epsilon set_floatx").values(),
         *spelled_out("keras.backend", " ".join(KERAS_BACKEND)).values(),
         *spelled_out("keras.layers", "GlobalAveragePooling1D GlobalMaxPooling1D").values(),
-        *spelled_out("keras.models", "Model load_model save_model").values(),
+        *spelled_out("keras.models", "Model load_model").values(),
         "keras.Model",
         "keras.callbacks.ModelCheckpoint",
         "tensorflow.gradients",
@@ -168,7 +167,7 @@ NEW = frozenset(
         *spelled_out("keras", "KerasTensor Variable config distribution ops random").values(),
         *spelled_out("keras", "saving src tree").values(),
         "bert4keras.backend.ops",
-        *spelled_out("bert4keras.models", "Model load_model save_model").values(),
+        *spelled_out("bert4keras.models", "Model load_model").values(),
     }
 )
 """What only scripts for Keras 3 and this library name."""
