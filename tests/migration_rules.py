@@ -76,8 +76,24 @@ RULES = {
     "star import of layers": (
         "from bert4keras.layers import *\ny = K.sum(Lambda(f)(Input((2,))))\nz = np.zeros(2)\n",
         "from bert4keras.layers import *\nfrom bert4keras.backend import K\n"
-        "from keras.layers import Lambda, Input\nimport numpy as np\n"
+        "from keras.layers import Input\nimport numpy as np\n"
         "y = K.sum(Lambda(f)(Input((2,))))\nz = np.zeros(2)\n",
+    ),
+    "functions that see floats": (
+        "from keras.layers import Lambda, Dense\nimport keras\nkeras.layers.Lambda(Lambda)\n",
+        "from keras.layers import Dense\nfrom bert4keras.layers import Lambda\nimport keras\n"
+        "Lambda(Lambda)\n",
+    ),
+    "masks and calls of layers": (
+        "import keras\nlayer = model.get_layer('Embedding-Token')\n"
+        "mask = layer.output_mask\nother = features.output_mask\n"
+        "mask = model.layers[-1].get_output_mask_at(0)\n"
+        "nodes = layer._inbound_nodes[0].inbound_layers\nx = model._feed_inputs\n",
+        "import keras\nfrom bert4keras.legacy import output_mask, inbound_nodes\n"
+        "layer = model.get_layer('Embedding-Token')\n"
+        "mask = output_mask(layer)\nother = features.output_mask\n"
+        "mask = output_mask(model.layers[-1], 0)\n"
+        "nodes = inbound_nodes(layer)[0].inbound_layers\nx = model.inputs\n",
     ),
     "fit_generator": (
         "import keras\nm.fit_generator(g, 10, 2, callbacks=[c], workers=3)\n",

@@ -43,7 +43,7 @@ def test_a_rule_rewrites(name):
         "import keras\nfrom mine import Model\nmodel = Model(input=1)\n",
         "import keras\nK = 3\nK.gradients\n",
         "import keras\nslope = gradients(model.output, [x])\nslope.total\n",
-        "from keras.layers import Dense, Lambda\nfrom bert4keras.backend import keras, K\n",
+        "from keras.layers import Dense, Dropout\nfrom bert4keras.backend import keras, K\n",
         "from bert4keras.optimizers import Adam\nAdam(lr=1)\n",
         "import keras\nmodel.save_weights('best_model.weights')\n",
         "import os\nos.environ['TF_KERAS'] = '1'\nimport keras\n",
@@ -141,7 +141,8 @@ def targets():
         yield from table.values()
     yield from rules.RESULTS.values()
     yield from (extend for extend, _, _ in rules.OPTIMIZER_WRAPPERS.values())
-    yield from (f"bert4keras.legacy.{name}" for name in rules.NODE_METHODS.values())
+    for table in (rules.NODE_METHODS, rules.NODES, rules.LAYER_NODES):
+        yield from (f"bert4keras.legacy.{name}" for name in table.values())
     yield from (f"keras.backend.{name}" for name in rules.KERAS_BACKEND)
     yield from WRITTEN
 

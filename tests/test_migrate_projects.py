@@ -209,7 +209,12 @@ def test_a_step_that_other_scripts_use_stays_a_function(tmp_path):
     }
 
 
-IMPORTS = [
+HEADS = [
+    "import keras\nfrom keras import backend as K\nfrom keras.models import Model\n",
+    "from bert4keras.backend import keras, K\nfrom tensorflow.keras.models import Model\n",
+    "from bert4keras.layers import *\nfrom keras.models import Model\nK, keras = K, keras\n",
+]
+LINES = [
     "from {0} import *\n",
     "import {0}\n",
     "from {0} import keras, K\n",
@@ -219,24 +224,27 @@ IMPORTS = [
     "import keras.backend as K\n",
     "from tensorflow import keras\n",
     "K = keras.backend\n",
-    "{0}.keras.Model(K.sum(x))\n",
-    "keras.models.Model(M(input=1), Model(input=2))\n",
+    "import {0}\n{0}.keras.Model(K.sum(x))\n",
+    "keras.models.Model(Model(input=1), Model(input=2))\n",
 ]
 
 
 @settings(deadline=None, max_examples=20)
 @given(
     st.lists(
-        st.lists(st.tuples(st.sampled_from(IMPORTS), st.sampled_from("abc")), max_size=5),
+        st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from("abc")), max_size=5),
         min_size=3,
         max_size=3,
-    )
+    ),
+    st.permutations(HEADS),
 )
-def test_any_scripts_that_import_each_other_stay_python_and_settle(tmp_path_factory, scripts):
+def test_any_scripts_that_import_each_other_stay_python_and_settle(
+    tmp_path_factory, scripts, heads
+):
     folder = tmp_path_factory.mktemp("project")
     files = {
-        f"{name}.py": "".join(line.format(other) for line, other in lines)
-        for name, lines in zip("abc", scripts, strict=True)
+        f"{name}.py": head + "".join(line.format(other) for line, other in lines)
+        for name, head, lines in zip("abc", heads, scripts, strict=True)
     }
     migrated(folder, files)
     for name in files:

@@ -134,8 +134,12 @@ class References:
             self.rename(node, rules.ATTRIBUTES[name])
         elif name == "lr" and is_optimizer(node.value):
             self.rename(node, "learning_rate")
-        elif name in ("output_shape", "input_shape") and is_layer(node.value):
+        elif name in ("output_shape", "input_shape") and self.is_layer(node.value):
             self.rename(node, f"{name.removesuffix('_shape')}.shape")
+        elif name in rules.NODES and self.survey.related:
+            self.call(node, rules.NODES[name])
+        elif name in rules.LAYER_NODES and self.is_layer(node.value):
+            self.call(node, rules.LAYER_NODES[name])
         elif name in rules.ATTRIBUTE_MARKS and not self.is_fine(node):
             self.comments.mark(node, rules.ATTRIBUTE_MARKS[name])
 
@@ -145,6 +149,26 @@ class References:
         span = end - len(node.attr), end
         if self.source.text[span[0] : span[1]] == node.attr:
             self.edits.replace(span, name)
+
+    def call(self, node: ast.Attribute, function: str) -> None:
+        """Write a call of a function of `bert4keras.legacy` in the place of an attribute."""
+        if isinstance(node.ctx, ast.Load):
+            local = self.imports.need(node, f"bert4keras.legacy.{function}")
+            pieces = f"{local}(", self.source.span(node.value), ")"
+            self.edits.replace(self.source.span(node), *pieces)
+
+    def is_layer(self, node: ast.expr) -> bool:
+        """Tell whether something is `model.get_layer(…)`, `model.layers[…]` or so."""
+        if isinstance(node, ast.Name):
+            found = self.names.scopes.bindings_of(node)
+            values = [x.value for x in found[1] if x.value is not None] if found else []
+            return any(self.is_layer(x) for x in values if not isinstance(x, ast.Name))
+        if isinstance(node, ast.Call):
+            made = self.names.today(node.func) if dotted(node.func) else None
+            is_made = (made or "").startswith(("keras.layers.", "bert4keras.layers."))
+            is_found = getattr(node.func, "attr", "") == "get_layer"
+            return is_made or is_found or made == "bert4keras.backend.search_layer"
+        return isinstance(node, ast.Subscript) and getattr(node.value, "attr", "") == "layers"
 
     def is_fine(self, node: ast.Attribute) -> bool:
         """Tell whether a marked attribute is of something else, or is rewritten."""
@@ -160,10 +184,3 @@ class References:
 def is_optimizer(node: ast.expr) -> bool:
     """Tell whether something is called an optimizer."""
     return is_name(node, "optimizer") or getattr(node, "attr", "") == "optimizer"
-
-
-def is_layer(node: ast.expr) -> bool:
-    """Tell whether something is `model.get_layer(…)` or `model.layers[…]`."""
-    if isinstance(node, ast.Call):
-        return getattr(node.func, "attr", "") == "get_layer"
-    return isinstance(node, ast.Subscript) and getattr(node.value, "attr", "") == "layers"

@@ -82,6 +82,13 @@ ARGUMENTS = {
     ),
     "bert4keras.snippets.sequence_padding": Arguments(renamed={"padding": "value"}),
     "bert4keras.tokenizers.Tokenizer": Arguments(opposites={"case_sensitive": "do_lower_case"}),
+    "keras.callbacks.LambdaCallback": Arguments(
+        renamed={"on_batch_begin": "on_train_batch_begin", "on_batch_end": "on_train_batch_end"}
+    ),
+    "keras.callbacks.ReduceLROnPlateau": Arguments(renamed={"epsilon": "min_delta"}),
+    "keras.callbacks.TensorBoard": Arguments(
+        dropped=("batch_size", "embeddings_data", "embeddings_layer_names", "write_grads")
+    ),
     "keras.layers.Embedding": Arguments(dropped=("input_length",)),
     "keras.layers.LeakyReLU": Arguments(renamed={"alpha": "negative_slope"}),
     **dict.fromkeys(
@@ -204,8 +211,26 @@ TOKENIZER_METHODS = {
 }
 """In scripts whose tokenizers are those of bert4keras."""
 
-NODE_METHODS = {"get_output_at": "output_at", "get_input_at": "input_at"}
+NODE_METHODS = {
+    "get_input_at": "input_at",
+    "get_input_mask_at": "input_mask",
+    "get_input_shape_at": "input_shape_at",
+    "get_output_at": "output_at",
+    "get_output_mask_at": "output_mask",
+    "get_output_shape_at": "output_shape_at",
+}
 """Methods of a layer, and the functions of `bert4keras.legacy` in their place."""
+
+NODES = {
+    "_inbound_nodes": "inbound_nodes",
+    "_outbound_nodes": "outbound_nodes",
+    "inbound_nodes": "inbound_nodes",
+    "outbound_nodes": "outbound_nodes",
+}
+"""Attributes of a layer, and the functions of `bert4keras.legacy` in their place."""
+
+LAYER_NODES = {"input_mask": "input_mask", "output_mask": "output_mask"}
+"""The same for attributes that other things have as well."""
 
 OPTIMIZER_WRAPPERS = {
     "bert4keras.optimizers.PiecewiseLinearLearningRate": (
@@ -222,6 +247,8 @@ OPTIMIZER_WRAPPERS = {
 """Classes around an optimizer, from before 0.3: what extends its class, and the argument."""
 
 ATTRIBUTES = {
+    "_feed_input_names": "input_names",
+    "_feed_inputs": "inputs",
     "_keras_shape": "shape",
     "_token_cls": "_token_start",
     "_token_cls_id": "_token_start_id",

@@ -46,8 +46,16 @@ def _missing(module: str, names: str, advice: str) -> dict[str, Mark]:
 
 
 MARKS = {
+    **_missing(K, "control_dependencies", "nothing: what is computed is computed in its order"),
+    **_missing(K, "conv2d_transpose conv3d_transpose", "keras.ops.conv_transpose"),
+    **_missing(
+        K, "ctc_batch_cost ctc_label_dense_to_sparse", "keras.losses.CTC, where 0 is the blank"
+    ),
+    **_missing(K, "ctc_decode", "keras.ops.ctc_decode"),
+    **_missing(K, "local_conv1d local_conv2d", "keras.ops.einsum over the windows of the input"),
     f"{K}.get_session": _SESSION,
     f"{K}.manual_variable_initialization": _SESSION,
+    f"{K}.reset_uids": Mark("devices", "K.clear_session()"),
     f"{K}.set_learning_phase": Mark("devices", "delete this; pass training= to the call instead"),
     f"{K}.set_session": _SESSION,
     "bert4keras.backend.graph_mode_decorator": Mark("gradients", "tf.custom_gradient"),
@@ -110,7 +118,6 @@ MARKS = {
 """By name; a name covers what is inside of it."""
 
 ATTRIBUTE_MARKS = {
-    "_feed_inputs": STEP,
     "_feed_sample_weights": STEP,
     "_feed_targets": STEP,
     "_make_train_function": STEP,

@@ -117,6 +117,7 @@ NAMES = {
     "keras.layers.Deconvolution3D": "keras.layers.Conv3DTranspose",
     "keras.layers.GlobalAveragePooling1D": "bert4keras.layers.GlobalAveragePooling1D",
     "keras.layers.GlobalMaxPooling1D": "bert4keras.layers.GlobalMaxPooling1D",
+    "keras.layers.Lambda": "bert4keras.layers.Lambda",
     "keras.layers.Model": "bert4keras.models.Model",
     **_renamed("keras.losses", _LOSSES),
     **_renamed("keras.losses", "KLD=kl_divergence kld=kl_divergence huber_loss=huber"),
@@ -132,26 +133,17 @@ NAMES = {
 }
 """Single names that are elsewhere or called otherwise now, after `MODULES`."""
 
-KERAS_BACKEND = frozenset(
-    {
-        "backend",
-        "get_uid",
-        "image_data_format",
-        "is_float_dtype",
-        "is_int_dtype",
-        "result_type",
-        "set_image_data_format",
-        "standardize_dtype",
-    }
-)
+KERAS_BACKEND = frozenset({"is_float_dtype", "is_int_dtype", "result_type", "standardize_dtype"})
 """What `keras.backend` still has, and `K` has not."""
 
 VALID = frozenset(
     {
         *spelled_out("keras.backend", "clear_session epsilon floatx").values(),
         *spelled_out("keras.backend", "is_keras_tensor name_scope set_epsilon set_floatx").values(),
+        *spelled_out("keras.backend", "backend get_uid image_data_format").values(),
+        *spelled_out("keras.backend", "set_image_data_format").values(),
         *spelled_out("keras.backend", " ".join(KERAS_BACKEND)).values(),
-        *spelled_out("keras.layers", "GlobalAveragePooling1D GlobalMaxPooling1D").values(),
+        *spelled_out("keras.layers", "GlobalAveragePooling1D GlobalMaxPooling1D Lambda").values(),
         *spelled_out("keras.models", "Model load_model").values(),
         "keras.Model",
         "keras.callbacks.ModelCheckpoint",

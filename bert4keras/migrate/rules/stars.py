@@ -23,7 +23,7 @@ OPTIMIZERS = ("SGD", "RMSprop", "Adagrad", "Adadelta", "Adam", "Adamax", "Nadam"
 _OWN_LAYERS = """
     Add BatchConcat BatchSplit Concatenate1D ConditionalRandomField Dense Dropout
     EfficientGlobalPointer Embedding FeedForward GatedAttentionUnit GlobalAveragePooling1D
-    GlobalMaxPooling1D GlobalPointer
+    GlobalMaxPooling1D GlobalPointer Lambda
     LayerNormalization Loss MaximumEntropyMarkovModel MultiHeadAttention PositionEmbedding
     RelativePositionEmbedding RelativePositionEmbeddingT5 ScaleOffset SinusoidalPositionEmbedding
 """
