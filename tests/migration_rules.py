@@ -159,6 +159,18 @@ RULES = {
         "    pass\n",
         "from bert4keras.layers import Embedding\ndef f():\n    pass\n",
     ),
+    "constants of modules that only imported them": (
+        "from bert4keras.models import is_tf_keras, BERT\nassert not is_tf_keras and BERT\n",
+        "from bert4keras.models import BERT\nassert not False and BERT\n",
+    ),
+    "a choice of packages": (
+        "import os\nif os.environ.get('TF_KERAS'):\n    import tensorflow as tf\n"
+        "    keras = tf.keras\nelse:\n    import keras\nbackend = keras.backend\n"
+        "keras.Model(backend.sum(x))\n",
+        "import os\nfrom bert4keras.models import Model\nif os.environ.get('TF_KERAS'):\n"
+        "    import tensorflow as tf\n    import keras\nelse:\n    import keras\n"
+        "from bert4keras.backend import K as backend\nModel(backend.sum(x))\n",
+    ),
     "constants": (
         "from bert4keras.backend import is_tf_keras, keras\nif is_tf_keras:\n    pass\n",
         "from bert4keras.backend import keras\nif False:\n    pass\n",

@@ -69,6 +69,18 @@ MARKED = {
     "import keras # 3\n": ("x = keras.layers.ThresholdedReLU(2)\n", "a layer of your own"),
     "import keras # 4\n": ("m.save('folder', save_format='tf')\n", "model.export(path)"),
     "import keras # 5\n": ("model.add_metric(x, 'acc')\n", "metrics="),
+    "import keras # 6\n": (
+        "x = keras.engine.base_layer.Node(layer)\n",
+        "keras.engine.base_layer.Node is no more",
+    ),
+    "import keras # 7\n": (
+        "x = keras.backend.ctc_decode(x)\n",
+        "keras.ops.ctc_decode",
+    ),
+    "import keras # 8\n": (
+        "from bert4keras.layers import FactorizedEmbedding as F\n",
+        "bert4keras.layers.FactorizedEmbedding is no more",
+    ),
     "from bert4keras.tokenizers import Tokenizer\n": ("t.encode(a, first_length=3)\n", "sequence_"),
     "import keras\nclass L(keras.layers.Layer):\n    def call(self, x):\n        self.n = 5\n": (
         "    def compute_output_shape(self, shape):\n        return shape[:-1] + (self.n,)\n",
@@ -85,6 +97,17 @@ def test_what_cannot_be_rewritten_is_marked_once(head):
     assert comment and advice in end.splitlines()[0]
     assert end.partition("\n")[2] == line
     assert migrate(new) == new
+
+
+def test_what_is_behind_a_name_or_in_another_package_is_not_looked_at():
+    script = (
+        "import keras\nimport kerastuner\nfrom bert4keras.models import BERT, build\n"
+        "x = [BERT.anything, keras.layers.Dense.anything, kerastuner.x]\n"
+        "y = keras.applications.mobilenet_v2.MobileNetV2\n"
+    )
+    assert [line for line in migrate(script).splitlines() if "is no more" in line] == [
+        "# bert4keras.migrate: bert4keras.models.build is no more: use something else"
+    ]
 
 
 def test_a_comment_above_the_first_statement_is_found_again():

@@ -4,7 +4,7 @@ import ast
 
 from bert4keras.migrate import rules
 from bert4keras.migrate.edits import Edits
-from bert4keras.migrate.names import covered, in_backend
+from bert4keras.migrate.names import covered, in_backend, is_nowhere, today
 from bert4keras.migrate.source import Source
 
 PREFIX = "# bert4keras.migrate: "
@@ -27,11 +27,14 @@ class Comments:
         self.found.setdefault(self.source.statement(node), {})[mark.advice] = None
 
     def mark_name(self, node: ast.AST, name: str, imported: bool = False) -> None:
-        """Mark a full name that has no counterpart of the same shape."""
-        found = covered(name, rules.MARKS)
+        """Mark a full name, as the script means it, that has no counterpart of the same shape."""
+        final = today(name)
+        found = covered(final, rules.MARKS)
         # What of `K` is imported is marked where it is used.
-        if found and not (imported and in_backend(name)):
+        if found and not (imported and in_backend(final)):
             self.mark(node, rules.MARKS[found])
+        elif is_nowhere(final) and not in_backend(final):
+            self.mark(node, rules.Mark("names", f"{name} is no more: use something else"))
 
     def write(self, edits: Edits) -> None:
         """Put the comments where they belong."""

@@ -490,11 +490,12 @@ class Penalty:
             inner = self.expanded(inner.left)
         else:
             return None
-        match inner:
-            case ast.Attribute(attr="values", value=ast.Subscript(value=gradient)):
-                gradient = self.expanded(gradient)
-            case _:
-                return None
+        if not (isinstance(inner, ast.Attribute) and inner.attr == "values"):
+            return None
+        gradient = self.expanded(inner.value)
+        if not isinstance(gradient, ast.Subscript):
+            return None
+        gradient = self.expanded(gradient.value)
         if not isinstance(gradient, ast.Call) or not self.names.is_today(gradient.func, GRADIENTS):
             return None
         table = gradient.args[1] if len(gradient.args) > 1 else None
@@ -544,14 +545,16 @@ class Penalty:
 def defaults_of(function: ast.FunctionDef) -> dict[str, ast.expr]:
     """The defaults of the parameters of a function."""
     names = [x.arg for x in function.args.args]
-    return dict(zip(reversed(names), reversed(function.args.defaults), strict=False))
+    bound = dict(zip(reversed(names), reversed(function.args.defaults), strict=False))
+    return dict(reversed(bound.items()))
 
 
 def bound_to(call: ast.Call, function: ast.FunctionDef) -> dict[str, ast.expr]:
     """What each parameter of a function is in a call, defaults included."""
     names = [x.arg for x in function.args.args]
     given = dict(zip(names, call.args, strict=False))
-    return {**defaults_of(function), **given, **keywords_of(call)}
+    bound = {**defaults_of(function), **given, **keywords_of(call)}
+    return {name: bound[name] for name in names if name in bound}
 
 
 def method_of(call: ast.AST) -> str:

@@ -154,7 +154,8 @@ class Imports:
         for alias in statement.names:
             known = alias.name.split(".")[0] in rules.LIBRARIES
             final = self.names.now(alias.name) if known else alias.name
-            self.comments.mark_name(statement, final, imported=True)
+            if known:
+                self.comments.mark_name(statement, alias.name, imported=True)
             if final == alias.name or alias.asname is None:
                 new.kept.append(alias)
             elif final == rules.K:
@@ -190,7 +191,7 @@ class Imports:
                 stays = self.stays(statement, alias)
             else:
                 stays = final == name or name in rules.IMPORTABLE
-                self.comments.mark_name(statement, final, imported=True)
+                self.comments.mark_name(statement, name, imported=True)
             if stays:
                 new.kept.append(alias)
             else:

@@ -7,6 +7,7 @@ from functools import cache, cached_property, partial
 from typing import Any
 
 from bert4keras.migrate import rules
+from bert4keras.migrate.library import is_missing
 from bert4keras.migrate.scopes import Binding, Scope, Scopes
 from bert4keras.migrate.source import Source, dotted, is_name, root, text_of
 
@@ -41,6 +42,14 @@ def today(name: str, modern: bool = False) -> str:
         if function in rules.KERAS_BACKEND:
             return name.replace(rules.K, "keras.backend", 1)
     return name
+
+
+def is_nowhere(name: str) -> bool:
+    """Tell whether a full name of today is surely not there."""
+    if covered(name, rules.GONE):
+        return False
+    mark = rules.MARKS.get(covered(name, rules.MARKS) or "")
+    return (mark is not None and mark.kind == "names") or is_missing(name)
 
 
 def covered(name: str, table: Iterable[str]) -> str | None:
@@ -155,8 +164,9 @@ class Names:
         return any(covered(name, rules.NEW) for name in [*written, *filter(None, named)])
 
     def now(self, name: str) -> str:
-        """The full name under which something is found now that the script means."""
-        return today(name, self.modern)
+        """The full name under which something is found now; as it was if it is nowhere."""
+        final = today(name, self.modern)
+        return name if final != name and is_nowhere(final) else final
 
     # === Modules ===
 

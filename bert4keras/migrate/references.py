@@ -5,7 +5,7 @@ import ast
 from bert4keras.migrate import rules
 from bert4keras.migrate.comments import Comments
 from bert4keras.migrate.edits import Edits
-from bert4keras.migrate.imports import Imports, import_from
+from bert4keras.migrate.imports import Imports, import_from, plain_import
 from bert4keras.migrate.metrics import Metrics
 from bert4keras.migrate.names import Meaning, covered, in_backend, module_of
 from bert4keras.migrate.scopes import Scope
@@ -48,8 +48,10 @@ class References:
         meaning = self.names.meaning(value)
         if meaning is None or not meaning.full or self.of_import(value, meaning) != target.id:
             return False
-        module, _, name = self.names.now(meaning.whole).rpartition(".")
-        line = import_from(module, [(name, target.id)])
+        final = self.names.now(meaning.whole)
+        module, _, name = final.rpartition(".")
+        pair = name, target.id
+        line = import_from(module, [pair]) if module else plain_import(*pair)
         self.edits.replace(self.source.span(statement), line)
         return True
 
@@ -81,7 +83,8 @@ class References:
             return f"{self.imports.need(node, rules.RESULTS[final])}()"
         if final in self.survey.gone:
             return None
-        self.comments.mark_name(node, final)
+        if meaning.rest or meaning.starred or covered(final, rules.MARKS):
+            self.comments.mark_name(node, meaning.whole)
         rest = "".join(f".{part}" for part in meaning.rest)
         base = self.names.now(meaning.full)
         if final != base + rest or in_backend(base):
