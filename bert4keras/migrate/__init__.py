@@ -9,6 +9,11 @@ files       which files are scripts, and what becomes of them
 text        reading in any encoding, writing without losing anything
 project     the modules that scripts import from each other
 rewriting   migrate: from text to text; walks a script and asks the others
+patterns    what functions did that made gradients
+gradients   what replaces them
+sessions    sessions and graphs, which go
+classes     callbacks and layers of one's own
+library     what the installed packages have
 survey      what has to be known before: models, star imports
 imports     what is imported, what has to be
 references  names and attributes

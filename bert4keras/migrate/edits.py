@@ -4,7 +4,7 @@ import ast
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-from bert4keras.migrate.source import Source, Span
+from bert4keras.migrate.source import Source, Span, is_docstring
 
 Piece = str | Span
 """A text, or a place of the old text with all that changes inside of it."""
@@ -147,8 +147,3 @@ class Edits:
             found += [x if isinstance(x, str) else self.rendered(x) for x in edit.pieces]
             at = edit.end
         return "".join([*found, self.text[at:end]])
-
-
-def is_docstring(statement: ast.stmt) -> bool:
-    """Tell whether a statement is a text."""
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)

@@ -10,7 +10,6 @@ from bert4keras.migrate.comments import PREFIX
 from bert4keras.migrate.names import Names
 from bert4keras.migrate.project import Project
 from bert4keras.migrate.rewriting import rewritten
-from bert4keras.migrate.source import parse
 from bert4keras.migrate.text import Text, read_text, real
 
 LIBRARY = "bert4keras"
@@ -98,9 +97,7 @@ class Folder:
         def names_of(text: str) -> Names:
             return self.project.names(path, text)
 
-        new = rewritten(text, names_of, lambda name: self.project.takes(path, name))
-        parse(new)
-        return new
+        return rewritten(text, names_of, lambda name: self.project.takes(path, name))
 
 
 def scripts_under(folder: Path) -> Iterator[Path]:

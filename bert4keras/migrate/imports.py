@@ -9,7 +9,7 @@ from bert4keras.migrate.comments import Comments
 from bert4keras.migrate.edits import Edits
 from bert4keras.migrate.names import in_backend, module_of, replaced_prefix
 from bert4keras.migrate.scopes import Scope
-from bert4keras.migrate.source import Source, Span
+from bert4keras.migrate.source import Source, Span, is_docstring
 from bert4keras.migrate.survey import Survey
 
 Pair = tuple[str, str]
@@ -303,7 +303,7 @@ class Imports:
     def insert_first(self, scope: Scope, line: str) -> None:
         """Put a line before all of a scope but a docstring."""
         first = scope.node.body[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+        if is_docstring(first):
             self.edits.add_lines(first, [line])
             return
         place = self.source.line_start(self.source.start(first))

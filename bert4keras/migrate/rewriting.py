@@ -56,14 +56,18 @@ def rewritten(
         names_of: reads a text, and finds what the names in it mean.
         others: tells whether other modules of the project take a name from this one.
     """
+    names = names_of(text)
     for _ in range(PASSES):
-        names = names_of(text)
         if not (concerned(text) or names.imports_of_project):
             break
         new = Rewriting(names, others).result()
         if new == text:
             break
         text = new
+        try:
+            names = names_of(text)
+        except SyntaxError as error:
+            raise RuntimeError(f"line {error.lineno} would be no Python: {error.text}") from error
     return text
 
 
@@ -93,7 +97,7 @@ class Rewriting:
         while stack:
             node = stack.pop()
             if node not in done and not self.rewrite(node):
-                stack.extend(reversed(list(ast.iter_child_nodes(node))))
+                stack.extend(reversed(self.source.children[node]))
         self.metrics.write()
         self.imports.write()
         self.comments.write(self.edits)

@@ -95,7 +95,7 @@ class Scopes:
         stack: list[tuple[ast.AST, Scope]] = [(source.tree, self.module)]
         while stack:
             node, scope = stack.pop()
-            stack.extend(reversed([(x, y) for x, y in self.parts(node, scope)]))
+            stack.extend(reversed(list(self.parts(node, scope))))
         for scope, node in self.declared:
             self.declare(scope, node)
         self.used = {name for scope in self.all_scopes() for name in scope.bindings}
@@ -109,12 +109,12 @@ class Scopes:
         self.of_node[node] = scope
         self.note(node, scope)
         if not isinstance(node, SCOPES):
-            for child in ast.iter_child_nodes(node):
+            for child in self.source.children[node]:
                 yield child, scope
             return
         inner = Scope(node, scope)
         outside = set(self.outside(node))
-        for child in ast.iter_child_nodes(node):
+        for child in self.source.children[node]:
             if child in outside:
                 yield child, scope
             elif isinstance(child, ast.arguments):

@@ -13,6 +13,8 @@ from functools import cached_property
 Span = tuple[int, int]
 """Where something begins in a text, and where it ends."""
 
+OPERATORS = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
+"""Nodes that stand in several places of a tree and have none in the text."""
 DEPTH = 200_000
 """How deep a syntax tree may be: ten thousand additions in a row are as deep as that."""
 STACK = 512 * 2**20
@@ -93,8 +95,9 @@ class Source:
 
     Attributes:
         tree: its syntax tree.
-        nodes: all nodes of the tree, in the order of the text as far as it goes.
+        nodes: all nodes of the tree, in the order of the text as far as it goes; no operators.
         parents: what every node is part of.
+        children: what every node consists of.
 
     Raises:
         SyntaxError: the text is no Python 3.
@@ -106,12 +109,14 @@ class Source:
         self.starts = [0, *(found.end() for found in re.finditer(r"\r\n|\r|\n", text))]
         self.ascii = text.isascii()
         self.parents: dict[ast.AST, ast.AST] = {}
+        self.children: dict[ast.AST, list[ast.AST]] = {}
         self.nodes: list[ast.AST] = []
         stack: list[ast.AST] = [self.tree]
         while stack:
             node = stack.pop()
             self.nodes.append(node)
-            children = list(ast.iter_child_nodes(node))
+            children = [x for x in ast.iter_child_nodes(node) if not isinstance(x, OPERATORS)]
+            self.children[node] = children
             for child in children:
                 self.parents[child] = node
             stack.extend(reversed(children))
@@ -322,3 +327,8 @@ def is_constant(node: ast.AST | None, value: object) -> bool:
     return (
         isinstance(node, ast.Constant) and type(node.value) is type(value) and (node.value == value)
     )
+
+
+def is_docstring(statement: ast.stmt) -> bool:
+    """Tell whether a statement is nothing but a text."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)

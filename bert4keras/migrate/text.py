@@ -79,9 +79,10 @@ def write_text(old: Text, new: str) -> Path:
     with new_file(path.parent) as (file, give_name):
         file.write(new.encode(old.encoding))
         file.flush()
-        with contextlib.suppress(PermissionError):  # only root may give files away
-            os.fchown(file.fileno(), status.st_uid, status.st_gid)
-        os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+        with contextlib.suppress(AttributeError):  # on Windows
+            with contextlib.suppress(PermissionError):  # only root may give files away
+                os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
         os.fsync(file.fileno())
         kept = moved_aside(path)
         try:
@@ -104,19 +105,22 @@ def new_file(folder: Path) -> Iterator[tuple[BinaryIO, Callable[[Path], None]]]:
     except (OSError, AttributeError):
         handle, name = tempfile.mkstemp(dir=folder, prefix=".migrate-")
 
-    def give_name(path: Path) -> None:
-        if name is None:
-            # Only with the number of a folder are links followed; an absolute path ignores it.
-            os.link(f"/proc/self/fd/{handle}", path, src_dir_fd=0)
-        else:
-            os.rename(name, path)
+    with os.fdopen(handle, "wb") as file:
 
-    try:
-        with os.fdopen(handle, "wb") as file:
+        def give_name(path: Path) -> None:
+            if name is None:
+                # Links are followed with the number of a folder only; an absolute path ignores it.
+                os.link(f"/proc/self/fd/{handle}", path, src_dir_fd=0)
+            else:
+                file.close()
+                os.rename(name, path)
+
+        try:
             yield file, give_name
-    finally:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
+        finally:
+            if name is not None:
+                file.close()
+                Path(name).unlink(missing_ok=True)
 
 
 def moved_aside(path: Path) -> Path:
