@@ -335,12 +335,24 @@ RULES = {
         "    tf.io.gfile.makedirs(a)\nwith tf.io.gfile.GFile(a) as f, tf.io.gfile.GFile(b) as g:\n"
         "    tf.io.gfile.rmtree(a)\n",
     ),
+    "padding of labels": (
+        "from bert4keras.snippets import sequence_padding\n"
+        "x = sequence_padding(x, padding=np.zeros((n, 2))), sequence_padding(y, padding=1)\n",
+        "from bert4keras.snippets import sequence_padding\n"
+        "x = sequence_padding(x), sequence_padding(y, value=1)\n",
+    ),
+    "what snippets only imported": (
+        "from bert4keras.snippets import open, K, keras\nimport tensorflow as tf\n"
+        "x = tf.keras.metrics.Mean(K.sum(x)), keras.layers.Dense(2)\n",
+        "from bert4keras.snippets import open\nfrom bert4keras.backend import K\nimport keras\n"
+        "import tensorflow as tf\nx = keras.metrics.Mean(K.sum(x)), keras.layers.Dense(2)\n",
+    ),
     "sessions": (
         "import tensorflow as tf\nfrom keras.backend.tensorflow_backend import set_session\n"
         "config = tf.ConfigProto()\nconfig.gpu_options.allow_growth = True\n"
         "sess = tf.Session(config=config)\nset_session(sess)\n"
         "sess.run(tf.global_variables_initializer())\nx = 1\n",
-        "import tensorflow as tf\nfrom bert4keras.backend import K\n"
+        "import tensorflow as tf\n"
         "for gpu in tf.config.list_physical_devices('GPU'):\n"
         "    tf.config.experimental.set_memory_growth(gpu, True)\nx = 1\n",
     ),

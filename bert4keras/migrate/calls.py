@@ -49,7 +49,9 @@ class Calls:
         self.edits = edits
         self.metrics = metrics
         self.arguments = Arguments(source, edits)
-        self.by_name: dict[str, Callable[[ast.Call], None]] = {}
+        self.by_name: dict[str, Callable[[ast.Call], None]] = {
+            "bert4keras.snippets.sequence_padding": self.rewrite_padding,
+        }
         self.by_method: dict[str, Callable[[ast.Call], None]] = {
             **dict.fromkeys(rules.METHODS, self.rewrite_method),
             **dict.fromkeys(rules.NODE_METHODS, self.rewrite_node),
@@ -152,6 +154,17 @@ class Calls:
             ")",
         )
         self.arguments.drop(args, [args.index(decay)])
+
+    def rewrite_padding(self, call: ast.Call) -> None:
+        """Rewrite `sequence_padding(x, padding=…)`, whose value is one number now."""
+        args = self.source.args(call)
+        for i, arg in enumerate(args):
+            if arg.name == "padding" and getattr(getattr(arg.value, "func", None), "attr", "") == (
+                "zeros"
+            ):
+                self.arguments.drop(args, [i])
+            elif arg.name == "padding":
+                self.arguments.name(arg, "value")
 
     # === Of methods ===
 

@@ -33,9 +33,12 @@ def today(name: str, modern: bool = False) -> str:
     """
     if modern and covered(name, rules.VALID):
         return name
-    for table in (rules.MODULES, rules.NAMES):
-        while (found := replaced_prefix(name, table)) is not None and found != name:
-            name = found
+    before = ""
+    while name != before:
+        before = name
+        for table in (rules.MODULES, rules.NAMES):
+            while (found := replaced_prefix(name, table)) is not None and found != name:
+                name = found
     if in_backend(name):
         # Keras 3 has some functions of its backend that `K` has not.
         function = name.removeprefix(f"{rules.K}.").split(".")[0]

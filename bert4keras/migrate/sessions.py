@@ -81,10 +81,16 @@ class Sessions:
         uses = [x for x in self.source.nodes if self.is_use(x)]
         if not (statements or withs) or not inside.issuperset(uses):
             return
+        if not any(self.is_setter(x) and x not in inside for x in self.source.nodes):
+            self.imports.gone |= SETTERS
         for statement in statements:
             self.replace(statement)
         for each in withs:
             self.unwrap(each)
+
+    def is_setter(self, node: ast.AST) -> bool:
+        """Tell whether a node is a function that sets a session."""
+        return isinstance(node, ast.Name) and self.names.is_today(node, *SETTERS)
 
     def is_use(self, node: ast.AST) -> bool:
         """Tell whether a node is a session, a graph or a configuration, or makes one."""

@@ -80,7 +80,6 @@ ARGUMENTS = {
     "bert4keras.snippets.AutoRegressiveDecoder.wraps": Arguments(
         renamed={"default": "default_rtype"}
     ),
-    "bert4keras.snippets.sequence_padding": Arguments(renamed={"padding": "value"}),
     "bert4keras.tokenizers.Tokenizer": Arguments(opposites={"case_sensitive": "do_lower_case"}),
     "keras.callbacks.LambdaCallback": Arguments(
         renamed={"on_batch_begin": "on_train_batch_begin", "on_batch_end": "on_train_batch_end"}
