@@ -547,6 +547,35 @@ def test_integers_among_themselves_stay_integers():
     assert not K.eval(K.equal(keras.ops.convert_to_tensor(2049), K.cast(2048, "float16")))
 
 
+def test_variables_lists_and_numbers_are_tensors():
+    v, i = K.variable([1.0, 2.0]), keras.ops.convert_to_tensor([1, 3])
+    results = {
+        "equal": (K.equal(v, i), [True, False]),
+        "where": (K.where(i > 1, v, i), [1, 2]),
+        "switch": (K.switch(i > 1, i, v), [1, 3]),
+        "concatenate": (K.concatenate([v, i, np.ones(1), [0], i > 1]), [1, 2, 1, 3, 1, 0, 0, 1]),
+        "stack": (K.stack([v, i]), [[1, 2], [1, 3]]),
+        "sum": (K.sum([v, i]), 7),
+        "max": (K.max([K.sum(v), 2]), 3),
+        "clip": (K.clip(i, v, 2.5), [1, 2.5]),
+        "in_train_phase": (K.in_train_phase(v, i), [1, 3]),
+        "bias_add": (K.bias_add(K.ones((1, 2)), [1, 2]), [[2, 3]]),
+        "less": (K.less(2, [1, 3]), [False, True]),
+        "greater": (K.greater(np.ones(2), 0), [True, True]),
+        "mean": (K.mean([1, 2]), 1.5),
+        "all": (K.all([1, 0]), False),
+        "cast": (K.cast([True, False], "float32"), [1, 0]),
+        "expand_dims": (K.expand_dims([1, 2], 0), [[1, 2]]),
+        "reshape": (K.reshape([1, 2, 3, 4], (2, 2)), [[1, 2], [3, 4]]),
+        "argmax": (K.argmax([[1, 3, 2]]), [1]),
+        "gather": (K.gather(v, [1.0]), [2]),
+        "update": (K.update(v, i), [1, 3]),
+    }
+    for name, (result, expected) in results.items():
+        assert numpy_of(result).tolist() == expected, name
+    assert K.shape([[1, 2]]) == (1, 2)
+
+
 def test_indices_may_be_floats():
     check(K.gather(X, np.array([1.0, 0.0])), X[[1, 0]])
     check(K.one_hot([[0.0, 2.0]], 3), np.eye(3)[None, [0, 2]])
