@@ -21,7 +21,7 @@ of the sub-layers in the order of creation.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import accumulate, pairwise
 from types import MappingProxyType
@@ -427,6 +427,22 @@ _tables: ContextVar[Mapping[Layer, Tensor | None]] = ContextVar(
 """The layers that are being called, each with the table that was assigned, None for its own."""
 
 
+def holding_table(call: Callable) -> Callable:
+    """Let what the `call` of a layer assigns to `embeddings` hold until it returns."""
+
+    @functools.wraps(call)
+    def wrapped(self: Layer, *args: Any, **kwargs: Any) -> Any:
+        if self in _tables.get():  # a subclass calls its parent
+            return call(self, *args, **kwargs)
+        token = _tables.set({**_tables.get(), self: None})
+        try:
+            return call(self, *args, **kwargs)
+        finally:
+            _tables.reset(token)
+
+    return wrapped
+
+
 class TableLayer(Layer):
     """Base of the layers with a table of vectors, `embeddings`.
 
@@ -440,12 +456,10 @@ class TableLayer(Layer):
                 return super().call(inputs, mode)
     """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        token = _tables.set({**_tables.get(), self: None})
-        try:
-            return super().__call__(*args, **kwargs)
-        finally:
-            _tables.reset(token)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "call" in vars(cls):
+            cls.call = holding_table(cls.call)
 
     def own_table(self) -> keras.Variable | Tensor:
         """The trained table."""

@@ -204,7 +204,7 @@ def shape(x: Tensor) -> Shape:
             SizeOperation("size")(x, axis) if n is None else n for axis, n in enumerate(x.shape)
         )
         return Shape(sizes)
-    return Shape(ops.shape(x))
+    return Shape(ops.shape(_tensor(x)))
 
 
 @_entry
@@ -463,9 +463,12 @@ def cast_to_floatx(x: Tensor) -> Tensor:
 
 
 def _packed(x: Any) -> Any:
-    """Make an array or a tensor of a list or a shape; there may be tensors in it."""
+    """Make an array or a tensor of a list or a shape, in which there may be tensors.
+
+    Variables become their values: not all functions of `keras.ops` take variables.
+    """
     if not isinstance(x, list | tuple):
-        return x
+        return x.value if isinstance(x, keras.Variable) else x
     parts = [_packed(part) for part in x]
     if any(_is_strong(part) for part in parts):
         return ops.stack(_joinable(parts))

@@ -308,7 +308,11 @@ class SomeRows(layers.Embedding):
 
 
 class Doubled(layers.PositionEmbedding):
-    """Doubles its table in each call, and does not put it back."""
+    """Doubles its table in each call, and does not put it back; it starts with ones."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.embeddings.assign(np.ones((3, 4)))
 
     def call(self, inputs, positions=None):
         self.embeddings = self.embeddings * np.full((1, 4), 2.0)
@@ -318,7 +322,7 @@ class Doubled(layers.PositionEmbedding):
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept")  # PyTorch's, of NumPy's arrays
 def test_a_table_may_be_replaced_in_a_call():
     embedding = SomeRows(5, 4, name="table")
-    positions = Doubled(3, 4, embeddings_initializer="ones", merge_mode="zero")
+    positions = Doubled(3, 4, merge_mode="zero")
     ids = keras.Input((3,), dtype="int32")
     model = Model(ids, embedding(positions(embedding(ids)) + embedding(ids), mode="dense"))
     before = NUMPY(embedding.embeddings)
