@@ -1,6 +1,8 @@
 """Transformer models: assembled from open layers, loaded from official checkpoints.
 
     model        Model: the Keras model that scripts train, save and load
+    checks       Rules: what a model takes; all else is refused in one sentence
+    given        what scripts give to `fit` and its kin, in the form that Keras takes
     whole_h5     WholeH5: whole models in HDF5 files
     transformer  Block: what differs between Transformer blocks, as data
                  Transformer: assembling, layers by name, hooks, weights in and out
