@@ -924,11 +924,16 @@ def compiled_by_jax(function: Callable, model: keras.Model, any_shape: bool) -> 
     def call(*args: Any) -> Any:
         with first_in_turn(known, shapes_of(args)):
             return on_present_values(
-                lambda: [variable.value for variable in model.variables],
+                lambda: present_values(model.variables),
                 lambda values: stateless(values, *args),
             )
 
     return call
+
+
+def present_values(variables: Sequence[keras.Variable]) -> list[Tensor]:
+    """The values of variables, outside of all scopes; `value`, which looks for scopes, is slow."""
+    return [variable._value for variable in variables]
 
 
 def on_present_values(values: Callable[[], Any], function: Callable[[Any], Any]) -> Any:

@@ -1246,7 +1246,7 @@ class DataGenerator:
         yield True, current
 
     def _shuffled(self) -> Iterator:
-        if self.steps is not None:
+        if self.steps is not None and hasattr(self.data, "__getitem__"):
             yield from (self.data[i] for i in np.random.permutation(len(self.data)))
             return
         buffer = []
@@ -1325,14 +1325,14 @@ class DataGenerator:
         """
         from bert4keras.training import BatchFeed
 
-        return BatchFeed(self._passes(random))
+        return BatchFeed(self._passes(random), endless=True)
 
     def fortest(self) -> "BatchFeed":
         """Give the inputs of endless passes in order, for `model.predict(..., steps=len(self))`."""
         from bert4keras.training import BatchFeed
 
         inputs = (batch[0] if isinstance(batch, tuple) else batch for batch in self._passes(False))
-        return BatchFeed(inputs, inputs_only=True)
+        return BatchFeed(inputs, inputs_only=True, endless=True)
 
     def to_dataset(
         self, types: Any, shapes: Any, names: Any = None, padded_batch: bool = False
@@ -1406,14 +1406,28 @@ def _map_like(types: Any, values: Any, leaf: Callable) -> Any:
 
 def _named(names: Any, values: Any) -> Any:
     """Turn the inputs into a dict, and the targets if there are several."""
-    if names is None:
-        return values
-    if is_string(names):
-        return {names: values}
-    if is_string(names[0]):
+    if names is None or is_string(names):
+        return values if names is None else {names: values}
+    names = list(names)
+    if len(names) == 1 and not isinstance(values, tuple):
+        values = (values,)  # a name in a list, and what it names without one
+    nested = isinstance(values, tuple) and not all(map(is_string, names))
+    if nested and names[-1] is None:
+        names = names[: len(values)]  # of a missing target, which is left out
+    if not isinstance(values, tuple) or len(names) != len(values):
+        raise ValueError(
+            f"to_dataset: the names {names!r} are not nested as the types are: give one for each "
+            "input, or (names of the inputs, names of the targets)"
+        )
+    if not nested:
         return dict(zip(names, values, strict=True))
     inputs, *targets = (_named(n, v) for n, v in zip(names, values, strict=True))
-    return inputs, *(next(iter(t.values())) if len(t) == 1 else t for t in targets)
+    return inputs, *(_without_single_name(each) for each in targets)
+
+
+def _without_single_name(target: Any) -> Any:
+    """A single target bare: a model with one output takes no dict."""
+    return next(iter(target.values())) if isinstance(target, dict) and len(target) == 1 else target
 
 
 # What a star import would give by itself, and what `__getattr__` gives.

@@ -673,6 +673,12 @@ def test_samples_of_an_iterable_are_the_reference_ones(generator_cases):
     assert Numbers([], 4).buffer_size == generator_cases["default_buffer_size_for_batch_4"]
 
 
+def test_data_may_have_a_length_and_no_places():
+    generator = Numbers({3, 1, 2, 5}, 3)
+    assert len(generator) == 2
+    assert sorted(x for batch, _ in generator.__iter__(random=True) for x in batch) == [1, 2, 3, 5]
+
+
 def test_a_file_feeds_a_generator(tmp_path):
     path = tmp_path / "lines"
     path.write_text("a\nb\nc\n")

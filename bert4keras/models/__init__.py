@@ -2,6 +2,8 @@
 
     model        Model: the Keras model that scripts train, save and load
     whole        load_model: files of whole models, whatever they are called
+    checks       Rules: what a model takes; all else is refused in one sentence
+    given        what scripts give to `fit` and its kin, in the form that Keras takes
     whole_h5     WholeH5: whole models in HDF5 files
     transformer  Block: what differs between Transformer blocks, as data
                  Transformer: assembling, layers by name, hooks, weights in and out

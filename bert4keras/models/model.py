@@ -1,9 +1,9 @@
 """The Keras model that scripts train, save and load."""
 
-import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,18 @@ from bert4keras import checkpoints
 from bert4keras.backend import keras, registered
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.export import check_export
+from bert4keras.models.checks import Rules, check_counts
+from bert4keras.models.given import (
+    as_arrays,
+    as_batches,
+    brings_batches,
+    looked_at,
+    own_errors,
+    with_ranks,
+)
 from bert4keras.models.whole import WholeModel
 from bert4keras.training import resuming, steps
 from bert4keras.training.devices import DistributedModel
-from bert4keras.training.feed import as_feed
 from bert4keras.training.gradients import layers_of
 from bert4keras.training.in_place import VariablesInPlace
 from bert4keras.training.methods import with_methods_by_name
@@ -74,6 +82,7 @@ class Model(WholeModel, TrainsAsCompiled, VariablesInPlace, DistributedModel):
         if auto_scale_loss and computes_in_float16(self):
             optimizer = with_loss_scale(optimizer)
         args, kwargs = with_methods_by_name(self, (args, kwargs))
+        vars(self).pop("rules", None)
         super().compile(optimizer, *args, auto_scale_loss=auto_scale_loss, **kwargs)
         self.auto_scale_loss = auto_scale_loss
         self._set_step(step)
@@ -194,24 +203,31 @@ class Model(WholeModel, TrainsAsCompiled, VariablesInPlace, DistributedModel):
         epochs: int = 1,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Train as `keras.Model.fit` does.
+        """Train as `keras.Model.fit` does; a `DataGenerator` is taken too, with its own length.
 
         Raises:
-            ValueError: targets or class weights beside batches that bring their own: Keras would
-                ignore them.
+            ValueError: what is given makes no sense, see `models.checks`; or targets or class
+                weights beside batches that bring their own: Keras would ignore them.
         """
-        if is_stream(x) and (y is not None or kwargs.get("class_weight") is not None):
+        if brings_batches(x) and (y is not None or kwargs.get("class_weight") is not None):
             raise ValueError(
                 "fit() got batches one by one, and y= or class_weight= beside them: let each batch "
                 "be (inputs, targets) or (inputs, targets, sample_weights)"
             )
+        check_counts("fit", batch_size=batch_size)
+        check_counts("fit", validation_batch_size=kwargs.get("validation_batch_size"))
+        x, y = self._taken("fit", x, y, kwargs)
         validation = kwargs.get("validation_data")
-        if is_stream(validation):
-            kwargs["validation_data"] = as_feed(validation)
-        elif isinstance(validation, tuple | list) and validation:
-            kwargs["validation_data"] = (self.as_inputs(validation[0]), *validation[1:])
-        with self.in_training():
-            return super().fit(self.as_inputs(x), y, batch_size, epochs=epochs, **kwargs)
+        if isinstance(validation, tuple | list):
+            if not validation:
+                raise ValueError("fit got an empty validation_data: give (x, y), or leave it out")
+            parts = [*validation, None, None][:3]
+            parts[:2] = self._taken("validation_data", *parts[:2], {"sample_weight": parts[2]})
+            kwargs["validation_data"] = tuple(parts[: len(validation)])
+        elif validation is not None:
+            kwargs["validation_data"], _ = self._taken("validation_data", validation, None, kwargs)
+        with self.in_training(), own_errors(x, kwargs.get("validation_data")):
+            return super().fit(x, y, batch_size, epochs=epochs, **kwargs)
 
     def evaluate(
         self,
@@ -221,40 +237,90 @@ class Model(WholeModel, TrainsAsCompiled, VariablesInPlace, DistributedModel):
         verbose: Any = "auto",
         **kwargs: Any,
     ) -> Any:
-        """Evaluate as `keras.Model.evaluate` does."""
-        with self.in_use():
-            return super().evaluate(self.as_inputs(x), y, batch_size, verbose=verbose, **kwargs)
+        """Evaluate as `keras.Model.evaluate` does; see `fit` for what is taken and refused."""
+        check_counts("evaluate", batch_size=batch_size)
+        if not kwargs.get("_use_cached_eval_dataset"):  # what `fit` has looked at
+            x, y = self._taken("evaluate", x, y, kwargs)
+        with self.in_use(), own_errors(x):
+            return super().evaluate(x, y, batch_size, verbose=verbose, **kwargs)
 
-    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Predict as `keras.Model.predict` does."""
-        with self.in_use():
-            return super().predict(self.as_inputs(x), *args, **kwargs)
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+    ) -> Any:
+        """Predict as `keras.Model.predict` does; see `fit` for what is taken and refused."""
+        check_counts("predict", batch_size=batch_size)
+        options = {"steps": steps}
+        x, _ = self._taken("predict", x, None, options)
+        with self.in_use(), own_errors(x):
+            return super().predict(
+                x, batch_size=batch_size, verbose=verbose, callbacks=callbacks, **options
+            )
 
-    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Train on one batch as `keras.Model.train_on_batch` does."""
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Train on one batch as `keras.Model.train_on_batch` does; see `fit`."""
+        x, y = self._taken("train_on_batch", x, y, {"sample_weight": sample_weight})
         with self.in_training():
-            return super().train_on_batch(self.as_inputs(x), *args, **kwargs)
+            return super().train_on_batch(x, y, sample_weight, *args, **kwargs)
 
-    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate on one batch as `keras.Model.test_on_batch` does."""
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Evaluate on one batch as `keras.Model.test_on_batch` does; see `fit`."""
+        x, y = self._taken("test_on_batch", x, y, {"sample_weight": sample_weight})
         with self.in_use():
-            return super().test_on_batch(self.as_inputs(x), *args, **kwargs)
+            return super().test_on_batch(x, y, sample_weight, *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
-        """Predict one batch as `keras.Model.predict_on_batch` does."""
+        """Predict one batch as `keras.Model.predict_on_batch` does; see `fit`."""
+        x, _ = self._taken("predict_on_batch", x, None, {})
         with self.in_use():
-            return super().predict_on_batch(self.as_inputs(x))
+            return super().predict_on_batch(x)
 
     def as_inputs(self, x: Any) -> Any:
-        """Turn nested lists into one array per input, and generators into feeds."""
-        if is_stream(x):
-            return as_feed(x)
-        if not isinstance(x, list | tuple):
-            return x
-        n_inputs = len(getattr(self, "inputs", None) or [None])
-        if n_inputs > 1 or (len(x) == 1 and hasattr(x[0], "shape")):
-            return [as_array(each, i) for i, each in enumerate(x)]
-        return as_array(x, 0)
+        """Turn nested lists into one array per input."""
+        return as_arrays(x, len(getattr(self, "inputs", None) or [None]))
+
+    def _taken(self, call: str, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+        """Give inputs and targets in the form that Keras takes, or refuse what makes no sense.
+
+        Args:
+            call: what was called, or 'validation_data' for that of `fit`.
+            x: as it was given.
+            y: likewise.
+            options: arguments of the call. The number of steps is filled in if it is known.
+        """
+        if brings_batches(x):
+            return as_batches(call, x, options, partial(self._prepared, call)), y
+        x = self.as_inputs(x)
+        return x, self._checked(call, x, y, options.get("sample_weight"))
+
+    def _prepared(self, call: str, batch: tuple) -> tuple:
+        """Check a batch, and give it in the form that the model takes."""
+        x, *rest = batch
+        y, sample_weight, *_ = [*rest, None, None]
+        y = self._checked(call, x, y, sample_weight)
+        return (x, y, *rest[1:]) if rest else batch
+
+    def _checked(self, call: str, x: Any, y: Any, sample_weight: Any) -> Any:
+        """Check arrays; give the targets in the form that the model takes."""
+        if self.rules is None or looked_at(x) is None:
+            return y
+        self.rules.check(call, looked_at(x), y, sample_weight)
+        if y is None or keras.backend.backend() != "tensorflow":
+            return y
+        return with_ranks(y, self.rules.ranks)
+
+    @cached_property
+    def rules(self) -> Rules | None:
+        """What the model takes; None if it is not known how it is built."""
+        return Rules(self) if hasattr(self, "inputs") else None
 
     def save_weights(self, filepath: str | Path, overwrite: bool = True) -> None:
         """Write all weights to an HDF5 file, whatever its suffix, keyed by layer name.
@@ -349,25 +415,6 @@ def with_loss_scale(optimizer: Any) -> Any:
     if optimizer is None or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer
     return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
-
-
-def is_stream(x: Any) -> bool:
-    """Tell whether batches come one by one: a generator or iterator of the user's."""
-    return inspect.isgenerator(x) or (isinstance(x, Iterable) and hasattr(x, "__next__"))
-
-
-def as_array(values: Any, index: int) -> Any:
-    """An array of nested lists; arrays and tensors are passed on as they are."""
-    if hasattr(values, "shape"):
-        return values
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(
-            f"input {index} of the model is a list whose rows differ in length: pad it with "
-            "bert4keras.snippets.sequence_padding"
-        ) from error
-    return array.astype(keras.config.floatx()) if array.dtype == "float64" else array
 
 
 def auto_prefix(layer: keras.Layer) -> str:

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import keras
 
-from bert4keras.backend import TRACING, first_in_turn, on_present_values, shapes_of
+from bert4keras.backend import TRACING, first_in_turn, on_present_values, present_values, shapes_of
 
 
 class Group:
@@ -33,7 +33,7 @@ State = tuple[Group, ...]
 
 def values_of(state: State) -> tuple[list[Any], ...]:
     """The present values."""
-    return tuple([v.value for v in group.variables] for group in state)
+    return tuple(present_values(group.variables) for group in state)
 
 
 class Synced(local):

@@ -28,6 +28,8 @@ class Trainable:
     def __init__(self, model: keras.Model) -> None:
         self.model = model
         self.flags: dict[int, tuple[Any, bool]] = {}
+        self.complete = False
+        self.found: dict[str, tuple[list, list]] = {}
         self.warned = False
         self.update()
 
@@ -37,18 +39,30 @@ class Trainable:
 
     def update(self) -> None:
         """Note what the model has created since."""
-        for part in self.parts():
-            self.flags.setdefault(id(part), (part, part.trainable))
+        if not self.complete:
+            for part in self.parts():
+                self.flags.setdefault(id(part), (part, part.trainable))
+            self.complete = all(layer.built for layer in self.model._flatten_layers())
 
     def __call__(self, part: Any) -> bool:
         """Tell whether a layer or a variable was trainable."""
         return self.flags.get(id(part), (part, part.trainable))[1]
 
-    def split(self, variables: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """Divide variables of the model into those that it trains and the others."""
+    def split(self, kind: str) -> tuple[list[Any], list[Any]]:
+        """Divide the 'variables' or 'weights' of the model into those that it trains and others."""
+        if kind in self.found:
+            return self.found[kind]
+        variables = getattr(self.model, kind)
         trained = [v for v in variables if self(v)] if self(self.model) else []
         known = {id(v) for v in trained}
-        return trained, [v for v in variables if id(v) not in known]
+        result = trained, [v for v in variables if id(v) not in known]
+        if self.complete:
+            self.found[kind] = result
+        return result
+
+    def now_otherwise(self) -> list[tuple[Any, bool]]:
+        """The parts for which `trainable` says something else by now, and what it said."""
+        return [(part, flag) for part, flag in self.flags.values() if part.trainable != flag]
 
     def changed(self) -> list[int]:
         """Give the numbers of the parts for which `trainable` says something else by now."""
@@ -59,6 +73,7 @@ class Trainable:
         parts = self.parts()
         for part in (parts[i] for i in numbers):
             self.flags[id(part)] = part, not part.trainable
+        self.found.clear()
 
     @contextmanager
     def restored(self) -> Iterator[None]:
@@ -66,7 +81,7 @@ class Trainable:
 
         Layers ask for it while they are called, and PyTorch computes no gradients of others.
         """
-        changed = [(part, flag) for part, flag in self.flags.values() if part.trainable != flag]
+        changed = self.now_otherwise()
         try:
             for part, flag in changed:
                 set_trainable(part, flag)
@@ -77,13 +92,15 @@ class Trainable:
 
     def warn(self) -> None:
         """Say once that the model trains other weights than are trainable by now."""
-        weights = self.model.weights
-        trained = {id(v) for v in self.split(weights)[0]}
+        if self.warned or not self.now_otherwise():
+            return
+        trained, others = self.split("weights")
         now = {id(v) for v in self.model.trainable_weights}
-        if self.warned or trained == now:
+        paths = sorted(v.path for v in trained if id(v) not in now)
+        paths += sorted(v.path for v in others if id(v) in now)
+        if not paths:
             return
         self.warned = True
-        paths = sorted(v.path for v in weights if id(v) in trained ^ now)
         warnings.warn(
             f"the model {self.model.name!r} trains what was trainable when it was compiled, and "
             f"`trainable` of {len(paths)} of its weights, such as {paths[0]}, has changed since: "
@@ -132,6 +149,8 @@ class TrainsAsCompiled(keras.Model):
             self.compiled_trainable.warn()
         with self.in_use():
             yield
+        if self.compiled_trainable is not None:
+            self.compiled_trainable.update()
 
     @property
     def _decides(self) -> bool:
@@ -142,26 +161,26 @@ class TrainsAsCompiled(keras.Model):
     def trainable_variables(self) -> list:
         """All variables that are trained."""
         if self._decides:
-            return self.compiled_trainable.split(self.variables)[0]
+            return self.compiled_trainable.split("variables")[0][:]
         return super().trainable_variables
 
     @property
     def non_trainable_variables(self) -> list:
         """All variables that are not trained, states of random numbers among them."""
         if self._decides:
-            return self.compiled_trainable.split(self.variables)[1]
+            return self.compiled_trainable.split("variables")[1][:]
         return super().non_trainable_variables
 
     @property
     def trainable_weights(self) -> list:
         """All weights that are trained."""
         if self._decides:
-            return self.compiled_trainable.split(self.weights)[0]
+            return self.compiled_trainable.split("weights")[0][:]
         return super().trainable_weights
 
     @property
     def non_trainable_weights(self) -> list:
         """All weights that are not trained."""
         if self._decides:
-            return self.compiled_trainable.split(self.weights)[1]
+            return self.compiled_trainable.split("weights")[1][:]
         return super().non_trainable_weights
