@@ -1,6 +1,7 @@
 """Every layer that models are assembled from. All save to `.keras` and load in safe mode.
 
-    merging        Add Concatenate1D BatchConcat BatchSplit AttentionBias
+    merging        Add Subtract Multiply Average Maximum Minimum Concatenate, and functions of
+                   these names; CopyMask Concatenate1D BatchConcat BatchSplit AttentionBias
     normalising    ScaleOffset LayerNormalization
     embedding      Embedding PositionEmbedding SinusoidalPositionEmbedding
                    RelativePositionEmbedding RelativePositionTable
@@ -20,6 +21,7 @@ of the sub-layers in the order of creation.
 """
 
 import functools
+import warnings
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
@@ -28,6 +30,9 @@ import numpy as np
 from keras import initializers
 from keras.layers import Embedding as KerasEmbedding
 from keras.layers import Layer
+
+# Whether a symbolic tensor has a mask is told in no public way.
+from keras.src.backend import get_keras_mask
 
 from bert4keras.backend import (
     Tensor,
@@ -157,16 +162,239 @@ def built_dense(
 # ----------------------------------------------------------------------------------------- merging
 
 
-@registered
-class Add(keras.layers.Add):
-    """Sum of tensors, whose mask is that of the first input that has one.
+class MaskKeepingMerge(Layer):
+    """Base of the layers that merge tensors number by number, as in Keras 2.
 
-    `keras.layers.Add` drops the mask if a single input has none, so that token embeddings (masked)
-    plus segment embeddings (not masked) would forget where the padding is.
+    What one of the inputs hides is hidden in the output, and hidden numbers are merged like all
+    others. The merges of Keras 3 drop every mask if a single input has none, so that vectors of
+    tokens (masked) plus features (not masked) would forget where the padding is.
     """
 
     def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
-        return next((m for m in mask_list(mask, inputs) if m is not None), None)
+        masks = {id(m): m for m in mask_list(mask, inputs) if m is not None}
+        return functools.reduce(ops.logical_and, masks.values()) if masks else None
+
+
+class PlainMerge(MaskKeepingMerge):
+    """Base of those for which Keras 3 has other numbers where an input is masked."""
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        """Merge two tensors of as many axes."""
+        raise NotImplementedError(f"{type(self).__name__} must define merge()")
+
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        ndim = max(len(x.shape) for x in inputs)
+        missing = [ndim - len(x.shape) for x in inputs]
+        axes = [[0, *range(n + 1, ndim)] for n in missing]
+        return functools.reduce(
+            self.merge, [align(x, to, ndim) for x, to in zip(inputs, axes, strict=True)]
+        )
+
+
+@registered
+class Add(MaskKeepingMerge, keras.layers.Add):
+    """Sum of tensors; see `MaskKeepingMerge` for its mask."""
+
+
+@registered
+class Subtract(MaskKeepingMerge, keras.layers.Subtract):
+    """Difference of two tensors; see `MaskKeepingMerge` for its mask."""
+
+
+@registered
+class Average(MaskKeepingMerge, keras.layers.Average):
+    """Mean of tensors; see `MaskKeepingMerge` for its mask."""
+
+
+@registered
+class Multiply(PlainMerge, keras.layers.Multiply):
+    """Product of tensors, number by number; see `MaskKeepingMerge` for its mask."""
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        return ops.multiply(x, y)
+
+
+@registered
+class Maximum(PlainMerge, keras.layers.Maximum):
+    """The largest of the numbers of tensors; see `MaskKeepingMerge` for its mask."""
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        return ops.maximum(x, y)
+
+
+@registered
+class Minimum(PlainMerge, keras.layers.Minimum):
+    """The smallest of the numbers of tensors; see `MaskKeepingMerge` for its mask."""
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        return ops.minimum(x, y)
+
+
+@registered
+class Concatenate(MaskKeepingMerge, keras.layers.Concatenate):
+    """Join tensors along an axis, the last one by default.
+
+    Joined along features, the output hides what one of the inputs hides; joined along the sequence
+    or the batch, it has the masks joined as well, and all of an input without a mask is visible.
+    """
+
+    def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
+        return joined_masks(inputs, mask_list(mask, inputs), self.axis)
+
+
+def joined_masks(inputs: Sequence[Tensor], masks: Sequence[Mask], axis: int) -> Mask:
+    """The mask of tensors that are joined along an axis; see `Concatenate`."""
+    known = [m for m in masks if m is not None]
+    if not known:
+        return None
+    ndim = len(known[0].shape)
+    axis %= len(inputs[0].shape)
+    if axis >= ndim:
+        return MaskKeepingMerge.compute_mask(None, inputs, masks)
+    visible = [
+        ops.ones_like(x[(..., *[0] * (len(x.shape) - ndim))], dtype="bool") if m is None else m
+        for x, m in zip(inputs, masks, strict=True)
+    ]
+    return ops.concatenate(visible, axis=axis)
+
+
+def add(inputs: Sequence[Tensor], **kwargs: Any) -> Tensor:
+    """Call an `Add` layer, made of the keyword arguments, on tensors."""
+    return Add(**kwargs)(inputs)
+
+
+def subtract(inputs: Sequence[Tensor], **kwargs: Any) -> Tensor:
+    """Call a `Subtract` layer, made of the keyword arguments, on two tensors."""
+    return Subtract(**kwargs)(inputs)
+
+
+def multiply(inputs: Sequence[Tensor], **kwargs: Any) -> Tensor:
+    """Call a `Multiply` layer, made of the keyword arguments, on tensors."""
+    return Multiply(**kwargs)(inputs)
+
+
+def average(inputs: Sequence[Tensor], **kwargs: Any) -> Tensor:
+    """Call an `Average` layer, made of the keyword arguments, on tensors."""
+    return Average(**kwargs)(inputs)
+
+
+def maximum(inputs: Sequence[Tensor], **kwargs: Any) -> Tensor:
+    """Call a `Maximum` layer, made of the keyword arguments, on tensors."""
+    return Maximum(**kwargs)(inputs)
+
+
+def minimum(inputs: Sequence[Tensor], **kwargs: Any) -> Tensor:
+    """Call a `Minimum` layer, made of the keyword arguments, on tensors."""
+    return Minimum(**kwargs)(inputs)
+
+
+def concatenate(inputs: Sequence[Tensor], axis: int = -1, **kwargs: Any) -> Tensor:
+    """Call a `Concatenate` layer, made of the axis and the keyword arguments, on tensors."""
+    return Concatenate(axis=axis, **kwargs)(inputs)
+
+
+@registered
+class CopyMask(Layer):
+    """The first of two tensors, with the mask of the second: `CopyMask()([h * 2, h])`.
+
+    Arithmetic and `keras.ops` on symbolic tensors drop masks; this brings one back.
+    """
+
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        x, _ = inputs
+        return ops.convert_to_tensor(x)
+
+    def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
+        return mask_list(mask, inputs)[1]
+
+    def compute_output_spec(self, inputs: Sequence[Tensor]) -> keras.KerasTensor:
+        x, _ = inputs
+        return keras.KerasTensor(x.shape, dtype=x.dtype)
+
+
+KERAS_MERGES = (
+    keras.layers.Add,
+    keras.layers.Average,
+    keras.layers.Concatenate,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
+    keras.layers.Multiply,
+    keras.layers.Subtract,
+)
+
+
+class MaskReader(Layer):
+    """Base of the layers that tell padding from text, and warn if the mask was lost on the way.
+
+    In a functional model masks get lost unseen: in arithmetic on symbolic tensors, in `keras.ops`,
+    and in the merges of Keras if one of their inputs has none. A layer that drops a mask is another
+    matter: it does so on purpose, or Keras warns. `mask=` in the call says what is visible.
+    """
+
+    n_sequences = 1
+    """How many of the inputs are sequences, which may have masks."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        inputs = as_list(args[0]) if args and kwargs.get("mask") is None else []
+        losers = map(loser_of_mask, inputs[: self.n_sequences])
+        operation = next(filter(None, losers), None)
+        if operation is not None:
+            warnings.warn(message_of_loss(self, operation), stacklevel=2)
+        return super().__call__(*args, **kwargs)
+
+
+def message_of_loss(reader: Layer, operation: keras.Operation) -> str:
+    """Tell where a layer's mask was lost, and what to do."""
+    name = type(operation).__name__
+    what = "an operation on symbolic tensors"
+    instead = "bring it back by CopyMask()([result, masked]) of bert4keras.layers"
+    if isinstance(operation, KERAS_MERGES):
+        what, instead = f"keras.layers.{name}", f"use {name} of bert4keras.layers"
+    return (
+        f"{type(reader).__name__} takes padding for text, because {operation.name!r}, {what}, "
+        f"drops the padding mask: {instead}, or pass mask= in the call of {type(reader).__name__}"
+    )
+
+
+def loser_of_mask(x: Any) -> keras.Operation | None:
+    """Find the operation in which a symbolic tensor lost the mask of what it is computed from."""
+    pending, seen = [x], set()
+    while pending:
+        x = pending.pop()
+        history = getattr(x, "_keras_history", None)
+        if history is None or id(x) in seen or len(x.shape) < 3 or x.shape[1] == 1:
+            continue  # no symbolic tensor, or no sequence
+        seen.add(id(x))
+        operation, node, _ = history
+        before = operation._inbound_nodes[node].input_tensors
+        masked = [y for y in before if symbolic_mask(y) is not None]
+        if drops_masks(operation, before, masked):
+            return operation
+        if isinstance(operation, MaskReader):
+            continue  # it has looked already
+        if symbolic_mask(x) is not None:
+            pending += masked
+        elif not masked:  # otherwise it is dropped on purpose
+            pending += before
+    return None
+
+
+def symbolic_mask(x: Any) -> Any:
+    """The mask of a symbolic tensor; that of a model's output is known to the model only."""
+    model, _, index = getattr(x, "_keras_history", (None, None, None))
+    return get_keras_mask(model.outputs[index] if isinstance(model, keras.Model) else x)
+
+
+def drops_masks(
+    operation: keras.Operation, inputs: Sequence[Tensor], masked: Sequence[Tensor]
+) -> bool:
+    """Tell whether an operation loses masks of its inputs although nobody has meant it to."""
+    if not masked or isinstance(operation, MaskKeepingMerge):
+        return False
+    if not isinstance(operation, KERAS_MERGES):
+        return not isinstance(operation, Layer)
+    along_features = getattr(operation, "axis", -1) % len(inputs[0].shape) > 1
+    return along_features and len(masked) < len(inputs)
 
 
 @registered
@@ -179,14 +407,7 @@ class Concatenate1D(Layer):
         return ops.concatenate(inputs, axis=self.axis)
 
     def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
-        masks = mask_list(mask, inputs)
-        if all(m is None for m in masks):
-            return None
-        visible = [
-            ops.ones_like(x[..., 0], dtype="bool") if m is None else m
-            for x, m in zip(inputs, masks, strict=True)
-        ]
-        return ops.concatenate(visible, axis=self.axis)
+        return joined_masks(inputs, mask_list(mask, inputs), self.axis)
 
 
 @registered
@@ -781,7 +1002,7 @@ class RelativePositionEmbeddingT5(RelativePositionEmbedding):
 
 
 @registered
-class MultiHeadAttention(Recomputable):
+class MultiHeadAttention(MaskReader, Recomputable):
     """Multi-head attention (Vaswani et al., 2017) with the biases and positions of its successors.
 
     Inputs are a list [query, key, value, *biases], each of the first three (batch, length, size).
@@ -825,6 +1046,7 @@ class MultiHeadAttention(Recomputable):
     """
 
     position_biases = ("rotary", "rotary_half", "typical_relative", "t5_relative")
+    n_sequences = 3
 
     def __init__(
         self,
@@ -1272,7 +1494,7 @@ class FeedForward(Recomputable):
 
 
 @registered
-class MaskedConv1D(keras.layers.Conv1D):
+class MaskedConv1D(MaskReader, keras.layers.Conv1D):
     """Convolution along a sequence, (batch, length, features), in which padding counts as zero."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -1287,7 +1509,7 @@ class MaskedConv1D(keras.layers.Conv1D):
 
 
 @registered
-class GatedAttentionUnit(Recomputable):
+class GatedAttentionUnit(MaskReader, Recomputable):
     """Attention of a single head and gated feed-forward in one (https://arxiv.org/abs/2202.10447).
 
     With gate U, values V and a shared Z, all of them activated Dense layers of the input x, the
@@ -1485,7 +1707,7 @@ class GatherPositions(Layer):
         return None
 
 
-class GlobalPooling1D(Layer):
+class GlobalPooling1D(MaskReader):
     """Base of the layers that pool sequences to vectors (batch, features), padding left out.
 
     A sequence of nothing but padding gives zeros.
@@ -1581,7 +1803,7 @@ def log_sum_exp(x: Tensor, axis: int) -> Tensor:
     return ops.squeeze(largest + ops.log(total), axis)
 
 
-class LabelChain(Layer):
+class LabelChain(MaskReader):
     """Base of the layers that score sequences of labels by emissions and transitions.
 
     The call takes emissions (batch, length, labels), one score for each label at each position, and
@@ -1899,7 +2121,7 @@ class MaximumEntropyMarkovModel(LabelChain):
 
 
 @registered
-class GlobalPointer(Layer):
+class GlobalPointer(MaskReader):
     """A score for each pair of start and end, for each kind of span (https://kexue.fm/archives/8373).
 
     Input (batch, length, features), output (batch, heads, length, length): [b, h, i, j] scores the
