@@ -24,7 +24,7 @@ class GPT(LM_Mask, BERT):
     refused_arguments = ("with_pool", "with_nsp", "with_mlm", "masked_positions")
     variable_names = renamed(
         renamed(BERT.variable_names, "bert/encoder", "gpt/transformer"), "bert/", "gpt/"
-    )
+    ) | {"Output-Mapping": dense("gpt/transformer/embedding_hidden_mapping_out")}
     vocabulary_variables = ("gpt/embeddings/word_embeddings",)
 
     def __init__(self, max_position: int, final_activation: Any = "softmax", **kwargs: Any) -> None:
@@ -78,6 +78,8 @@ class GPT2_ML(GPT2):
         "Embedding-Token": ["newslm/embeddings/word_embed"],
         "Embedding-Position": ["newslm/embeddings/pos_embed"],
         "Embedding-Norm": norm("newslm/embeddings/LayerNorm_embed_norm"),
+        "Embedding-Mapping": dense("newslm/embedding_hidden_mapping_in"),
+        "Output-Mapping": dense("newslm/embedding_hidden_mapping_out"),
         "Transformer-{i}-MultiHeadSelfAttention": dense(
             "newslm/layer{i:02}/query_layer",
             "newslm/layer{i:02}/key_layer",
@@ -86,7 +88,7 @@ class GPT2_ML(GPT2):
         ),
         "Transformer-{i}-FeedForward-Norm-0": norm("newslm/layer{i:02}/LayerNorm_mlp_ln0"),
         "Transformer-{i}-FeedForward": dense(
-            "newslm/layer{i:02}/intermediate", "newslm/layer{i:02}/output"
+            "newslm/layer{i:02}/intermediate{gate}", "newslm/layer{i:02}/output"
         ),
         "Transformer-{i}-FeedForward-Norm-1": norm("newslm/layer{i:02}/LayerNorm_mlp_ln1"),
     }
@@ -114,6 +116,7 @@ class LLaMA(GPT2, RoFormer):
     """
 
     model_type = "llama"
+    takes_gates = False
     block = Block(
         attention_norms=("pre",),
         feed_forward_norms=("pre",),
@@ -134,6 +137,8 @@ class LLaMA(GPT2, RoFormer):
     )
     variable_names: ClassVar[Mapping[str, list[str]]] = {
         "Embedding-Token": ["model/embed_tokens/embeddings"],
+        "Embedding-Mapping": ["model/embedding_hidden_mapping_in/kernel"],
+        "Output-Mapping": ["model/embedding_hidden_mapping_out/kernel"],
         "Transformer-{i}-MultiHeadSelfAttention-Norm": ["model/layers_{i}/input_layernorm/gamma"],
         "Transformer-{i}-MultiHeadSelfAttention": [
             f"model/layers_{{i}}/self_attn/{x}_proj/kernel" for x in "qkvo"

@@ -27,8 +27,10 @@ def t5_names(version: str) -> dict[str, list[str]]:
     names = {
         "Embedding-Token": ["shared/embedding"],
         "Decoder-Output-LM": ["decoder/logits/kernel"],
+        "Encoder-Embedding-Mapping": ["encoder/embedding_hidden_mapping_in/kernel"],
+        "Decoder-Embedding-Mapping": ["decoder/embedding_hidden_mapping_in/kernel"],
+        "Decoder-Output-Mapping": ["decoder/embedding_hidden_mapping_out/kernel"],
     }
-    inner = ("wi",) if version == "t5.1.0" else ("wi_0", "wi_1")
     norm, last = ("rms_norm",) * 2 if version == "mt5.1.1" else ("layer_norm", "final_layer_norm")
     for part, sub_layers in (
         ("Encoder", ("SelfAttention", "FeedForward")),
@@ -43,7 +45,7 @@ def t5_names(version: str) -> dict[str, list[str]]:
             theirs = sub_layer.replace("Cross", "EncDec")
             if sub_layer == "FeedForward":
                 layer = f"{part}-Transformer-{{i}}-{sub_layer}"
-                names[layer] = [f"{block}/DenseReluDense/{x}/kernel" for x in (*inner, "wo")]
+                names[layer] = [f"{block}/DenseReluDense/{x}/kernel" for x in ("wi{gate}", "wo")]
             else:
                 layer = f"{part}-Transformer-{{i}}-MultiHead{sub_layer}"
                 names[layer] = [f"{block}/{theirs}/{x}" for x in "qkvo"]
@@ -92,6 +94,11 @@ class T5_Base(Transformer):
     def variable_names(self) -> dict[str, list[str]]:
         """The table of names, which depends on the version."""
         return t5_names(self.version)
+
+    @staticmethod
+    def gate_suffixes(count: int) -> list[str]:
+        """What {gate} stands for in the names of variables: `wi`, or `wi_0` and `wi_1`."""
+        return [""] if count == 1 else [f"_{i}" for i in range(count)]
 
     def apply_embeddings(self, inputs: Any) -> Any:
         """Token vectors; what comes before the tokens (the context of a decoder) is passed on."""
