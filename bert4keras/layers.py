@@ -193,7 +193,24 @@ class PlainMerge(MaskKeepingMerge):
 
 @registered
 class Add(MaskKeepingMerge, keras.layers.Add):
-    """Sum of tensors; see `MaskKeepingMerge` for its mask."""
+    """Sum of tensors; see `MaskKeepingMerge` for its mask.
+
+    Args:
+        masked_by: number of the input whose mask is that of the sum; that of all inputs by default.
+        **kwargs: see `keras.layers.Add`.
+    """
+
+    def __init__(self, masked_by: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.masked_by = masked_by
+
+    def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
+        if self.masked_by is None:
+            return super().compute_mask(inputs, mask)
+        return mask_list(mask, inputs)[self.masked_by]
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"masked_by": self.masked_by}
 
 
 @registered
@@ -643,26 +660,43 @@ class Embedding(KerasEmbedding):
     """Token embedding that serves as the output projection as well.
 
     `layer(token_ids)` looks vectors up; `layer(x, mode='dense')` multiplies x (batch, length, dim)
-    by the transposed table and gives one score per token. With `mask_zero`, id 0 is padding except
-    at position 0, which is always visible.
+    by the transposed table and gives one score per token. With `mask_zero`, id 0 is padding.
 
     Args:
         *args: see `keras.layers.Embedding`.
         mask_id: the id that is padding instead of 0.
+        padding: where it is: 'anywhere' but at position 0, which is always visible, as in the
+            original; or 'around' the text, before and after all other ids. Of a row without other
+            ids, position 0 is visible.
+        ends_text: with 'around', the id ends a text as well, so that the first one after the other
+            ids belongs to the text.
         **kwargs: see `keras.layers.Embedding`.
     """
 
-    def __init__(self, *args: Any, mask_id: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        mask_id: int = 0,
+        padding: str = "anywhere",
+        ends_text: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        if padding not in ("anywhere", "around"):
+            raise ValueError(f"padding is 'anywhere' or 'around' the text, not {padding!r}")
         self.mask_id = mask_id
+        self.padding = padding
+        self.ends_text = ends_text
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> Mask:
         if len(inputs.shape) != 2:
             return mask
         if not self.mask_zero:
             return None
-        mask = ops.not_equal(inputs, self.mask_id)
-        return ops.concatenate([ops.ones_like(mask[:, :1]), mask[:, 1:]], axis=1)
+        others = ops.not_equal(inputs, self.mask_id)
+        if self.padding == "anywhere":
+            return ops.concatenate([ops.ones_like(others[:, :1]), others[:, 1:]], axis=1)
+        return around_padding(others, self.ends_text)
 
     def call(self, inputs: Tensor, mode: str = "embedding") -> Tensor:
         if mode == "embedding":
@@ -678,7 +712,30 @@ class Embedding(KerasEmbedding):
         return keras.KerasTensor((*leading, size), dtype=self.compute_dtype)
 
     def get_config(self) -> dict:
-        return super().get_config() | {"mask_id": self.mask_id}
+        return super().get_config() | {
+            "mask_id": self.mask_id,
+            "padding": self.padding,
+            "ends_text": self.ends_text,
+        }
+
+
+def around_padding(others: Tensor, ends_text: bool) -> Tensor:
+    """What is visible of (batch, length) where a row is padded around its text.
+
+    Args:
+        others: true where the id is another than that of padding.
+        ends_text: see `Embedding`.
+    """
+    counts = ops.cumsum(ops.cast(others, "int32"), axis=1)
+    # How many other ids there are before each position, and in all.
+    before, total = counts - ops.cast(others, "int32"), counts[:, -1:]
+    not_after = before < total
+    if ends_text:
+        first = ops.logical_and(before == total, ops.roll(not_after, 1, axis=1))
+        not_after = ops.logical_or(not_after, first)
+    visible = ops.logical_and(counts > 0, not_after)
+    at_start = ops.cumsum(ops.ones_like(counts), axis=1) == 1
+    return ops.logical_or(visible, ops.logical_and(total == 0, at_start))
 
 
 class PositionEmbeddingBase(Layer):

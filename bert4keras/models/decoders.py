@@ -103,7 +103,8 @@ class LLaMA(GPT2, RoFormer):
     """LLaMA 1 to 3 (Touvron et al., 2023): GPT2 with rotary positions and gated feed-forward.
 
     No token is padding unless `pad_token_id` says so: 0 is a word in most of these vocabularies,
-    and what comes after a text is not seen from it.
+    and what comes after a text is not seen from it. Then it is padding on either side of a text,
+    and a token like others within.
 
     Args:
         num_key_value_heads: see `key_value_heads` of `MultiHeadAttention`.
@@ -129,6 +130,7 @@ class LLaMA(GPT2, RoFormer):
     )
     applications = ("encoder", "lm")
     pad_token_id = None
+    padding = "around"
     refused_arguments = (*GPT2.refused_arguments, "hierarchical_position")
     fixed_settings = dict.fromkeys(("attention_bias", "mlp_bias", "use_sliding_window"), (False,))
     foreign_variables = (

@@ -148,9 +148,9 @@ class BERT(Transformer):
         position_ids = rest.pop(0) if self.custom_position_ids else None
         x = self.apply_token_embedding(token_ids)
         if self.segment_vocab_size > 0:
-            x = self.apply(
-                [x, self.apply_segment_embedding(segment_ids)], Add, name="Embedding-Token-Segment"
-            )
+            segments = self.apply_segment_embedding(segment_ids)
+            # Of one table with the tokens, segment 0 would count as padding.
+            x = self.apply([x, segments], Add, masked_by=0, name="Embedding-Token-Segment")
         x = self.apply_position_embedding(x, position_ids)
         for step in self.embedding_steps:
             if step == "norm":

@@ -90,6 +90,9 @@ class Transformer:
         sequence_length: fixed length of the inputs; any length by default.
         pad_token_id: token that is padding and hidden from attention, in the numbering of the
             checkpoint; that of the architecture by default.
+        eos_token_id: token, or tokens, that end a text or a turn. Where one of them is
+            `pad_token_id` as well, a language model takes it for padding around a text only, and
+            the first one after the text for its end.
         keep_tokens: token ids to keep, in the new order: a smaller vocabulary.
         compound_tokens: new tokens, each an average of old ones: a list of ids, or a pair (ids,
             weights). They come after the kept ones.
@@ -127,6 +130,10 @@ class Transformer:
     """The argument that says which activation token scores get."""
     pad_token_id: int | None = 0
     """Which token is padding; None hides no token."""
+    padding = "anywhere"
+    """Where that token is padding, see `Embedding`."""
+    pad_ends_text = False
+    """Whether it ends a text as well."""
     fixed_settings: ClassVar[Mapping[str, Sequence[Any]]] = {}
     """Settings of config files of which only these values are implemented."""
     transposed_variables: tuple[str, ...] = ()
@@ -153,6 +160,7 @@ class Transformer:
         layer_norm_epsilon: float | None = None,
         sequence_length: int | None = None,
         pad_token_id: int | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
         keep_tokens: Sequence[int] | None = None,
         compound_tokens: Sequence[Any] | None = None,
         residual_attention_scores: bool = False,
@@ -179,6 +187,8 @@ class Transformer:
         self.keep_tokens = checked_tokens(keep_tokens, vocab_size)
         if pad_token_id is not None:
             self.pad_token_id = renumbered(pad_token_id, keep_tokens)
+            if isinstance(self, LM_Mask) and pad_token_id in as_list(eos_token_id):
+                self.padding, self.pad_ends_text = "around", True
         self.compound_tokens = compound_tokens
         if keep_tokens is not None:
             vocab_size = len(keep_tokens)
@@ -528,6 +538,8 @@ class Transformer:
             embeddings_initializer=self.table_initializer,
             mask_zero=self.pad_token_id is not None,
             mask_id=self.pad_token_id or 0,
+            padding=self.padding,
+            ends_text=self.pad_ends_text,
             name="Embedding-Token",
         )
 
