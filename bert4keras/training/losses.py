@@ -364,7 +364,10 @@ class TokenCrossentropy(SparseLoss):
         ignore: label id of positions that do not count, see `SparseLoss`.
         reduction: the default takes the mean over the positions that count. Keras divides the sum
             by their number even if there are sample weights; 'mean_with_sample_weight' divides by
-            the sum of the weights, which is the thing for weights that are 0 or 1.
+            the sum of the weights, which is the thing for weights that are 0 or 1. Under gradient
+            accumulation means of batches are averaged, whatever the number of positions in each;
+            'sum', with `compile(loss_weights=1 / n)` for n positions in a usual batch, gives all
+            positions the same weight, as one large batch does.
         name: name of the loss.
     """
 
