@@ -49,6 +49,7 @@ from bert4keras.backend import (
     fold,
     is_bool,
     keras,
+    known_values,
     layer_norm,
     lowest,
     ops,
@@ -1860,6 +1861,12 @@ def log_sum_exp(x: Tensor, axis: int) -> Tensor:
     return ops.squeeze(largest + ops.log(total), axis)
 
 
+def without_last_axis(label_ids: Tensor) -> Tensor:
+    """Label ids (batch, length) that may have come with a last axis of size 1."""
+    has_it = len(label_ids.shape) == 3 and label_ids.shape[-1] == 1
+    return label_ids[..., 0] if has_it else label_ids
+
+
 class LabelChain(MaskReader):
     """Base of the layers that score sequences of labels by emissions and transitions.
 
@@ -1997,10 +2004,32 @@ class LabelChain(MaskReader):
 
     def one_hot(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Label ids (batch, length) or (batch, length, 1), floats too, as one-hot vectors."""
-        if len(y_true.shape) == 3 and y_true.shape[-1] == 1:
-            y_true = y_true[..., 0]
+        y_true = without_last_axis(y_true)
         self.compare(y_true.shape, y_pred.shape[:-1], "sparse labels are ids (batch, length)")
-        return ops.one_hot(ops.cast(y_true, "int32"), y_pred.shape[-1], dtype=self.score_dtype)
+        label_ids, _ = self.possible(y_true, y_pred)
+        return ops.one_hot(label_ids, y_pred.shape[-1], dtype=self.score_dtype)
+
+    def possible(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
+        """Tell label ids that are not among the labels, (batch, length).
+
+        Returns:
+            The ids with 0 for those, and where they are at visible positions.
+
+        Raises:
+            ValueError: there are such, and they are known outside of compiled code.
+        """
+        label_ids, n_labels = ops.cast(y_true, "int32"), y_pred.shape[-1]
+        inside = ops.logical_and(label_ids >= 0, label_ids < n_labels)
+        wrong = ops.logical_and(ops.logical_not(inside), self.visible(y_pred)[1])
+        known = known_values(wrong)
+        if known is not None and known.any():
+            row, position = (int(i) for i in np.argwhere(known)[0])
+            raise ValueError(
+                f"{self.name} has {n_labels} labels, from 0 to {n_labels - 1}, and got "
+                f"{int(known_values(label_ids)[row, position])} at position {position} of row {row}"
+                ", which no mask hides: hide what has no label, or correct the labels"
+            )
+        return ops.where(inside, label_ids, 0), wrong
 
     def compare(self, given: Any, expected: Any, meaning: str) -> None:
         """Refuse labels whose shape cannot be the expected one."""
@@ -2025,8 +2054,14 @@ class LabelChain(MaskReader):
         return self.loss(*self.prepared(y_true, y_pred))
 
     def sparse_loss(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Loss for label ids (batch, length), of any value at padding; `y_pred` from the call."""
-        return self.dense_loss(self.one_hot(y_true, y_pred), y_pred)
+        """Loss for label ids (batch, length), of any value at padding; `y_pred` from the call.
+
+        An id that is none of the labels at a visible position is an error; inside of a compiled
+        function it makes the loss NaN, without a gradient.
+        """
+        loss = self.dense_loss(self.one_hot(y_true, y_pred), y_pred)
+        wrong = ops.any(self.possible(without_last_axis(y_true), y_pred)[1], axis=1)
+        return ops.where(wrong if len(loss.shape) else ops.any(wrong), float("nan"), loss)
 
     def dense_accuracy(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Share of visible positions whose label has the best score; `y_true` one-hot vectors.
