@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras.src.backend import set_keras_mask
 from losses import gradients as gradients_of_tensors
 
 from bert4keras.backend import compiled, sparse_multilabel_categorical_crossentropy
@@ -276,6 +277,10 @@ WRONG_LABELS = {
     "sparse multilabel, -1": (SparseMultilabelCrossentropy(), [[-1, 1], [2, 3]]),
     "sparse multilabel, 4": (SparseMultilabelCrossentropy(mask_zero=True), [[0, 1], [2, 4]]),
     "multilabel, 5": (MultilabelCrossentropy(), [[0, 1, 5, 0], [0, 0, 0, 1]]),
+    "tokens, -1": (TokenCrossentropy(from_logits=True), [-1, 2]),
+    "tokens, 4": (TokenCrossentropy(from_logits=True, ignore=0), [4, 2]),
+    "focal, -1": (SparseCategoricalFocalCrossentropy(from_logits=True), [[-1], [2]]),
+    "R-Drop, -1": (RDropCrossentropy(from_logits=True), [2, -1]),
 }
 
 
@@ -287,6 +292,27 @@ def test_labels_out_of_range_are_refused(loss, labels):
             loss(given, scores)
     if keras.backend.backend() != "torch":  # which compiles nothing
         assert np.isnan(in_a_compiled_function(loss, labels, scores))
+
+
+@pytest.mark.parametrize("kind", [TokenCrossentropy, SparseCategoricalFocalCrossentropy])
+def test_labels_that_do_not_count_may_be_anything(kind):
+    """Where the model masks, the weight is 0, or the label is `ignore`; compiled as well."""
+    scores, labels = normal(2, 3, 4), np.array([[1, 3, -100], [2, -100, -100]])
+    visible = labels >= 0
+    expected = value(kind(from_logits=True, ignore=-100)(labels, scores))
+    loss = kind(from_logits=True, reduction="sum")
+
+    def masked(labels, scores, visible):
+        set_keras_mask(scores, visible)
+        return loss(labels, scores)
+
+    def weighted(labels, scores, visible):
+        return loss(labels, scores, sample_weight=ops.cast(visible, "float32"))
+
+    for function in (masked, weighted):
+        eagerly = value(function(*map(tensor, (labels, scores, visible))))
+        compiled_too = in_a_compiled_function(function, labels, scores, visible)
+        np.testing.assert_allclose([eagerly / 3, compiled_too / 3], expected, rtol=1e-5)
 
 
 # --- one label a token
