@@ -67,6 +67,8 @@ from bert4keras.backend import activation as find_activation
 from bert4keras.backend import initializer as find_initializer
 
 Mask = Tensor | None
+Keys = Tensor | list[Tensor]
+"""(batch, key length, key heads, size), or parts that follow each other, see `laid_out`."""
 Masks = Sequence[Mask] | Mask
 
 
@@ -988,16 +990,17 @@ class RelativePositionEmbedding(Layer):
 class RelativePositionTable(RelativePositionEmbedding):
     """The table of `RelativePositionEmbedding` itself, (input_dim, output_dim).
 
-    This is what `DisentangledAttention` takes. The input is any tensor; nothing of it matters.
+    This is what `DisentangledAttention` takes. The input is any tensor; nothing of it matters, nor
+    of `positions=` in the call.
     """
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, positions: Any = None) -> Tensor:
         return ops.cast(ops.convert_to_tensor(self.embeddings), self.compute_dtype)
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
         return None
 
-    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
+    def compute_output_spec(self, inputs: Tensor, positions: Any = None) -> keras.KerasTensor:
         return keras.KerasTensor((self.input_dim, self.output_dim), dtype=self.compute_dtype)
 
 
@@ -1198,7 +1201,7 @@ class MultiHeadAttention(MaskReader, Recomputable):
             key, value, key_mask = cache.keys_and_values(
                 lambda: self.projected_keys(key, value, position_bias, p_bias)
             )
-        added = self.position_scores(query, key, position_bias, p_bias)
+        added = self.position_scores(query, key, position_bias, p_bias, cache)
         if self.needs_no_scores(p_bias, training):
             visible, bias = attention_visibility(key_mask, attention_bias, query.dtype)
             if added is not None:
@@ -1258,7 +1261,12 @@ class MultiHeadAttention(MaskReader, Recomputable):
         return self.key_size**-0.5 if self.attention_scale else 1.0
 
     def position_scores(
-        self, query: Tensor, key: Tensor, position_bias: Tensor | None, p_bias: str | None
+        self,
+        query: Tensor,
+        key: Keys,
+        position_bias: Tensor | None,
+        p_bias: str | None,
+        cache: Any = None,
     ) -> Tensor | None:
         """What the position bias adds to the scaled scores, broadcastable to them."""
         if p_bias not in ("typical_relative", "t5_relative"):
@@ -1381,23 +1389,58 @@ class DisentangledAttention(MultiHeadAttention):
         return np.clip(signed + self.buckets, 0, 2 * self.buckets - 1)
 
     def position_scores(
-        self, query: Tensor, key: Tensor, position_bias: Tensor | None, p_bias: str | None
+        self,
+        query: Tensor,
+        key: Keys,
+        position_bias: Tensor | None,
+        p_bias: str | None,
+        cache: Any = None,
     ) -> Tensor | None:
         if p_bias is None:
             return None
-        length = ops.shape(query)[1]
-        # Distances from 1 − length to length − 1: every score depends on one of them.
-        distances = ops.clip(
-            ops.arange(2 * length - 1) - (length - 1), -self.max_distance, self.max_distance
-        )
-        rows = ops.take(ops.convert_to_tensor(self.table_rows()), distances + self.max_distance)
-        table = ops.take(ops.cast(position_bias, query.dtype), rows, axis=0)[None]
-        keys = self.split_heads(self.k_dense(table), self.key_value_heads, self.key_size)
-        queries = self.split_heads(self.q_dense(table), self.heads, self.key_size)
-        to_position = shifted(attention_scores(query, ops.flip(keys, axis=1)))
-        from_position = shifted(attention_scores(key, queries))
-        added = to_position + ops.transpose(from_position, (0, 1, 3, 2))
+        table = ops.cast(position_bias, query.dtype)
+        if isinstance(key, list):
+            added = self.scores_of_parts(query, key, table, cache.positions)
+        else:
+            added = self.scores_of_sequence(query, key, table)
         return added * ops.cast(self.score_scale, added.dtype)
+
+    def scores_of_sequence(self, query: Tensor, key: Tensor, table: Tensor) -> Tensor:
+        """What positions add to the scores of a sequence, (batch, heads, length, length)."""
+        length = ops.shape(query)[1]
+        # Every score depends on one of the distances from −length to length. The first is of no
+        # use to the keys and the last to the queries, but rows of even width can be shifted.
+        keys, queries = self.projected_table(table, (ops.arange(2 * length + 1) - length)[None])
+        to_position = shifted(attention_scores(query, ops.flip(keys[:, :-1], axis=1)))
+        from_position = shifted(attention_scores(key, queries[:, 1:]))
+        return to_position + ops.transpose(from_position, (0, 1, 3, 2))
+
+    def scores_of_parts(
+        self, query: Tensor, parts: list[Tensor], table: Tensor, positions: Tensor
+    ) -> Tensor:
+        """The same for a few queries at `positions`, and parts of keys (see `laid_out`)."""
+        ends = np.cumsum([part.shape[3] for part in parts]).tolist()
+        distances = positions[:, None] - ops.arange(ends[-1], dtype="int32")
+        keys, queries = self.projected_table(table, distances)
+        to_position = ops.einsum("bqhd,qkhd->bhqk", query, keys)
+        from_position = [
+            ops.repeat(
+                ops.einsum("bhdk,qkhd->bhqk", part, queries[:, end - part.shape[3] : end]),
+                query.shape[0] // part.shape[0],
+                axis=0,
+            )
+            for part, end in zip(parts, ends, strict=True)
+        ]
+        return to_position + ops.concatenate(from_position, axis=-1)
+
+    def projected_table(self, table: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and queries (n, length, heads, size) of distances (n, length)."""
+        largest = self.max_distance
+        rows = ops.convert_to_tensor(self.table_rows())
+        rows = ops.take(rows, ops.clip(distances, -largest, largest) + largest)
+        vectors = ops.take(table, rows, axis=0)
+        keys = self.split_heads(self.k_dense(vectors), self.key_value_heads, self.key_size)
+        return keys, self.split_heads(self.q_dense(vectors), self.heads, self.key_size)
 
     def get_config(self) -> dict:
         return super().get_config() | {
@@ -1413,7 +1456,7 @@ def shifted(scores: Tensor) -> Tensor:
     (the relative shift of Dai et al., 2019, https://arxiv.org/abs/1901.02860).
 
     Args:
-        scores: (batch, heads, length, 2 · length − 1).
+        scores: (batch, heads, length, 2 · length), of which the last column is not read.
 
     Returns:
         (batch, heads, length, length).

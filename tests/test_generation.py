@@ -21,7 +21,14 @@ from bert4keras.layers import (
     LocalMask,
     MultiHeadAttention,
 )
-from bert4keras.models import ARCHITECTURES, BERT, LM_Mask, build_transformer_model
+from bert4keras.models import (
+    ARCHITECTURES,
+    BERT,
+    DeBERTaV2,
+    LM_Mask,
+    build_transformer_model,
+    extend_with_language_model,
+)
 from bert4keras.snippets import bucket_length
 from bert4keras.tokenizers import Tokenizer
 
@@ -238,6 +245,12 @@ CASES |= {
     "no cross bias": ("t5.1.0", "encoder", {"cross_position_bias": False}),
     "task": ("ernie", "unilm", {"use_task_id": True}),
     "tasks": ("ernie", "unilm", {"use_task_id": True, "custom_task_ids": True}),
+    # A relative position is beyond the table's reach, and so are buckets that distances share.
+    "deberta": (
+        extend_with_language_model(DeBERTaV2),
+        "encoder",
+        {"position_buckets": 4, "max_relative_positions": 9},
+    ),
     "rope linear": ("llama", "lm", {"rope_scaling": {"type": "linear", "factor": 2.0}}),
     "rope dynamic": ("llama", "lm", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
     "rope yarn": (
@@ -326,7 +339,7 @@ def test_so_does_cached_decoding_of_variants(uncompiled, name):
 # Every kind of cache is reordered with the beams: rows, pairs for GAU, blocks of one name, scores
 # that go through blocks, and the context of a decoder, which is not.
 BEAMS = ["bert-unilm", "gau_alpha-lm", "albert-lm", "t5.1.1", "nezha-unilm", "llama-lm"]
-BEAMS += ["condition", "residual roformer"]
+BEAMS += ["condition", "residual roformer", "deberta"]
 
 
 @pytest.mark.parametrize("name", swept(BEAMS))

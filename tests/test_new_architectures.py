@@ -155,6 +155,9 @@ def test_deberta_v2_is_that_of_transformers(torch, changes):
     )
     take_weights(transformer, reference)
     assert_same(run(transformer.model, TOKEN_IDS), outputs_of(torch, reference))
+    one = TOKEN_IDS[:, :1]
+    visible = np.ones_like(one, bool)
+    assert_same(run(transformer.model, one), outputs_of(torch, reference, one, visible), visible)
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ class LayerCache:
     def __init__(self, cache: Cache, to_context: bool) -> None:
         self.cache = cache
         self.to_context = to_context
+        self.positions = cache.rows
 
     def keys_and_values(self, project: Callable[[], tuple[Tensor, Tensor]]) -> tuple:
         """What to attend to: keys, values, and where there is text, (rows, slots).
