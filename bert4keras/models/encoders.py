@@ -304,14 +304,17 @@ def rotary_settings(theta: float, scaling: Mapping[str, Any] | None, reach: int)
     Args:
         theta: `rope_theta`, unless `scaling` has one.
         scaling: `rope_scaling` or `rope_parameters`.
-        reach: the length that the model was trained with, unless `scaling` says it.
+        reach: the length that the model was trained with, unless `scaling` says it. Under dynamic
+            scaling it always is, as in `transformers`, which does not know the key there.
     """
     scaling = dict(scaling or {})
     theta = scaling.pop("rope_theta", theta)
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "default":
         return {"base": theta}
-    if kind != "linear":
+    if kind == "dynamic":
+        scaling["original_max_position_embeddings"] = reach
+    elif kind != "linear":
         scaling.setdefault("original_max_position_embeddings", reach)
     return {"base": theta, "scaling": scaling}
 
