@@ -2,7 +2,7 @@
 
     merging        Add Subtract Multiply Average Maximum Minimum Concatenate, and functions of
                    these names; CopyMask Concatenate1D BatchConcat BatchSplit AttentionBias
-    normalising    ScaleOffset LayerNormalization
+    normalising    ScaleOffset LayerNormalization Saturation
     embedding      Embedding PositionEmbedding SinusoidalPositionEmbedding
                    RelativePositionEmbedding RelativePositionTable
                    RelativePositionEmbeddingT5
@@ -653,6 +653,28 @@ class LayerNormalization(ScaleOffset):
             "unit_variance": self.unit_variance,
             "epsilon": self.epsilon,
         }
+
+
+@registered
+class Saturation(Layer):
+    """Bound numbers to what float16 holds, up to 64504: infinity would be NaN in the next norm.
+
+    The inner activations of T5, which was trained in bfloat16, are larger than float16 allows;
+    `transformers` bounds them alike.
+    """
+
+    positionwise = True
+    limit = float(np.finfo("float16").max) - 1000
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return ops.clip(inputs, -self.limit, self.limit)
+
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
 
 # --------------------------------------------------------------------------------------- embedding

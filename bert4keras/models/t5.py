@@ -1,15 +1,16 @@
 """T5 and mT5: an encoder and a decoder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from keras.layers import Input
 
-from bert4keras.backend import Tensor
+from bert4keras.backend import Tensor, keras
 from bert4keras.layers import (
     Dropout,
     RelativePositionEmbeddingT5,
+    Saturation,
     ScaleOffset,
 )
 from bert4keras.models.model import Model
@@ -87,6 +88,7 @@ class T5_Base(Transformer):
         super().__init__(**kwargs)
         self.version = version
         self.gated = version != "t5.1.0"
+        self.saturates = keras.config.dtype_policy().compute_dtype == "float16"
         self.model_type = "mt5" if version == "mt5.1.1" else "t5"
         self.block = replace(self.block, name=f"{self.part}Transformer-{{i}}")
 
@@ -108,6 +110,13 @@ class T5_Base(Transformer):
         if self.embedding_size != self.hidden_size:
             x = self.apply_dense(x, self.hidden_size, f"{self.part}Embedding-Mapping")
         return self.simplify([*context, x])
+
+    def apply_residual(
+        self, x: Tensor, sub_layer: Callable, name: str, norms: tuple[str, ...]
+    ) -> Tensor:
+        """As in all architectures; in float16, without infinity."""
+        x = super().apply_residual(x, sub_layer, name, norms)
+        return self.apply(x, Saturation, name=f"{name}-Saturation") if self.saturates else x
 
     def apply_relative_position(self, x: Tensor, context: Tensor, bidirectional: bool) -> Tensor:
         """(length of x, length of context, heads), numbers for the scores."""
