@@ -213,6 +213,9 @@ FAMILIES: Mapping[str, Family] = {
 }
 """By the `model_type` of Hugging Face."""
 
+_OURS = ("RoFormerV2", "GAUAlpha", "GPT2ML")
+"""Families of which Hugging Face has no model, so that only this library reads them."""
+
 _FIXED = {
     "position_embedding_type": ("absolute", None),
     "add_cross_attention": (False,),
@@ -661,8 +664,11 @@ def _t5_config(transformer: Any) -> dict[str, Any]:
         )
     acts = to_activation(transformer.hidden_act)
     gated = isinstance(acts, list)
-    if gated and acts[1:] != ["linear"]:
-        raise ValueError(f"Hugging Face has no T5 with hidden_act={transformer.hidden_act}")
+    if gated != transformer.gated or (gated and acts[1:] != ["linear"]):
+        raise ValueError(
+            f"Hugging Face has no T5 of version {transformer.version!r} with hidden_act="
+            f"{transformer.hidden_act!r}: use save_weights_as_checkpoint"
+        )
     act = acts[0] if gated else acts
     return {
         "is_encoder_decoder": not transformer.part,
@@ -684,6 +690,7 @@ def _gpt_activation(transformer: Any) -> str:
 def _check_expressible(transformer: Any, family: Family) -> None:
     """Refuse to write a model that its config would not describe."""
     ours = set(family.keys.values())
+    layers = transformer.model.layers
     width = transformer.num_attention_heads * transformer.attention_head_size
     heads_fit = "attention_head_size" in ours or width == transformer.hidden_size
     keys_fit = (
@@ -696,17 +703,21 @@ def _check_expressible(transformer: Any, family: Family) -> None:
         "attention_head_size": heads_fit,
         "attention_key_size": keys_fit,
         "residual_attention_scores": not transformer.residual_attention_scores,
+        "shared_segment_embeddings": not getattr(transformer, "shared_segment_embeddings", False),
+        "hidden_act": not isinstance(transformer.hidden_act, list | tuple)
+        or family.name in ("T5", "MT5", *_OURS),
+        "layer_norm_cond": not any(getattr(x, "conditional", False) for x in layers),
         "intermediate_size": "intermediate_size" in ours
         or transformer.intermediate_size == 4 * transformer.hidden_size,
-        "segment_vocab_size": bool(getattr(transformer, "segment_vocab_size", 1))
-        or family.defaults.get("type_vocab_size") == 0
-        or "type_vocab_size" not in family.keys,
+        "segment_vocab_size": "type_vocab_size" in family.keys
+        if getattr(transformer, "segment_vocab_size", 0)
+        else family.defaults.get("type_vocab_size") == 0 or "type_vocab_size" not in family.keys,
     }
     if family.name == "Albert" and transformer.embedding_size == transformer.hidden_size:
         reasons["embedding_size"] = False  # it always has a mapping from one to the other
     wrong = [name for name, fits in reasons.items() if not fits]
     if wrong:
+        given = f"={vars(transformer)[wrong[0]]!r}" if wrong[0] in vars(transformer) else ""
         raise ValueError(
-            f"Hugging Face's {family.name} has no {wrong[0]}={getattr(transformer, wrong[0])!r}: "
-            "use save_weights_as_checkpoint"
+            f"Hugging Face's {family.name} has no {wrong[0]}{given}: use save_weights_as_checkpoint"
         )

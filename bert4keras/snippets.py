@@ -734,7 +734,7 @@ class ViterbiDecoder:
             `(length,)`, the labels of the best path, those of smaller number on a tie.
 
         Raises:
-            ValueError: nodes of another shape, or of length 0.
+            ValueError: nodes of another shape, or of length 0; NaN in them or in the transitions.
         """
         nodes, trans = np.asarray(nodes), np.asarray(self.trans)
         if nodes.ndim != 2 or not len(nodes) or nodes.shape[1] != self.num_labels:
@@ -743,6 +743,13 @@ class ViterbiDecoder:
                 f"{self.num_labels}) with a length of at least 1"
             )
         nodes = nodes.astype(np.result_type(nodes, np.float32))  # a copy, of a type that holds -inf
+        for name, scores in {"nodes": nodes, "trans": trans}.items():
+            if np.isnan(scores).any():
+                row, label = np.argwhere(np.isnan(scores))[0].tolist()
+                raise ValueError(
+                    f"ViterbiDecoder: {name} has NaN at [{row}, {label}], of which no path is the "
+                    "best: look for NaN or infinity in the model that scores"
+                )
         nodes[0, self.non_starts] = -np.inf
         nodes[-1, self.non_ends] = -np.inf
         scores, origins = nodes[0], []

@@ -17,6 +17,7 @@ Nothing here imports Keras, so that processes which only tokenize stay light.
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from numbers import Integral
@@ -246,7 +247,8 @@ class TokenizerBase:
                 the time; token lists that were passed in become shorter themselves. For two texts
                 without a start token and with the pattern `S*E*E` one id more is allowed: the
                 start token that the second text would drop is counted all the same, which is how
-                bert4keras has always counted.
+                bert4keras has always counted. If not even the start and end tokens fit, some of
+                them are cut off as well, with a warning.
             pattern: `S*E*E` drops the start token (the first token, of a token list) of all texts
                 but the first, `S*ES*E` keeps it.
             truncate_from: where a text is truncated: `right`, `left` (inside of the end and the
@@ -315,6 +317,7 @@ class TokenizerBase:
             raise ValueError(
                 f"truncate_from is {truncate_from!r}, give 'right', 'left' or an index"
             )
+        before = self._edges(sequences)
         try:
             truncate_sequences(maxlen + spare, index, *sequences)
         except IndexError as error:
@@ -322,6 +325,17 @@ class TokenizerBase:
                 f"maxlen={maxlen} is too small to truncate {len(sequences)} text(s) from "
                 f"{truncate_from!r} without losing start or end tokens; give a larger maxlen"
             ) from error
+        if truncate_from in edges and self._edges(sequences) != before:
+            warnings.warn(
+                f"maxlen={maxlen} leaves no room for the start and end tokens of {len(sequences)} "
+                "text(s), of which some are cut off: give a larger maxlen",
+                stacklevel=3,
+            )
+
+    def _edges(self, sequences: Iterable[list[str]]) -> list[tuple[bool, bool]]:
+        """Tell for each sequence whether it begins with the start token and ends with the end."""
+        start, end = [self._token_start], [self._token_end]
+        return [(tokens[:1] == start, tokens[-1:] == end) for tokens in sequences]
 
     def id_to_token(self, i: int) -> str:
         """Return the token of an id."""

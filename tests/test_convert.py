@@ -9,7 +9,8 @@ import pytest
 
 from bert4keras import checkpoints
 from bert4keras.convert import convert, main
-from bert4keras.models import build_transformer_model
+from bert4keras.layers import ConditionalRandomField
+from bert4keras.models import Model, build_transformer_model
 
 CONFIG = {
     "vocab_size": 20,
@@ -126,6 +127,23 @@ def test_an_exported_model_computes_the_same_at_any_size(format, name, tmp_path)
             x = some_inputs(batch, length, len(model.inputs))
             expected = model.predict_on_batch(x if len(x) > 1 else x[0])
             np.testing.assert_allclose(exported(x), expected, atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="ONNX is for TensorFlow")
+def test_what_no_onnx_runtime_would_read_is_not_written(tmp_path):
+    half = build_transformer_model(precision="mixed_bfloat16", **CONFIG)
+    with pytest.raises(ValueError, match="reads no bfloat16: build the model with precision="):
+        half.export(tmp_path / "model.onnx", format="onnx")
+    inputs = keras.Input((None, 3))
+    crf = ConditionalRandomField()
+    tagger = Model(inputs, crf.decode(crf(inputs)))
+    with pytest.raises(ValueError, match=r"loop of decode\(\).*ViterbiDecoder"):
+        tagger.export(tmp_path / "model.onnx", format="onnx")
+    pytest.importorskip("tf2onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Model(inputs, crf(inputs)).export(tmp_path / "crf.onnx", format="onnx", verbose=False)
+    assert not (tmp_path / "model.onnx").exists() and (tmp_path / "crf.onnx").exists()
 
 
 def test_the_vocabulary_of_a_t5_goes_along(tmp_path):

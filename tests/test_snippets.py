@@ -581,6 +581,13 @@ def test_viterbi_finds_the_best_path(data):
     np.testing.assert_array_equal(nodes, given_nodes)
 
 
+def test_viterbi_refuses_nan():
+    with pytest.raises(ValueError, match=r"nodes has NaN at \[1, 0\]"):
+        ViterbiDecoder(np.zeros((2, 2))).decode([[0, -np.inf], [np.nan, 1]])
+    with pytest.raises(ValueError, match=r"trans has NaN at \[0, 1\]"):
+        ViterbiDecoder([[0, np.nan], [0, 0]]).decode(np.zeros((1, 2)))
+
+
 def test_viterbi_takes_integers_and_a_later_transition():
     decoder = ViterbiDecoder([[0, 0], [0, 0]], ends=[0])
     nodes = np.array([[0, 1], [0, 1]])

@@ -358,6 +358,13 @@ def test_encode_refuses(error, message, args, kwargs):
         CASED.encode(*args, **kwargs)
 
 
+def test_a_maxlen_without_room_for_start_and_end_tokens_is_warned_of():
+    """The original gives [SEP] alone, and so it stays, but not in silence."""
+    with pytest.warns(UserWarning, match="no room for the start and end tokens of 1 text"):
+        assert CASED.encode("中国", maxlen=1)[0] == CASED.tokens_to_ids(["[SEP]"])
+    assert len(CASED.encode("中国", maxlen=2)[0]) == 2
+
+
 def test_tokenize_refuses():
     with pytest.raises(IndexError, match="maxlen=0 is too small"):
         CASED.tokenize("中", maxlen=0)
@@ -656,6 +663,7 @@ def encoded(tokenizer: TokenizerBase, case: dict) -> dict:
     return dict(zip(("ids", "segment_ids"), result, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:maxlen=")  # where start or end tokens are cut off
 def test_recorded_encode(golden):
     recorded = load_json(golden / "encode.json")
     vocab = load_vocab(golden / "vocab.txt")

@@ -297,7 +297,8 @@ class LayerNames:
     Args:
         path: the file.
         layers: what `load_layers` reads from it.
-        mapping: layer → official names of its variables, in weight order.
+        mapping: layer → path of a weight → official name, in weight order. A file of Keras 2 has
+            other paths, and as many weights in the same order.
         create: makes of an official name and the weight of a layer the official variable.
     """
 
@@ -307,16 +308,31 @@ class LayerNames:
         self,
         path: object,
         layers: Mapping[str, Mapping[str, np.ndarray]],
-        mapping: Mapping[str, Sequence[str]],
+        mapping: Mapping[str, Mapping[str, str]],
         create: Callable[[str, np.ndarray], np.ndarray],
     ):
         self.path = path
         self._create = create
-        self._weights = {
-            name: weight
-            for layer, names in mapping.items()
-            for name, weight in zip(names, layers.get(layer, {}).values(), strict=False)
-        }
+        self._weights: dict[str, np.ndarray] = {}
+        for layer, names in mapping.items():
+            self._weights |= self._named(layer, layers.get(layer, {}), names)
+
+    def _named(
+        self, layer: str, weights: Mapping[str, np.ndarray], names: Mapping[str, str]
+    ) -> dict[str, np.ndarray]:
+        """The weights of a layer under official names."""
+        if any(path.rsplit("/", 1)[-1].startswith("lora_") for path in weights):
+            raise CheckpointError(
+                f"{self.path} holds matrices of LoRA for layer {layer!r}: load it by load_weights "
+                "into a model with LoRA, whose save_weights_as_checkpoint adds them to the weights"
+            )
+        by_path = {name: weights[path] for path, name in names.items() if path in weights}
+        if len(weights) > (len(by_path) or len(names)):
+            raise CheckpointError(
+                f"{self.path} holds the weights {list(weights)} for layer {layer!r}, and the model "
+                f"has {list(names)}: build the model as it was saved"
+            )
+        return by_path or dict(zip(names.values(), weights.values(), strict=False))
 
     def __contains__(self, name: str) -> bool:
         return name in self._weights

@@ -1,6 +1,7 @@
 """`Generator`: what scripts call to write text."""
 
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any
 
@@ -77,6 +78,7 @@ class Generator(AutoRegressiveDecoder):
             output_ids: (rows, n), the output so far.
             states: not used.
         """
+        self.prompts.check_ids([int(np.min(inputs[0])), int(np.max(inputs[0]))], "inputs[0]")
         if self.prompts.is_t5:
             inputs = [inputs[0], output_ids, *inputs[1:]]
         else:
@@ -236,6 +238,10 @@ class Generator(AutoRegressiveDecoder):
 
     def checked(self, prompts: Any, options: Options, vote: Any) -> list[list[Prompt]]:
         """Prompts in groups that vote, by default each alone."""
+        if isinstance(prompts, Mapping | Set):
+            raise ValueError(
+                f"generate() got a {type(prompts).__name__}: give a text, or a list of prompts"
+            )
         groups = []
         for i, group in enumerate(prompts if vote else [[given] for given in prompts]):
             if is_string(group) or not len(group):
@@ -265,11 +271,21 @@ class Generator(AutoRegressiveDecoder):
     def streamed(self, call: Call) -> Iterator[Any]:
         """Pieces of text as they are written, or ids if there is no tokenizer."""
         ids = call.tokens()
-        return ids if self.tokenizer is None else pieces(ids, self.tokenizer.decode)
+        return ids if self.tokenizer is None else pieces(ids, self.decoded)
 
     def decoded(self, ids: list[int]) -> Any:
-        """A result as it is returned."""
-        return ids if self.tokenizer is None else self.tokenizer.decode(ids)
+        """A result as it is returned; ids that the tokenizer has no token for are left out."""
+        if self.tokenizer is None:
+            return ids
+        unknown = [i for i in ids if not has_token(self.tokenizer, i)]
+        if unknown:
+            warnings.warn(
+                f"the model wrote {unknown[0]}, which is no token of the tokenizer and is left out "
+                f"of the text: the model has {self.transformer.vocab_size} tokens; give the "
+                "tokenizer that belongs to it",
+                stacklevel=3,
+            )
+        return self.tokenizer.decode([i for i in ids if i not in unknown])
 
 
 def transformer_of(model: Any) -> Transformer:
@@ -299,6 +315,16 @@ def transformer_of(model: Any) -> Transformer:
         )
     head_of(decoder)
     return transformer
+
+
+def has_token(tokenizer: Any, i: int) -> bool:
+    """Tell whether a tokenizer has a token of an id."""
+    if not hasattr(tokenizer, "id_to_token"):  # one of the user's
+        return True
+    try:
+        return bool(tokenizer.id_to_token(i))
+    except KeyError:
+        return False
 
 
 def token_ids(tokens: Any, tokenizer: Any, vocab_size: int) -> tuple[int, ...]:

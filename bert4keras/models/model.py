@@ -390,6 +390,13 @@ class Model(WholeModel, TrainsAsCompiled, VariablesInPlace, DistributedModel):
         """Tell whether there is an optimizer, and it has its variables."""
         return self.compiled and self.optimizer is not None and self.optimizer.built
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse to quantize: Keras would leave all layers of this library as they are."""
+        raise NotImplementedError(
+            "the layers of bert4keras cannot be quantized, and Keras would leave the model as it "
+            "is: for less memory build it with precision='bfloat16' or 'float16'"
+        )
+
     def export(self, filepath: str | Path, format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Write the model for serving, as `keras.Model.export` does, with free batch and length.
 
