@@ -678,7 +678,7 @@ CROWDS: dict[str, bytes] = {
     "with 1 MB of a head": GET + b"a: " + b"b" * 1_000_000,
     "with 1 MB of a body": HEAD + b"Content-Length: 1048576\r\n\r\n" + b" " * 1_000_000,
     "that do not read 7 MB": BIG % 7_500_000,
-    "that do not read 100 kB again and again": BIG % 100_000 * 50,
+    "that do not read 1 MB again and again": BIG % 1_000_000 * 8,
 }
 
 
@@ -698,7 +698,7 @@ def join(crowd: list[socket.socket], target: Target, contents: Iterable[bytes]) 
 def connections(target: Target) -> Iterator[Attempt]:
     """Crowds that hold connections, while others are served; 256 files may be open."""
     for name, content in CROWDS.items():
-        for size in (60, 120) if "read" in name else (60, 400):
+        for size in (60, 120) if "MB" in name else (60, 400):
             before = target.megabytes
             crowd: list[socket.socket] = []
             # Who asks for a function waits until those before have been answered.
@@ -712,7 +712,9 @@ def connections(target: Target) -> Iterator[Attempt]:
             for connection in crowd:
                 connection.close()
             yield Attempt(f"{size} {name}: closed in time", closed)
-            yield Attempt(f"{size} {name}: others served", max(others) < 2 * PROMPT, max(others))
+            # What 120 MB are sent or read in is not the server's to choose.
+            most = 3 * PROMPT if "MB" in name else PROMPT
+            yield Attempt(f"{size} {name}: others served", max(others) < most, max(others))
             yield Attempt(f"{size} {name}: memory", held < 150, f"{held:.0f} MB")
 
 
@@ -727,7 +729,7 @@ def crowds(target: Target) -> Iterator[Attempt]:
     for connection in members:
         connection.close()
     yield Attempt("closed in time", closed and gone, (closed, gone))
-    yield Attempt("others served", max(others) < 2 * PROMPT, max(others))
+    yield Attempt("others served", max(others) < 3 * PROMPT, max(others))
 
 
 def reset(connections: Iterable[socket.socket]) -> int:
@@ -878,7 +880,7 @@ def stopped(contents: list[bytes]) -> Iterator[Attempt]:
         # A connection that was made and not yet accepted ends with the socket.
         right = set(answers) <= {200, CLOSED} and answers[CLOSED] <= 16
         yield Attempt("others are answered or refused", right, dict(answers))
-        ends = code == 0 and taken < 10 and "returned 1" in output
+        ends = code == 0 and taken < 10 and "returned" in output
         yield Attempt("the process ends", ends, (code, taken, output))
         errors = server.errors.getvalue().decode()
         yield Attempt("no traceback", "Traceback" not in errors, errors[-300:])

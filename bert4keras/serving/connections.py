@@ -84,17 +84,36 @@ class Pool:
 
 
 class Heads(h11.Connection):
-    """HTTP/1.1 in which the head of a request has a bounded number of lines."""
+    """HTTP/1.1 in which the head of a request has a bounded number of lines.
+
+    Attributes:
+        lines: how many there are in what was received of a head, and maybe of what comes after it.
+    """
+
+    lines = 0
+
+    def receive_data(self, data: bytes) -> None:
+        """Take a part of a request."""
+        if self.their_state is h11.IDLE:
+            self.lines += data.count(b"\n")
+        super().receive_data(data)
+
+    def start_next_cycle(self) -> None:
+        """Begin with the next request, of which a part may be there."""
+        super().start_next_cycle()
+        self.lines = self.trailing_data[0].count(b"\n")
 
     def next_event(self) -> Any:
         """Give what comes next, if it is not the head of a request that is too long."""
-        if self.their_state is h11.IDLE:
-            waiting, _ = self.trailing_data
-            if waiting.count(b"\n") > MOST_LINES:
-                head = END_OF_HEAD.split(waiting, maxsplit=1)[0]
-                if head.count(b"\n") > MOST_LINES:
-                    raise h11.RemoteProtocolError("more lines than that", error_status_hint=431)
-        return super().next_event()
+        if self.lines > MOST_LINES and self.their_state is h11.IDLE:
+            head = END_OF_HEAD.split(self.trailing_data[0], maxsplit=1)[0]
+            if head.count(b"\n") > MOST_LINES:
+                message = f"its head has more than {MOST_LINES} lines"
+                raise h11.RemoteProtocolError(message, error_status_hint=431)
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self.lines = 0
+        return event
 
 
 class Connection(H11Protocol):
