@@ -387,6 +387,8 @@ def chunked() -> Iterator[tuple[str, tuple[bytes | float, ...], set[int]]]:
     yield "chunks too long", (CHUNKED, big * 20, b"0\r\n\r\n"), {408, 413}
     yield "chunks without end", (CHUNKED, *[big * 16] * 40), {408, 413}
     yield "many trailers", (CHUNKED, b"0\r\n" + b"a: b\r\n" * 100_000 + b"\r\n"), REFUSED
+    yield "1,000 small chunks", (CHUNKED, b"1\r\n \r\n" * 1000 + whole + b"0\r\n\r\n"), {200}
+    yield "many small chunks", (CHUNKED, b"1\r\n \r\n" * 170_000 + whole + b"0\r\n\r\n"), {413}
 
 
 def lengths() -> Iterator[tuple[str, tuple[bytes | float, ...], set[int]]]:
@@ -501,8 +503,9 @@ def framing(target: Target) -> Iterator[Attempt]:
         method = "HEAD" if parts[0].startswith(b"HEAD") else "GET"
         return attempt(name, target.send(*parts, method=method)[0], expected)
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(8) as pool, watched(target) as others:
         yield from pool.map(tried, framings())
+    yield Attempt("others served", max(others) < PROMPT, max(others))
     found = target.send(*[GET + b"\r\n"] * 99, GET + END)
     yield Attempt("100 in a row", found == [200] * 100, Counter(found))
     found = target.send(HEAD + b"Content-Length: 13\r\n\r\n" + BODY + GET + END)

@@ -23,8 +23,8 @@ END_OF_HEAD = re.compile(rb"\n\r?\n")
 STEP = 1 << 16
 """Bytes of an answer that a client has to take within `write_timeout`, and for which it need not
 be waited for where memory is short."""
-SMALL = 1 << 14
-"""Bytes of a request that are taken even where memory is short."""
+PART = 1 << 14
+"""Bytes that are taken at once, also where memory is short, and headers behind a body at most."""
 PATIENCE = 1.0
 """Seconds that a client may take at any rate before its connection makes room for others."""
 
@@ -69,7 +69,7 @@ class Pool:
         """End connections that hold memory and whose clients let others wait; whether it helped."""
         if self.held > self.limits.memory:
             for each in sorted(self.connections, key=lambda each: each.since):
-                if each.held > SMALL and each.waits_for_client and now - each.since > PATIENCE:
+                if each.held > PART and each.waits_for_client and now - each.since > PATIENCE:
                     each.abort()
                 if self.held <= self.limits.memory:
                     break
@@ -83,14 +83,18 @@ class Pool:
         self.make_room(now)
 
 
-class Heads(h11.Connection):
-    """HTTP/1.1 in which the head of a request has a bounded number of lines.
+class BoundedHTTP(h11.Connection):
+    """HTTP/1.1 in which the head of a request, and what may follow its chunks, are bounded.
 
     Attributes:
         lines: how many there are in what was received of a head, and maybe of what comes after it.
+        parts: of the body, chunks or what was received at once.
     """
 
-    lines = 0
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(h11.SERVER, limits.request)
+        self.most_parts = limits.parts
+        self.lines = self.parts = 0
 
     def receive_data(self, data: bytes) -> None:
         """Take a part of a request."""
@@ -112,7 +116,19 @@ class Heads(h11.Connection):
                 raise h11.RemoteProtocolError(message, error_status_hint=431)
         event = super().next_event()
         if isinstance(event, h11.Request):
-            self.lines = 0
+            self.lines = self.parts = 0
+        elif isinstance(event, h11.Data):
+            self.parts += 1
+            if self.parts > self.most_parts:
+                message = f"its body comes in more than {self.most_parts} parts"
+                raise h11.RemoteProtocolError(message, error_status_hint=413)
+        # Parts of a body are given as they come, so that this is the size of a chunk or headers.
+        elif (
+            event is h11.NEED_DATA
+            and self.their_state is h11.SEND_BODY
+            and len(self.trailing_data[0]) > PART
+        ):
+            raise h11.RemoteProtocolError("much is behind its body", error_status_hint=431)
         return event
 
 
@@ -128,7 +144,7 @@ class Connection(H11Protocol):
 
     def __init__(self, *args: Any, pool: Pool, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.conn = Heads(h11.SERVER, self.config.h11_max_incomplete_event_size)
+        self.conn = BoundedHTTP(pool.limits)
         self.pool = pool
         self.since, self.received, self.held, self.unread = 0.0, 0, 0, 0
         self.surplus = False
@@ -160,18 +176,20 @@ class Connection(H11Protocol):
         if self.surplus:
             self._refuse(503, "there are too many connections already, try again later")
             return
-        before = self.conn.their_state
-        if before is h11.IDLE and not self.received:
+        if self.conn.their_state is h11.IDLE and not self.received:
             self.since = self.loop.time()
         # What is longer is dropped as it comes.
         self.received = min(self.received + len(data), self.pool.limits.request)
         self._account()
-        if self.received > SMALL and not self.pool.make_room(self.loop.time()):
+        if self.received > PART and not self.pool.make_room(self.loop.time()):
             self._refuse(503, "too much is being sent already, try again later")
             return
-        super().data_received(data)
-        if self.conn.their_state is not before:
-            self.since = self.loop.time()
+        for start in range(0, len(data), PART):
+            if not self.transport.is_closing():
+                before = self.conn.their_state
+                super().data_received(data[start : start + PART])
+                if self.conn.their_state is not before:
+                    self.since = self.loop.time()
 
     def on_response_complete(self) -> None:
         """Begin to wait for the next request, of which a part may be there."""

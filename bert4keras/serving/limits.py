@@ -45,6 +45,11 @@ class Limits:
         return self.max_body + (1 << 16)
 
     @property
+    def parts(self) -> int:
+        """Parts of a body at most: small chunks take time beyond that for their bytes."""
+        return 2000 + self.max_body // 1000
+
+    @property
     def memory(self) -> int:
         """Bytes of all requests that are not answered and all answers that are not read."""
         return max(1 << 26, 8 * self.max_body)
