@@ -408,28 +408,26 @@ def parallel_apply_generator(
         iterable: the items, any number of them, read only as fast as they are worked on.
         workers: how many processes or threads. Processes are ended with the last item, and at once
             if anything fails or nobody takes the results any more.
-        max_queue_size: how many items may be under way at a time.
+        max_queue_size: how many items may be under way at a time; 0 for any number.
         dummy: threads in place of processes.
         random_seeds: the seed of `numpy.random` in each process. True seeds from the system, so
-            that forked processes do not repeat each other; False leaves the state as it is.
-            Threads share one state, which stays untouched.
+            that forked processes do not repeat each other, and so it is for processes that a list
+            has no seed for; False leaves the state as it is. Threads share one state, which stays
+            untouched.
 
     Yields:
         The number of the item and its result.
 
     Raises:
-        ValueError: a number of workers, items or seeds that makes no sense.
+        ValueError: there are no workers.
         TypeError: `func` cannot be sent to a process.
         RuntimeError: `func` ended its process, or an item, a result or an exception cannot be sent
             between processes; it names the item.
         Exception: what `func` raised, with the traceback of the worker as its cause and a note
             that names the item.
     """
-    if workers < 1 or max_queue_size < 1:
-        raise ValueError(
-            f"parallel_apply: workers is {workers} and max_queue_size {max_queue_size}, "
-            "give at least 1 for each"
-        )
+    if workers < 1:
+        raise ValueError(f"parallel_apply: workers is {workers}, give at least 1")
     processes = None if dummy else _Processes(func, workers, random_seeds)
     call = functools.partial(_call_named, processes.call if processes else func)
     # For each process there is a thread, which waits for it.
@@ -439,7 +437,8 @@ def parallel_apply_generator(
     ready: queue.SimpleQueue[Future] = queue.SimpleQueue()
     try:
         while True:
-            for i, item in itertools.islice(items, max_queue_size - len(numbers)):
+            room = max_queue_size - len(numbers) if max_queue_size > 0 else None
+            for i, item in itertools.islice(items, room):
                 future = executor.submit(call, i, item)
                 numbers[future] = i
                 future.add_done_callback(ready.put)
@@ -576,16 +575,10 @@ def _check_sendable(func: Callable[[Any], Any]) -> None:
 
 def _seeds(count: int, random_seeds: bool | Sequence[int | None] | None) -> list[Any]:
     """The seed of each of `count` processes, False where the state is left as it is."""
-    if random_seeds is True:
-        return [None] * count
     if not random_seeds:
         return [False] * count
-    if len(random_seeds) != count:
-        raise ValueError(
-            f"parallel_apply: {len(random_seeds)} random_seeds for {count} workers, "
-            "give one for each"
-        )
-    return list(random_seeds)
+    given = [] if random_seeds is True else random_seeds
+    return list(itertools.islice(itertools.chain(given, itertools.repeat(None)), count))
 
 
 def _way_of_ending(exitcode: int | None) -> str:
@@ -649,7 +642,7 @@ def parallel_apply(
         func: see `parallel_apply_generator`, as for all arguments not named here.
         iterable: the items.
         workers: how many processes or threads.
-        max_queue_size: how many items may be under way at a time.
+        max_queue_size: how many items may be under way at a time; 0 for any number.
         callback: called in this process with every result.
         dummy: threads in place of processes.
         random_seeds: the seed of `numpy.random` in each process.

@@ -541,21 +541,26 @@ def test_workers_draw_different_random_numbers_or_those_of_their_seeds():
         np.random.seed(5)
         first = int(np.random.randint(1 << 30))
         print(first in parallel_apply(draw, range(4), 2, 4, random_seeds=[5, 6]))
+        print(first in parallel_apply(draw, range(4), 2, 4, random_seeds=[5, 6, 7]))
+        print(kinds(random_seeds=[5]))
         """
     )
-    counts, seeded = draws.splitlines()
+    counts, seeded, more, fewer = draws.splitlines()
     assert counts.split()[:2] == ["4", "4"]
     assert int(counts.split()[2]) < 4
-    assert seeded == "True"
+    assert seeded == more == "True"
+    assert fewer == "4"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [((0, 1), "workers"), ((1, 0), "max_queue_size"), ((2, 2, None, False, [1]), "random_seeds")],
-)
-def test_parallel_apply_refuses_arguments_without_sense(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        parallel_apply(abs, [1], *arguments)
+def test_parallel_apply_needs_workers():
+    with pytest.raises(ValueError, match="workers is 0"):
+        parallel_apply(abs, [1], 0, 1)
+
+
+def test_a_queue_without_limit():
+    assert parallel_apply(abs, range(-9, 0), 2, 0, dummy=True, unordered=False) == [
+        *range(9, 0, -1)
+    ]
 
 
 # === Arrays ===
