@@ -139,6 +139,7 @@ class Connection(H11Protocol):
         since: when it began to wait for its client, by the clock of the loop.
         received: bytes of the request that is arriving or being answered.
         held: `received`, and what is not yet read of answers.
+        unread: what was not yet read of answers at the time of `since`.
         surplus: whether there was no place for it any more.
     """
 
@@ -223,7 +224,8 @@ class Connection(H11Protocol):
         """End it if its client takes too long."""
         self._account()
         unread = self.transport.get_write_buffer_size()
-        if not 0 <= self.unread - unread < STEP or bool(unread) != bool(self.unread):
+        # An answer begins to wait, was read on, or is read to the end.
+        if (unread > 0) != (self.unread > 0) or not 0 <= self.unread - unread < STEP:
             self.since, self.unread = now, unread
         limits, waited = self.pool.limits, now - self.since
         if unread:
