@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=30
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test lint test-tensorflow test-jax test-torch bench clean
+.PHONY: help demo test lint test-tensorflow test-jax test-torch bench faults clean
 
 help:  ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -41,6 +41,10 @@ test-jax test-torch: test-%: $(VENV)/.test
 
 bench: $(VENV)/.test  ## the benchmarks, one after the other
 	set -e; for file in benchmarks/*.py; do $(BIN)/python $$file; done
+
+# Each of them ends with an error if anything fell.
+faults: $(VENV)/.test  ## the tables of what was attacked, killed and damaged, and how much of it fell
+	set -e; for file in tests/faults_*.py; do $(BIN)/python $$file; done
 
 clean:  ## remove the environment and all that tools have left
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ Importing this module starts no Keras, so that worker processes which only token
 
 import builtins
 import codecs
+import contextlib
 import functools
 import itertools
 import mmap
@@ -14,10 +15,13 @@ import multiprocessing
 import pickle
 import queue
 import re
+import reprlib
+import signal
 import sys
+import traceback
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -428,7 +432,8 @@ def parallel_apply_generator(
         func: a function of one item. Where processes are not forked (`multiprocessing` calls the
             start method `spawn` or `forkserver`) it has to be importable from a module.
         iterable: the items, any number of them, read only as fast as they are worked on.
-        workers: how many processes or threads.
+        workers: how many processes or threads. Processes are ended with the last item, and at once
+            if anything fails or nobody takes the results any more.
         max_queue_size: how many items may be under way at a time; 0 for any number.
         dummy: threads in place of processes.
         random_seeds: the seed of `numpy.random` in each process. True seeds from the system, so
@@ -442,14 +447,17 @@ def parallel_apply_generator(
     Raises:
         ValueError: there are no workers.
         TypeError: `func` cannot be sent to a process.
-        Exception: what `func` raised, with the traceback of the worker as its cause.
+        RuntimeError: `func` ended its process, or an item, a result or an exception cannot be sent
+            between processes; it names the item.
+        Exception: what `func` raised, with the traceback of the worker as its cause and a note
+            that names the item.
     """
     if workers < 1:
         raise ValueError(f"parallel_apply: workers is {workers}, give at least 1")
-    if dummy:
-        executor, call = ThreadPoolExecutor(workers), func
-    else:
-        executor, call = _process_pool(func, workers, random_seeds), _call_in_worker
+    processes = None if dummy else _Processes(func, workers, random_seeds)
+    call = functools.partial(_call_named, processes.call if processes else func)
+    # For each process there is a thread, which waits for it.
+    executor = ThreadPoolExecutor(workers)
     items = enumerate(iterable)
     numbers: dict[Future, int] = {}
     ready: queue.SimpleQueue[Future] = queue.SimpleQueue()
@@ -457,7 +465,7 @@ def parallel_apply_generator(
         while True:
             room = max_queue_size - len(numbers) if max_queue_size > 0 else None
             for i, item in itertools.islice(items, room):
-                future = executor.submit(call, item)
+                future = executor.submit(call, i, item)
                 numbers[future] = i
                 future.add_done_callback(ready.put)
             if not numbers:
@@ -465,51 +473,183 @@ def parallel_apply_generator(
             future = ready.get()
             yield numbers.pop(future), future.result()
     finally:
+        if processes is not None and numbers:
+            processes.interrupt()
         executor.shutdown(cancel_futures=True)
+        if processes is not None:
+            processes.end()
 
 
-def _process_pool(
-    func: Callable[[Any], Any], workers: int, random_seeds: bool | Sequence[int | None] | None
-) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context()
-    if context.get_start_method() != "fork":
-        try:
-            pickle.dumps(func)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TypeError(
-                f"parallel_apply: {func!r} cannot be sent to a process ({error}); define it at the "
-                "top of a module, or use dummy=True for threads"
-            ) from error
-    seeds = None
-    if random_seeds:
-        given = [] if random_seeds is True else random_seeds
-        seeds = context.SimpleQueue()
-        for seed in itertools.islice(itertools.chain(given, itertools.repeat(None)), workers):
-            seeds.put(seed)
-    # As an argument of the initializer, `func` is not pickled where processes are forked, so it
-    # can be a lambda there.
-    return ProcessPoolExecutor(workers, context, _start_worker, (func, seeds))
-
-
-_worker_func: Callable[[Any], Any]
-
-
-def _start_worker(func: Callable[[Any], Any], seeds: Any) -> None:
-    global _worker_func
-    _worker_func = func
-    if seeds is not None:
-        np.random.seed(seeds.get())
-
-
-def _call_in_worker(item: object) -> Any:
+def _call_named(func: Callable[[Any], Any], number: int, item: object) -> Any:
+    """Call a function in a thread; what fails names the item."""
     try:
-        return _worker_func(item)
-    except Exception as error:
+        return func(item)
+    except BaseException as caught:
+        error = caught
+    name = f"parallel_apply: item {number}, {reprlib.repr(item)}"
+    if isinstance(error, _WorkerError):
+        raise RuntimeError(f"{name}: {error}") from error.__cause__
+    if not isinstance(error, Exception):  # would end the caller without a word
+        raise RuntimeError(f"{name}: the function failed ({error!r})") from error
+    error.add_note(name)
+    raise error
+
+
+class _WorkerError(Exception):
+    """What went wrong with a worker, apart from exceptions of the function."""
+
+
+class _WorkerTraceback(Exception):
+    """The traceback of an exception in another process, as text."""
+
+
+class _Processes:
+    """Worker processes, to each of which a pipe leads.
+
+    Args:
+        func: what they call.
+        count: how many.
+        random_seeds: as in `parallel_apply_generator`.
+    """
+
+    def __init__(
+        self,
+        func: Callable[[Any], Any],
+        count: int,
+        random_seeds: bool | Sequence[int | None] | None,
+    ):
+        context = multiprocessing.get_context()
+        forked = context.get_start_method() == "fork"
+        if not forked:
+            _check_sendable(func)
+        self._free: queue.SimpleQueue = queue.SimpleQueue()
+        self._all: list[tuple[Any, Any]] = []
         try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:
-            raise RuntimeError(f"{type(error).__name__}: {error}") from error
-        raise
+            for seed in _seeds(count, random_seeds):
+                ours, theirs = context.Pipe()
+                # A pipe ends when nobody else holds its other end.
+                inherited = [pipe for _, pipe in self._all] + [ours] if forked else []
+                arguments = (func, theirs, seed, inherited)
+                process = context.Process(target=_work, args=arguments, daemon=True)
+                process.start()
+                theirs.close()
+                self._all.append((process, ours))
+                self._free.put((process, ours))
+        except BaseException:
+            self.end()
+            raise
+
+    def call(self, item: object) -> Any:
+        """Have a process that is free work on an item; called by as many threads at a time."""
+        process, pipe = self._free.get()
+        try:
+            return self._exchange(process, pipe, item)
+        finally:
+            self._free.put((process, pipe))
+
+    def _exchange(self, process: Any, pipe: Any, item: object) -> Any:
+        try:
+            sent = pickle.dumps(item)
+        except Exception as error:
+            raise _WorkerError(f"it cannot be sent to a process ({error!r})") from error
+        try:
+            pipe.send_bytes(sent)
+            while not pipe.poll(1):  # a process that it has started may hold the pipe open
+                if not process.is_alive() and not pipe.poll():
+                    raise EOFError
+            received = pipe.recv_bytes()
+        except (EOFError, OSError) as error:
+            process.join(1)
+            raise _WorkerError(f"its process {_way_of_ending(process.exitcode)}") from error
+        try:
+            result, error, traceback = pickle.loads(received)
+        except Exception as error:
+            raise _WorkerError(f"what it returned cannot be received ({error!r})") from error
+        if error is None:
+            return result
+        raise error from _WorkerTraceback(f"in the worker:\n{traceback}")
+
+    def interrupt(self) -> None:
+        """End all processes, also those that work."""
+        for process, _ in self._all:
+            process.terminate()
+        self._wait()
+
+    def end(self) -> None:
+        """End all processes, of which none works any more."""
+        for _, pipe in self._all:
+            pipe.close()
+        self._wait()
+
+    def _wait(self) -> None:
+        for process, _ in self._all:
+            process.join(1)
+            if process.is_alive():  # what it called does not let it end
+                process.kill()
+                process.join()
+
+
+def _check_sendable(func: Callable[[Any], Any]) -> None:
+    try:
+        pickle.dumps(func)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"parallel_apply: {func!r} cannot be sent to a process ({error}); define it at the "
+            "top of a module, or use dummy=True for threads"
+        ) from error
+
+
+def _seeds(count: int, random_seeds: bool | Sequence[int | None] | None) -> list[Any]:
+    """The seed of each of `count` processes, False where the state is left as it is."""
+    if not random_seeds:
+        return [False] * count
+    given = [] if random_seeds is True else random_seeds
+    return list(itertools.islice(itertools.chain(given, itertools.repeat(None)), count))
+
+
+def _way_of_ending(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "has closed the pipe to it"
+    if exitcode >= 0:
+        return f"ended with status {exitcode}"
+    hint = ", maybe for lack of memory" if -exitcode == signal.SIGKILL else ""
+    return f"was ended by {signal.Signals(-exitcode).name}{hint}"
+
+
+def _work(func: Callable[[Any], Any], pipe: Any, seed: Any, inherited: Sequence[Any]) -> None:
+    """Work on items, in a process of its own, until the pipe ends."""
+    for other in inherited:
+        other.close()
+    # Who presses Ctrl-C ends the caller, which ends this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if seed is not False:
+        np.random.seed(seed)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            pipe.send_bytes(_answer(func, pipe.recv_bytes()))
+
+
+def _answer(func: Callable[[Any], Any], received: bytes) -> bytes:
+    """Call the function; give its result, or an exception and its traceback, as it is sent."""
+    what = "it cannot be received by a process"
+    try:
+        item = pickle.loads(received)
+        what = "the function failed"
+        result = func(item)
+        what = "what it returned cannot be sent from a process"
+        return pickle.dumps((result, None, None))
+    except BaseException as caught:
+        error, text = caught, traceback.format_exc()
+    if what != "the function failed" or not isinstance(error, Exception):
+        error = _WorkerError(f"{what} ({error!r})")
+    try:
+        sent = pickle.dumps((None, error, text))
+        pickle.loads(sent)
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+        sent = pickle.dumps((None, error, text))
+    return sent
 
 
 def parallel_apply(
@@ -538,15 +678,17 @@ def parallel_apply(
         The results, or None if there is a `callback`.
 
     Raises:
-        Exception: what `func` raised, with the traceback of the worker as its cause.
+        RuntimeError, Exception: see `parallel_apply_generator`.
     """
     pairs = parallel_apply_generator(func, iterable, workers, max_queue_size, dummy, random_seeds)
-    results = (result for _, result in (pairs if unordered else _in_order(pairs)))
-    if callback is None:
-        return list(results)
-    for result in results:
-        callback(result)
-    return None
+    # Closed, so that no process is left where a callback fails.
+    with contextlib.closing(pairs):
+        results = (result for _, result in (pairs if unordered else _in_order(pairs)))
+        if callback is None:
+            return list(results)
+        for result in results:
+            callback(result)
+        return None
 
 
 def _in_order(pairs: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:

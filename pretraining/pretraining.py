@@ -17,10 +17,12 @@ import difflib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from data_utils import LAYOUTS, write_json
 from events import write_events
 from objectives import OBJECTIVES, Objective, start_from_corpus
 from records import replacing
-from state import load_state, save_state
+from state import State, locked, misfit, newest_state, reasons, save_state
 from tasks import MASKINGS, PAIRS, Batches, Examples
 
 from bert4keras.models import Transformer
@@ -45,6 +47,18 @@ MODEL_TYPES = {"gpt": "openai-gpt"}
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 FREE = {"output", "corpus", "valid", "data", "valid_data", "workers", "verbose", "tensorboard"}
 """Settings that a run may be taken up with other values of; data are compared by their checksum."""
+
+
+EFFECTS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "min_count": lambda args: not (args.data or args.vocab),
+    "segmenter": lambda args: not args.data,
+    "valid_sources": lambda args: args.valid,
+    "masking": lambda args: args.task in ("roberta", "bert", "electra"),
+    "pairs": lambda args: args.task == "bert",
+    "generator_size": lambda args: args.task == "electra",
+    "start": lambda args: not args.checkpoint,
+}
+"""Settings that only some runs have a use for, and which these are."""
 
 
 # --- settings
@@ -63,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--vocab", type=Path, help="vocabulary file; made from the corpus if none")
     data.add_argument("--min-count", type=int, default=10, help="of a character in the corpus")
     data.add_argument("--segmenter", default="", help="module:function from a text to its words")
-    data.add_argument("--length", type=int, default=128, help="tokens in a sequence")
+    data.add_argument("--length", type=int, help="tokens in a sequence, 128 if none are prepared")
     data.add_argument("--workers", type=int, default=1, help="processes that tokenize")
     task = parser.add_argument_group("task")
     task.add_argument("--task", choices=LAYOUTS, default="roberta")
@@ -126,6 +140,8 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     config = file.parse_known_args(argv)[0].config
     args = parser().parse_args([*(arguments_in(config) if config else []), *argv])
     args.save_steps = args.save_steps or args.epoch_steps
+    if args.corpus and args.length is None:
+        args.length = 128
     check(args)
     return args
 
@@ -180,12 +196,33 @@ def check(args: argparse.Namespace) -> None:
         )
     if not 0 <= args.warmup < 1:
         raise SystemExit(f"--warmup is {args.warmup}: give a share of the steps, less than 1")
-    check_length(args)
+    if args.length is not None:
+        check_length(args.length, args)
+    check_effects(args)
 
 
-def check_length(args: argparse.Namespace) -> None:
-    if args.length > args.positions:
-        raise SystemExit(f"--length {args.length} is more than --positions {args.positions}")
+def check_effects(args: argparse.Namespace) -> None:
+    """Refuse settings that change nothing, as whoever gives them expects that they do."""
+    defaults = parser()
+    for name, has_effect in EFFECTS.items():
+        if getattr(args, name) != defaults.get_default(name) and not has_effect(args):
+            raise SystemExit(
+                f"--{name.replace('_', '-')} {getattr(args, name)} has no effect on this run: "
+                "leave it out, or see the README for what it belongs to"
+            )
+
+
+def check_length(length: int, args: argparse.Namespace) -> None:
+    """Refuse sequences that the model cannot take, or that are not as they were asked for."""
+    if length > args.positions:
+        raise SystemExit(
+            f"sequences of {length} tokens are longer than --positions {args.positions}"
+        )
+    if args.length not in (None, length):
+        raise SystemExit(
+            f"the sequences of --data have {length} tokens, not --length {args.length}: leave it "
+            "out, or prepare the data again"
+        )
 
 
 # --- data
@@ -203,8 +240,8 @@ def prepared(args: argparse.Namespace) -> tuple[Batches, Batches | None]:
         sources = ["--sources", *args.valid_sources] if args.valid_sources else []
         prepare(args, args.valid, valid, "--vocab", data / "vocab.txt", *sources)
     train = batches(args, data)
+    check_length(train.length, args)
     args.length = train.length
-    check_length(args)
     if valid is None:
         return train, None
     valid = batches(args, valid)
@@ -409,16 +446,34 @@ class Run(keras.callbacks.Callback):
         """Weights, seeds, and what the optimizer keeps."""
         return [*self.model.variables, *self.model.optimizer.variables]
 
-    def take_up(self, arrays: Sequence[np.ndarray], info: dict[str, Any]) -> None:
+    def values(self) -> dict[str, np.ndarray]:
+        """The arrays of a state: of all variables, and of PyTorch's generators."""
+        # Without the numbers by which Keras tells what a process has made before.
+        names = [re.sub(r"_[0-9]+(?=/|$)", "", variable.path) for variable in self.variables]
+        arrays = {
+            f"{i} {name}": keras.ops.convert_to_numpy(variable)
+            for i, (name, variable) in enumerate(zip(names, self.variables, strict=True))
+        }
+        return arrays | {f"generator {i}": each for i, each in enumerate(generator_states())}
+
+    def misfit(self, state: State) -> str:
+        """Why a state cannot be one of this run, although it is whole; "" if it can."""
+        arrays = self.values()
+        iterations = self.model.optimizer.iterations
+        place = [variable is iterations for variable in self.variables].index(True)
+        skips = self.args.precision == "mixed_float16"  # steps whose gradients overflow
+        return misfit(state, arrays, list(arrays)[place], skips)
+
+    def take_up(self, state: State, passed_over: dict[str, str]) -> None:
         """Go on from a state."""
-        variables = self.variables
-        for variable, value in zip(variables, arrays, strict=False):
+        arrays = list(state.arrays.values())
+        for variable, value in zip(self.variables, arrays, strict=False):
             variable.assign(value)
-        set_generator_states(arrays[len(variables) :])
-        self.started, self.step = info["started"], info["step"]
-        self.seconds, self.rows = info["seconds"], info["rows"]
-        passed_over = f", as {'; '.join(info['damaged'])} is damaged" if info["damaged"] else ""
-        print(f"taking up the run at step {self.step}{passed_over}", file=sys.stderr)
+        set_generator_states(arrays[len(self.variables) :])
+        self.started, self.step = state.started, state.step
+        self.seconds, self.rows = state.seconds, list(state.rows)
+        without = f", without {reasons(passed_over)}" if passed_over else ""
+        print(f"taking up the run at step {self.step}{without}", file=sys.stderr)
         if self.writes:
             self.publish()
 
@@ -473,11 +528,10 @@ class Run(keras.callbacks.Callback):
         return round(self.args.learning_rate * float(factor), 10)
 
     def save(self) -> None:
-        arrays = [keras.ops.convert_to_numpy(variable) for variable in self.variables]
-        self.check({v.path: a for v, a in zip(self.variables, arrays, strict=True)})
-        arrays += generator_states()
-        info = {key: getattr(self, key) for key in ("identity", "started", "seconds", "rows")}
-        save_state(self.args.output / "states", self.step, arrays, info)
+        arrays = self.values()
+        self.check(arrays)
+        kept = {key: getattr(self, key) for key in ("identity", "started", "seconds", "rows")}
+        save_state(self.args.output / "states", State(self.step, arrays, **kept))
 
     def publish(self) -> None:
         """Write what follows from the state."""
@@ -499,16 +553,6 @@ class Run(keras.callbacks.Callback):
         write_events(self.args.output / "tensorboard", events, append)
 
 
-def check_identity(saved: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
-    """Refuse to take up a run with other settings."""
-    for key in {**saved, **wanted}:
-        if saved.get(key) != wanted.get(key):
-            raise SystemExit(
-                f"{output} holds a run with {key}={saved.get(key)}, not {wanted.get(key)}: give "
-                "the same settings to take it up, or another --output"
-            )
-
-
 def identity(args: argparse.Namespace, batches: Batches, valid: Batches | None) -> dict[str, Any]:
     """All that the final weights depend on."""
     chosen = {key: value for key, value in vars(args).items() if key not in {*FREE, "config"}}
@@ -527,9 +571,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     keras.utils.set_random_seed(args.seed)
     args.output.mkdir(parents=True, exist_ok=True)
     if args.devices is None:
-        train(args, Devices())
+        train_alone(args, Devices())
         return
     with data_parallel(args.devices or None) as devices:
+        train_alone(args, devices)
+
+
+def train_alone(args: argparse.Namespace, devices: Devices) -> None:
+    """Train while no other run writes into the same folder."""
+    with nullcontext() if devices.process else locked(args.output):
         train(args, devices)
 
 
@@ -541,16 +591,18 @@ def train(args: argparse.Namespace, devices: Devices) -> None:
         )
     batches, valid = prepared(args)
     wanted = identity(args, batches, valid)
-    state = load_state(args.output / "states")
-    if state:
-        check_identity(state[1]["identity"], wanted, args.output)
+    states, passed_over = args.output / "states", {}
+    state = newest_state(states, wanted, passed_over)
     token_dict = batches.examples.token_dict
     save_vocab(args.output / "vocab.txt", token_dict)
     objective = built(args, write_config(args, len(token_dict)))
     run = Run(args, objective.official, wanted, writes=devices.process == 0)
     run.set_model(objective.model)
+    while state and (reason := run.misfit(state)):
+        passed_over[state.name] = reason
+        state = newest_state(states, wanted, passed_over)
     if state:
-        run.take_up(*state)
+        run.take_up(state, passed_over)
     else:
         initialize(args, objective, batches)
     print(

@@ -4,9 +4,12 @@
 """
 
 import csv
+import dataclasses
+import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,15 +93,20 @@ def read_log(output):
         return list(csv.DictReader(file))
 
 
-def final_arrays(output):
-    arrays, info = state.load_state(output / "states")
-    assert not info["damaged"]
-    return arrays
+def final_state(output, name=""):
+    """A state of a run, the newest by default, which has to be whole."""
+    path = output / "states" / name if name else max((output / "states").glob("step-*"))
+    identity = json.loads((path / state.RECORD).read_text(encoding="utf-8"))["identity"]
+    return state.read_state(path, identity)
 
 
-def assert_same_run(output, expected):
+def final_arrays(output, name=""):
+    return list(final_state(output, name).arrays.values())
+
+
+def assert_same_run(output, expected, name=""):
     """Two runs ended in the same bits, and their logs say the same but for times."""
-    pairs = zip(final_arrays(output), final_arrays(expected), strict=True)
+    pairs = zip(final_arrays(output, name), final_arrays(expected), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
     ours, theirs = (
         [{k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second")} for row in log]
@@ -318,7 +326,7 @@ INTERRUPTED = ["roberta", "electra"] if keras.backend.backend() == "torch" else 
 @pytest.mark.long
 @pytest.mark.parametrize("task", INTERRUPTED)
 def test_a_run_that_is_interrupted_ends_as_if_it_was_not(
-    script, corpus, tmp_path, monkeypatch, task
+    script, corpus, tmp_path, monkeypatch, capsys, task
 ):
     more = ["--epoch-steps", 4, "--save-steps", 2, "--valid", corpus, "--dropout", 0.1]
     more += ["--task", task, "--tensorboard"]
@@ -353,6 +361,26 @@ def test_a_run_that_is_interrupted_ends_as_if_it_was_not(
             n_kills += 1
     assert n_kills >= 2
     assert_same_run(output, tmp_path / "whole")
+
+    # Neither does what lies beside the states, nor an edited one.
+    newest = max((output / "states").glob("step-*"))
+    (output / "states/step-0000000099").mkdir()
+    (output / "states/step-0000000098").write_text("")
+    record = json.loads((newest / state.RECORD).read_text())
+    record["rows"][-1]["loss"] = 0.5
+    (newest / state.RECORD).write_text(json.dumps(record))
+    countdown = 0
+    capsys.readouterr()
+    script.main(arguments(corpus, output, 8, *more))
+    assert f"{newest.name}: the checksum in its state.json is wrong" in capsys.readouterr().err
+    assert_same_run(output, tmp_path / "whole", newest.name)
+    # One that is whole and does not fit is refused by name.
+    shutil.rmtree(output / "states" / f"step-{6:010d}")
+    changed = final_state(output, newest.name)
+    arrays = {**changed.arrays, "more": np.zeros(3)}
+    state.save_state(output / "states", dataclasses.replace(changed, arrays=arrays))
+    with pytest.raises(SystemExit, match=f"{newest.name}: it has more, .* has nothing more"):
+        script.main(arguments(corpus, output, 8, *more))
 
 
 @pytest.mark.long
@@ -422,9 +450,11 @@ def test_training_goes_on_from_prepared_data_and_an_official_checkpoint(script, 
     more = ["--epoch-steps", 2, "--start", "random"]
     first, second = tmp_path / "first", tmp_path / "second"
     script.main(arguments(corpus, first, 2, *more))
-    prepared = arguments(corpus, second, 2, *more)
+    prepared = arguments(corpus, second, 2, "--epoch-steps", 2)
     prepared[:2] = ["--data", str(first / "data"), "--valid-data", str(first / "data")]
-    prepared.append("--length=16")  # what counts is how long the prepared sequences are
+    with pytest.raises(SystemExit, match="have 32 tokens, not --length 16"):
+        script.main([*prepared, "--length=16", "--min-count=10"])
+    prepared = [each for each in prepared if each not in ("--length=32", "--min-count=1")]
     script.main([*prepared, "--checkpoint", str(first), "--learning-rate", "1e-30"])
     # All but nothing was learned, so that the weights are those of the first.
     for one, two in zip(final_arrays(first)[:3], final_arrays(second)[:3], strict=True):
@@ -436,7 +466,7 @@ def test_training_goes_on_from_prepared_data_and_an_official_checkpoint(script, 
     with pytest.raises(SystemExit, match="differ in length"):
         script.main(prepared)
     prepared[1], prepared[3:4] = str(tmp_path / "longer"), [str(tmp_path / "longer")]
-    with pytest.raises(SystemExit, match="--length 64 is more than --positions 32"):
+    with pytest.raises(SystemExit, match="of 64 tokens are longer than --positions 32"):
         script.main(prepared)
 
 
@@ -466,7 +496,7 @@ def test_training_that_runs_away_is_stopped(script, corpus, tmp_path):
     more = ["--epoch-steps", 5, "--learning-rate", 1e30, "--warmup", 0]
     with pytest.raises(SystemExit, match=r"NaN or infinity in .* lower --learning-rate"):
         script.main(arguments(corpus, tmp_path, 10, *more))
-    assert state.load_state(tmp_path / "states") is None
+    assert not (tmp_path / "states").exists()
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="CPUs are split for JAX only here")
@@ -543,7 +573,16 @@ def test_the_files_of_settings_that_come_along(script, file):
         ("--output o --corpus a --steps 10 --epoch-steps 4", "--save-steps 4 has to divide"),
         ("--output o --corpus a --epoch-steps 10 --save-steps 4", "has to divide"),
         ("--output o --corpus a --warmup 1", "--warmup is 1.0"),
-        ("--output o --corpus a --length 1000", "--length 1000 is more than --positions 512"),
+        ("--output o --corpus a --length 1000", "of 1000 tokens are longer than --positions 512"),
+        ("--output o --corpus a --positions 64", "of 128 tokens are longer than --positions 64"),
+        ("--output o --data d --min-count 2", "--min-count 2 has no effect"),
+        ("--output o --data d --segmenter a:b", "--segmenter a:b has no effect"),
+        ("--output o --corpus a --vocab v --min-count 2", "--min-count 2 has no effect"),
+        ("--output o --corpus a --valid-sources s", "--valid-sources .* has no effect"),
+        ("--output o --corpus a --task gpt --masking span", "--masking span has no effect"),
+        ("--output o --corpus a --pairs sop", "--pairs sop has no effect"),
+        ("--output o --corpus a --generator-size 0.5", "--generator-size 0.5 has no effect"),
+        ("--output o --corpus a --checkpoint c --start random", "--start random has no effect"),
     ],
 )
 def test_settings_that_do_not_go_together(script, argv, message):
