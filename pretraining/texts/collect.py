@@ -55,7 +55,9 @@ def converter(name: str) -> Callable[[str], str]:
     try:
         import opencc
     except ImportError as error:
-        raise SystemExit("traditional texts need OpenCC: pip install opencc") from error
+        raise SystemExit(
+            "traditional texts need OpenCC: pip install bert4keras[pretraining]"
+        ) from error
     return opencc.OpenCC(name).convert
 
 
