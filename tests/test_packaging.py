@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
 TEXTS = [
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "examples/*.md", "pretraining/*.md", "benchmarks/*.md")
+    for pattern in ("*.md", "docs/*.md", "examples/*.md", "pretraining/**/*.md", "benchmarks/*.md")
     for path in sorted(ROOT.glob(pattern))
 ]
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import keras
@@ -33,7 +34,9 @@ import data_utils  # noqa: E402
 import events  # noqa: E402
 import objectives  # noqa: E402
 import records  # noqa: E402
+import stages  # noqa: E402
 import state  # noqa: E402
+import tasks  # noqa: E402
 
 SMALL = {
     "min-count": 1,
@@ -463,11 +466,63 @@ def test_training_goes_on_from_prepared_data_and_an_official_checkpoint(script, 
     assert read_log(second)[-1]["val_loss"] and read_log(second)[-1]["tokens"] == "512"
     data_utils.prepare([corpus], tmp_path / "longer", length=64, min_count=1)
     prepared[3] = str(tmp_path / "longer")
-    with pytest.raises(SystemExit, match="differ in length"):
-        script.main(prepared)
-    prepared[1], prepared[3:4] = str(tmp_path / "longer"), [str(tmp_path / "longer")]
     with pytest.raises(SystemExit, match="of 64 tokens are longer than --positions 32"):
         script.main(prepared)
+    data_utils.prepare([corpus], tmp_path / "other", length=32, min_count=100)
+    prepared[3] = str(tmp_path / "other")
+    with pytest.raises(SystemExit, match="differ in vocabulary"):
+        script.main(prepared)
+
+
+def test_short_sequences_come_before_longer_ones(script, corpus, tmp_path):
+    short, long = tmp_path / "short", tmp_path / "long"
+    for folder, length in ((short, 16), (long, 32)):
+        data_utils.prepare([corpus], folder, length=length, min_count=1)
+    output = tmp_path / "whole"
+    command = arguments(corpus, output, 6, "--epoch-steps", 2, "--start", "random")
+    command = [each for each in command if each not in ("--length=32", "--min-count=1")]
+    command[:2] = ["--data", str(short), str(long), "--stages", "2", "1"]
+    command += ["--valid-data", str(long), "--optimizer", "muon", "--masked-share", "0.4"]
+    command += ["--saved-precision", "float16"]
+    script.main(command)
+    log = read_log(output)
+    # Eight sequences of 16, or four of 32.
+    assert [int(row["tokens"]) for row in log] == [256, 512, 768]
+    assert all(row["val_loss"] for row in log)
+    table = load_variable(output, "bert/embeddings/word_embeddings")
+    assert table.dtype == "float16"
+    tables = [array for array in final_arrays(output) if array.shape == table.shape]
+    assert any(np.array_equal(array.astype("float16"), table) for array in tables)
+
+    # Interrupted in the first stage and taken up, it ends the same.
+    again = tmp_path / "again"
+    shutil.copytree(output, again)
+    for path in again.glob("states/step-*6"):
+        shutil.rmtree(path)
+    script.main([str(again) if each == str(output) else each for each in command])
+    assert_same_run(again, output)
+    with pytest.raises(SystemExit, match="3 shares of the steps for 2 folders"):
+        script.main([*command, "--stages", "1", "1", "1"])
+
+
+def test_stages_have_whole_numbers_of_steps():
+    sequences = [types.SimpleNamespace(batch_size=8, length=64)] * 2
+    first, second = stages.stages(sequences, [0.7, 0.3], 100, 20)
+    assert (first.begin, first.end, second.begin, second.end) == (0, 80, 80, 100)
+    assert stages.tokens_until([first, second], 90) == 90 * 8 * 64
+    assert stages.batch_sizes(12, [64, 128, 1024]) == [12, 6, 1]
+    with pytest.raises(SystemExit, match="leaves a stage without steps, of 2 times --save-steps"):
+        stages.stages(sequences, [9, 1], 40, 20)
+
+
+def test_a_share_of_the_tokens_is_masked(corpus, tmp_path):
+    data_utils.prepare([corpus], tmp_path, length=32, min_count=1)
+    examples = tasks.Examples(tmp_path)
+    for share, n_masked in ((0.15, 4), (0.4, 12)):
+        batches = tasks.Batches(examples, "roberta", 8, seed=0, masked_share=share)
+        (_, _, positions), targets, weights = batches[0]
+        assert positions.shape == targets.shape == (8, n_masked)
+        assert 0.8 * 8 * n_masked < weights.sum() <= 8 * n_masked
 
 
 def test_a_head_that_the_checkpoint_lacks_begins_at_random(script, corpus, tmp_path, capsys):
@@ -583,6 +638,8 @@ def test_the_files_of_settings_that_come_along(script, file):
         ("--output o --corpus a --pairs sop", "--pairs sop has no effect"),
         ("--output o --corpus a --generator-size 0.5", "--generator-size 0.5 has no effect"),
         ("--output o --corpus a --checkpoint c --start random", "--start random has no effect"),
+        ("--output o --corpus a --masked-share 1", "--masked-share is 1.0: give a share"),
+        ("--output o --corpus a --stages 1 2", "among folders of --data: give these"),
     ],
 )
 def test_settings_that_do_not_go_together(script, argv, message):

@@ -571,6 +571,30 @@ def test_the_second_part_from_the_first(data):
     assert not (targets[weights > 0] == 0).any()
 
 
+def test_the_target_of_a_pair_from_its_text(tmp_path):
+    pairs = [("春江潮水。连海平", "明月"), ("江" * 50, "月\x1e" * 30), ("春", "江"), ("无对", " ")]
+    lines = [json.dumps({"text": text, "target": target}) for text, target in pairs]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "b.txt").write_text("春江\x1e潮水。\x1e明月。")
+    corpus = [tmp_path / "a.jsonl", tmp_path / "b.txt"]
+    stats = prepare(corpus, tmp_path / "unilm", task="unilm")
+    assert stats["examples"] == 5
+    examples = tasks.Examples(tmp_path / "unilm")
+    batch = tasks.Batches(examples, "unilm", 5, seed=0)
+    tokenizer = Tokenizer(examples.token_dict)
+    (tokens, segments), _, _ = batch.all_once()
+    found = {
+        (tokenizer.decode(ids[kinds == 0]), tokenizer.decode(ids[kinds == 1]))
+        for ids, kinds in zip(tokens, segments + (tokens == 0) * 2, strict=True)
+    }
+    # A target takes half of the room at most; what is no pair is cut somewhere.
+    assert {("春江潮水。连海平", "明月"), ("江" * 15, "月" * 14), ("春", "江")} <= found
+    prepare(corpus, tmp_path / "packed", task="gpt")
+    packed = tasks.Examples(tmp_path / "packed")
+    ids = np.concatenate(packed[np.arange(len(packed))]["token_ids"])
+    assert "春江潮水。连海平明月" in tokenizer.decode(ids)
+
+
 def test_electra_knows_where_its_tokens_stand(data):
     (tokens, _, positions, original, slots), (targets, _), (weights, real) = batches(
         data, "electra"
