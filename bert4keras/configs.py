@@ -501,11 +501,9 @@ def write_json(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def write_record(checkpoint: str | Path, record: Mapping[str, Any] | None) -> None:
-    """Write a record beside a checkpoint, or remove that of an earlier one."""
-    path = record_path(Path(checkpoint))
-    if record is None:
-        path.unlink(missing_ok=True)
-    else:
+    """Write a record beside a checkpoint, if there is one."""
+    if record is not None:
+        path = record_path(Path(checkpoint))
         path.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ from bert4keras import checkpoints
 from bert4keras.backend import keras, registered
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.export import check_export
+from bert4keras.models import pretrained
 from bert4keras.training import steps
 from bert4keras.training.devices import DistributedModel
 from bert4keras.training.feed import as_feed
@@ -195,6 +196,21 @@ class Model(DistributedModel):
             return [as_array(each, i) for i, each in enumerate(x)]
         return as_array(x, 0)
 
+    def save(
+        self,
+        filepath: str | Path,
+        overwrite: bool = True,
+        zipped: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the whole model as `keras.Model.save` does, an older file replaced in one step.
+
+        Raises:
+            FileExistsError: the file exists and `overwrite` is false.
+            CheckpointError: the folder is missing or cannot be written to, or the disk is full.
+        """
+        pretrained.save_model(super().save, filepath, overwrite, zipped=zipped, **kwargs)
+
     def save_weights(self, filepath: str | Path, overwrite: bool = True) -> None:
         """Write all weights to an HDF5 file, whatever its suffix, keyed by layer name.
 
@@ -208,6 +224,16 @@ class Model(DistributedModel):
             for name, layer in layers_by_key(self.layers).items()
         }
         checkpoints.save_layers(filepath, layers)
+
+    def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
+        """Write a folder that `transformers` loads; see `Transformer.save_pretrained`."""
+        pretrained.transformer_of(self).save_pretrained(folder, tokenizer)
+
+    def save_weights_as_checkpoint(
+        self, filename: str | Path, mapping: dict[str, list[str]] | None = None, dtype: Any = None
+    ) -> None:
+        """Write a TensorFlow checkpoint; see `Transformer.save_weights_as_checkpoint`."""
+        pretrained.transformer_of(self).save_weights_as_checkpoint(filename, mapping, dtype)
 
     def load_weights(
         self, filepath: str | Path, skip_mismatch: bool = False, by_name: bool = False

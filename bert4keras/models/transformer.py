@@ -24,10 +24,10 @@ from bert4keras.layers import (
     Recomputable,
     UniLMMask,
 )
+from bert4keras.models import pretrained
 from bert4keras.models.cache import Cache
 from bert4keras.models.model import Model, assign, some, to_numpy
 from bert4keras.snippets import orthogonally_resize
-from bert4keras.tokenizers import load_vocab, save_vocab
 
 
 @dataclass(frozen=True)
@@ -740,15 +740,19 @@ class Transformer:
         mapping: dict[str, list[str]] | None = None,
         dtype: Any = None,
     ) -> None:
-        """Write a TensorFlow checkpoint with the official variable names.
+        """Write a TensorFlow checkpoint with the official variable names, which TensorFlow reads.
+
+        An older one of the same name is replaced in a single step.
 
         Args:
             filename: its prefix, as in 'folder/bert_model.ckpt'.
             mapping: layer name → variable names instead of `variable_mapping()`.
             dtype: type of the variables, that of the weights by default.
+
+        Raises:
+            CheckpointError: the folder is missing or cannot be written to, or the disk is full.
         """
-        checkpoints.write_checkpoint(filename, self.official_variables(mapping, dtype))
-        configs.write_record(filename, configs.vocabulary_record(self))
+        pretrained.save_checkpoint(self, filename, mapping, dtype)
 
     def official_variables(
         self, mapping: dict[str, list[str]] | None = None, dtype: Any = None
@@ -761,7 +765,10 @@ class Transformer:
         }
 
     def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
-        """Write `config.json`, `model.safetensors` and `vocab.txt`, which `transformers` loads.
+        """Write `config.json`, `model.safetensors` and the vocabulary, which `transformers` loads.
+
+        What an earlier call wrote into the folder is replaced in a single step: a reader finds the
+        old model or the new one, whatever happens meanwhile.
 
         `architectures` in the config says which heads there are: a head that the model was built
         without is not in the file. The mask of UniLM, and that of a language model where Hugging
@@ -770,51 +777,18 @@ class Transformer:
 
         Args:
             folder: where to write; it is created.
-            tokenizer: the tokenizer whose vocabulary is written. Without it, the file beside the
-                config is, cut down to `keep_tokens`; with `compound_tokens`, whose names only a
-                tokenizer knows, none is.
+            tokenizer: the tokenizer whose vocabulary is written, `vocab.txt` or `spiece.model`, and
+                with it `tokenizer_config.json`, which `transformers.AutoTokenizer` reads, unless
+                texts are cut by a function of yours first. Without it, the files beside the config
+                are taken, `vocab.txt` cut down to `keep_tokens`; with `compound_tokens`, whose
+                names only a tokenizer or a longer `vocab.txt` knows, none is.
 
         Raises:
             ValueError: Hugging Face cannot describe the model, or the tokenizer is of another one.
+            CheckpointError: the folder cannot be written to, or the disk is full.
         """
-        folder = Path(folder)
         causal = isinstance(self, LM_Mask) and self.model_type not in ("t5", "mt5")
-        config = configs.to_hugging_face(self, causal)
-        tokens = self.saved_tokens(tokenizer)
-        tensors = checkpoints.to_hugging_face(self.official_variables(), self.model_type)
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoints.write_safetensors(folder / "model.safetensors", tensors)
-        configs.write_json(folder / "config.json", config)
-        self.save_vocabulary(folder, tokens)
-
-    def save_vocabulary(self, folder: Path, tokens: dict[str, int] | None) -> None:
-        """Write `saved_tokens`, or the SentencePiece model that the vocabulary is."""
-        if tokens is not None:
-            save_vocab(folder / "vocab.txt", tokens)
-        elif self.vocabulary is not None and self.vocabulary.suffix == ".model":
-            (folder / "spiece.model").write_bytes(self.vocabulary.read_bytes())
-
-    def saved_tokens(self, tokenizer: Any) -> dict[str, int] | None:
-        """The vocabulary of the model as far as it is known: token → id."""
-        if tokenizer is not None:
-            tokens = dict(tokenizer.token_dict)
-        elif (
-            self.compound_tokens is not None
-            or self.vocabulary is None
-            or self.vocabulary.suffix != ".txt"
-        ):
-            return None
-        else:
-            tokens = load_vocab(self.vocabulary)
-            if self.keep_tokens is not None and len(tokens) > self.vocab_size:
-                names = {i: token for token, i in tokens.items()}
-                tokens = {names[i]: new for new, i in enumerate(self.keep_tokens)}
-        if max(tokens.values(), default=0) >= self.vocab_size:
-            raise ValueError(
-                f"the vocabulary has {len(tokens)} tokens and the model {self.vocab_size}: give "
-                "the tokenizer of this model as tokenizer="
-            )
-        return tokens
+        pretrained.save_pretrained(self, folder, tokenizer, causal)
 
 
 def check_settings(architecture: type[Transformer], given: Mapping[str, Any]) -> None:
