@@ -144,6 +144,17 @@ def test_the_vocabulary_of_a_t5_goes_along(tmp_path):
         assert (tmp_path / target / "spiece.model").read_bytes() == b"pieces"
 
 
+def test_a_converted_nezha_is_not_taken_for_a_roformer(tmp_path):
+    folder = tmp_path / "hf"
+    transformer = build_transformer_model(model="nezha", return_keras_model=False, **CONFIG)
+    transformer.save_pretrained(folder)
+    convert(folder, tmp_path / "tf", "tf")
+    again = build_transformer_model(tmp_path / "tf", return_keras_model=False)
+    assert type(again).__name__ == "NEZHA"
+    with pytest.raises(ValueError, match="pass model='nezha'"):
+        build_transformer_model(tmp_path / "tf", model="roformer")
+
+
 def test_help_is_there_at_once():
     """Neither Keras nor an engine is imported for it, whose lines would stand in between."""
     code = (

@@ -1,6 +1,7 @@
 """What architectures share: the block as data, layers by name, weights in and out, masks."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ from bert4keras.layers import (
     Recomputable,
     UniLMMask,
 )
-from bert4keras.models import pretrained
+from bert4keras.models import fitting, pretrained
 from bert4keras.models.cache import Cache
 from bert4keras.models.model import Model, assign, some, to_numpy
 from bert4keras.snippets import orthogonally_resize
@@ -284,6 +285,12 @@ class Transformer:
         self.attention_bias: Any = None
         self.position_bias: Any = None
         self.attention_scores: dict[str, Tensor] = {}
+
+    @property
+    def stored_as(self) -> tuple[str, ...]:
+        """What `checkpoints.architectures` calls the files that the model can be loaded from."""
+        name = self.model_type.removeprefix("openai-").replace("-", "_")
+        return (name,) if name else ()
 
     def prefixed(self, name: str | None) -> str | None:
         """A layer's name with the prefix of this model."""
@@ -568,18 +575,21 @@ class Transformer:
         if self.tables_are_cut or (self.keep_tokens is None and self.compound_tokens is None):
             return embeddings
         if len(embeddings) != self.full_vocab_size:
-            raise CheckpointError(
-                f"keep_tokens and compound_tokens are about a vocabulary of {self.full_vocab_size} "
-                f"tokens, and the checkpoint has {len(embeddings)}. If it was saved from a model "
-                "with them, set vocab_size to its number and leave both out; otherwise correct "
-                "vocab_size"
-            )
+            raise CheckpointError(self.of_another_vocabulary(len(embeddings)))
         if self.keep_tokens is not None:
             embeddings = embeddings[self.keep_tokens]
         if self.compound_tokens is not None:
             compounds = [average_rows(embeddings, item) for item in self.compound_tokens]
             embeddings = np.concatenate([embeddings, np.asarray(compounds, embeddings.dtype)])
         return embeddings
+
+    def of_another_vocabulary(self, n_tokens: int) -> str:
+        """What is wrong when a vocabulary to be cut down or extended is not that of the config."""
+        return (
+            f"keep_tokens and compound_tokens are about a vocabulary of {self.full_vocab_size} "
+            f"tokens, and the checkpoint has {n_tokens}. If it was saved from a model with them, "
+            "set vocab_size to its number and leave both out; otherwise correct vocab_size"
+        )
 
     def load_variable(self, checkpoint: Any, name: str) -> np.ndarray:
         """Hook: the value of one variable of an open checkpoint, as the layer wants it."""
@@ -605,7 +615,9 @@ class Transformer:
         ]
 
     def load_weights_from_checkpoint(
-        self, checkpoint: str | Path, mapping: dict[str, list[str]] | None = None
+        self,
+        checkpoint: str | Path | checkpoints.Checkpoint,
+        mapping: dict[str, list[str]] | None = None,
     ) -> checkpoints.Report:
         """Load a checkpoint: every variable, or none and an error.
 
@@ -615,7 +627,8 @@ class Transformer:
         Args:
             checkpoint: prefix of a TensorFlow checkpoint, a safetensors, PyTorch or numpy file, a
                 file of `Model.save_weights`, or a folder that holds one; with official names or
-                those of Hugging Face.
+                those of Hugging Face. Or one that is open already, and known to be of this
+                architecture (`fitting.check_fit`).
             mapping: layer name → variable names instead of `variable_mapping()`.
 
         Returns:
@@ -626,7 +639,10 @@ class Transformer:
                 holds NaN. The model is unchanged then.
         """
         targets = [t for pair in self.mapped_layers(mapping) for t in weights_of(*pair)]
-        with checkpoints.open_checkpoint(checkpoint) as file:
+        with opened(checkpoint) as file:
+            if mapping is None and file is not checkpoint:
+                fitting.check_fit(self, file)
+            checkpoint = file.path
             self.tables_are_cut = self.is_cut(file)
             bundle = self.officially_named(file, mapping)
             targets = [(self.stored_name(bundle, name), *rest) for name, *rest in targets]
@@ -799,6 +815,13 @@ def check_settings(architecture: type[Transformer], given: Mapping[str, Any]) ->
                 f"{architecture.__name__} is implemented with {name}={allowed[0]!r} only, and the "
                 f"config says {given[name]!r}: this checkpoint cannot be used"
             )
+
+
+def opened(checkpoint: str | Path | checkpoints.Checkpoint) -> AbstractContextManager:
+    """A checkpoint that is open meanwhile."""
+    if isinstance(checkpoint, checkpoints.Checkpoint):
+        return nullcontext(checkpoint)
+    return checkpoints.open_checkpoint(checkpoint)
 
 
 def weights_of(layer: keras.Layer, names: Sequence[str]) -> list[tuple[str, keras.Layer, int]]:
