@@ -39,6 +39,10 @@ test-tensorflow: $(VENV)/.test  ## the whole suite on TensorFlow
 test-jax test-torch: test-%: $(VENV)/.test
 	KERAS_BACKEND=$* $(PYTEST) -m backend
 
+# What takes too long for every run: writers that are killed in every way.
+faults: $(VENV)/.test  ## kill and fail every writer at each file operation, alone and in pairs
+	FAULTS=1 KERAS_BACKEND=tensorflow $(PYTEST) tests/test_writers.py
+
 bench: $(VENV)/.test  ## the benchmarks, one after the other
 	set -e; for file in benchmarks/*.py; do $(BIN)/python $$file; done
 

@@ -1,6 +1,8 @@
 """The command that converts weights."""
 
 import json
+import subprocess
+import sys
 import warnings
 
 import keras
@@ -158,6 +160,38 @@ def test_the_vocabulary_of_a_t5_goes_along(tmp_path):
     convert(folder, tmp_path / "tf", "tf", "t5.1.0")
     for target in ("hf", "tf"):
         assert (tmp_path / target / "spiece.model").read_bytes() == b"pieces"
+
+
+def test_a_converted_nezha_is_not_taken_for_a_roformer(tmp_path):
+    folder = tmp_path / "hf"
+    transformer = build_transformer_model(model="nezha", return_keras_model=False, **CONFIG)
+    transformer.save_pretrained(folder)
+    convert(folder, tmp_path / "tf", "tf")
+    again = build_transformer_model(tmp_path / "tf", return_keras_model=False)
+    assert type(again).__name__ == "NEZHA"
+    with pytest.raises(ValueError, match="pass model='nezha'"):
+        build_transformer_model(tmp_path / "tf", model="roformer")
+
+
+def test_help_is_there_at_once():
+    """Neither Keras nor an engine is imported for it, whose lines would stand in between."""
+    code = (
+        "import sys; from bert4keras.convert import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)"
+    )
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, check=True, capture_output=True, text=True)
+    assert not {"keras", "tensorflow", "jax", "torch", "h5py"} & set(done.stderr.split())
+    for word in (
+        "--to",
+        "--model NAME",
+        "the architecture",
+        "safetensors by default",
+        "FILE.keras",
+    ):
+        assert word in done.stdout
+    assert "\n" not in done.stderr.strip()
 
 
 def test_an_unknown_format_is_refused(source, tmp_path):

@@ -257,6 +257,7 @@ class ALBERT_Unshared(ALBERT):
 
     block = Block(epsilon=1e-7)
     variable_names = BERT.variable_names | albert_block("Transformer-{i}", "group_{i}")
+    stored_as = ("albert", "albert_unshared")
 
     def stored_name(self, checkpoint: Any, name: str) -> str:
         """A checkpoint with a single group serves all blocks."""

@@ -17,6 +17,7 @@ from bert4keras import checkpoints
 from bert4keras.backend import keras, registered
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.export import check_export
+from bert4keras.models import pretrained
 from bert4keras.models.checks import Rules, check_counts
 from bert4keras.models.given import (
     as_arrays,
@@ -340,6 +341,16 @@ class Model(WholeModel, TrainsAsCompiled, VariablesInPlace, DistributedModel):
             state = resuming.state_of_training(self)
             layers[resuming.ENTRY] = {name: to_numpy(v) for name, v in state.items()}
         checkpoints.save_layers(filepath, layers)
+
+    def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
+        """Write a folder that `transformers` loads; see `Transformer.save_pretrained`."""
+        pretrained.transformer_of(self).save_pretrained(folder, tokenizer)
+
+    def save_weights_as_checkpoint(
+        self, filename: str | Path, mapping: dict[str, list[str]] | None = None, dtype: Any = None
+    ) -> None:
+        """Write a TensorFlow checkpoint; see `Transformer.save_weights_as_checkpoint`."""
+        pretrained.transformer_of(self).save_weights_as_checkpoint(filename, mapping, dtype)
 
     def load_weights(
         self, filepath: str | Path, skip_mismatch: bool = False, by_name: bool = False

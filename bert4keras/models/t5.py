@@ -93,6 +93,11 @@ class T5_Base(Transformer):
         self.block = replace(self.block, name=f"{self.part}Transformer-{{i}}")
 
     @property
+    def stored_as(self) -> tuple[str, ...]:
+        """The version; of the encoder there are files of its own."""
+        return (self.version, f"{self.version}_encoder")[: 2 if self.part == "Encoder-" else 1]
+
+    @property
     def variable_names(self) -> dict[str, list[str]]:
         """The table of names, which depends on the version."""
         return t5_names(self.version)

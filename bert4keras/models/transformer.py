@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -29,11 +30,11 @@ from bert4keras.layers import (
     UniLMMask,
     as_list,
 )
+from bert4keras.models import fitting, pretrained
 from bert4keras.models.cache import Cache
 from bert4keras.models.initializers import InitializerMethod
 from bert4keras.models.model import Model, assign, some, to_numpy, weight_name
 from bert4keras.snippets import orthogonally_resize
-from bert4keras.tokenizers import load_vocab, save_vocab
 
 
 @dataclass(frozen=True)
@@ -317,6 +318,12 @@ class Transformer:
         self.attention_bias: Any = None
         self.position_bias: Any = None
         self.attention_scores: dict[str, Tensor] = {}
+
+    @property
+    def stored_as(self) -> tuple[str, ...]:
+        """What `checkpoints.architectures` calls the files that the model can be loaded from."""
+        name = self.model_type.removeprefix("openai-").replace("-", "_")
+        return (name,) if name else ()
 
     def prefixed(self, name: str | None) -> str | None:
         """A layer's name with the prefix of this model."""
@@ -648,18 +655,21 @@ class Transformer:
         if self.tables_are_cut or (self.keep_tokens is None and self.compound_tokens is None):
             return embeddings
         if len(embeddings) != self.full_vocab_size:
-            raise CheckpointError(
-                f"keep_tokens and compound_tokens are about a vocabulary of {self.full_vocab_size} "
-                f"tokens, and the checkpoint has {len(embeddings)}. If it was saved from a model "
-                "with them, set vocab_size to its number and leave both out; otherwise correct "
-                "vocab_size"
-            )
+            raise CheckpointError(self.of_another_vocabulary(len(embeddings)))
         if self.keep_tokens is not None:
             embeddings = embeddings[self.keep_tokens]
         if self.compound_tokens is not None:
             compounds = [average_rows(embeddings, item) for item in self.compound_tokens]
             embeddings = np.concatenate([embeddings, np.asarray(compounds, embeddings.dtype)])
         return embeddings
+
+    def of_another_vocabulary(self, n_tokens: int) -> str:
+        """What is wrong when a vocabulary to be cut down or extended is not that of the config."""
+        return (
+            f"keep_tokens and compound_tokens are about a vocabulary of {self.full_vocab_size} "
+            f"tokens, and the checkpoint has {n_tokens}. If it was saved from a model with them, "
+            "set vocab_size to its number and leave both out; otherwise correct vocab_size"
+        )
 
     def load_variable(self, checkpoint: Any, name: str) -> np.ndarray:
         """Hook: the value of one variable of an open checkpoint, as the layer wants it."""
@@ -682,7 +692,9 @@ class Transformer:
         return [(layer, with_condition(layer, names)) for layer, names in layers if layer]
 
     def load_weights_from_checkpoint(
-        self, checkpoint: str | Path, mapping: dict[str, list[str]] | None = None
+        self,
+        checkpoint: str | Path | checkpoints.Checkpoint,
+        mapping: dict[str, list[str]] | None = None,
     ) -> checkpoints.Report:
         """Load a checkpoint: every variable, or none and an error.
 
@@ -696,7 +708,8 @@ class Transformer:
         Args:
             checkpoint: prefix of a TensorFlow checkpoint, a safetensors, PyTorch or numpy file, a
                 file of `Model.save_weights`, or a folder that holds one; with official names or
-                those of Hugging Face.
+                those of Hugging Face. Or one that is open already, and known to be of this
+                architecture (`fitting.check_fit`).
             mapping: layer name → variable names instead of `variable_mapping()`.
 
         Returns:
@@ -708,7 +721,10 @@ class Transformer:
                 holds NaN. The model is unchanged then.
         """
         targets = [t for pair in self.mapped_layers(mapping) for t in weights_of(*pair)]
-        with checkpoints.open_checkpoint(checkpoint) as file:
+        with opened(checkpoint) as file:
+            if mapping is None and file is not checkpoint:
+                fitting.check_fit(self, file)
+            checkpoint = file.path
             self.tables_are_cut = self.is_cut(file)
             bundle = self.officially_named(file, mapping)
             targets = [(self.stored_name(bundle, name), *rest) for name, *rest in targets]
@@ -840,7 +856,9 @@ class Transformer:
         mapping: dict[str, list[str]] | None = None,
         dtype: Any = None,
     ) -> None:
-        """Write a TensorFlow checkpoint with the official variable names.
+        """Write a TensorFlow checkpoint with the official variable names, which TensorFlow reads.
+
+        An older one of the same name is replaced in a single step.
 
         Layers that train by LoRA are written with their product added to the kernel or the table.
 
@@ -851,9 +869,9 @@ class Transformer:
 
         Raises:
             ValueError: a weight of the model has no name. The message says which.
+            CheckpointError: the folder is missing or cannot be written to, or the disk is full.
         """
-        checkpoints.write_checkpoint(filename, self.official_variables(mapping, dtype))
-        configs.write_record(filename, configs.vocabulary_record(self))
+        pretrained.save_checkpoint(self, filename, mapping, dtype)
 
     def official_variables(
         self, mapping: dict[str, list[str]] | None = None, dtype: Any = None
@@ -884,7 +902,10 @@ class Transformer:
             )
 
     def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
-        """Write `config.json`, `model.safetensors` and `vocab.txt`, which `transformers` loads.
+        """Write `config.json`, `model.safetensors` and the vocabulary, which `transformers` loads.
+
+        What an earlier call wrote into the folder is replaced in a single step: a reader finds the
+        old model or the new one, whatever happens meanwhile.
 
         `architectures` in the config says which heads there are: a head that the model was built
         without is not in the file. The mask of UniLM, and that of a language model where Hugging
@@ -893,52 +914,19 @@ class Transformer:
 
         Args:
             folder: where to write; it is created.
-            tokenizer: the tokenizer whose vocabulary is written. Without it, the file beside the
-                config is, cut down to `keep_tokens`; with `compound_tokens`, whose names only a
-                tokenizer knows, none is.
+            tokenizer: the tokenizer whose vocabulary is written, `vocab.txt` or `spiece.model`, and
+                with it `tokenizer_config.json`, which `transformers.AutoTokenizer` reads, unless
+                texts are cut by a function of yours first. Without it, the files beside the config
+                are taken, `vocab.txt` cut down to `keep_tokens`; with `compound_tokens`, whose
+                names only a tokenizer or a longer `vocab.txt` knows, none is.
 
         Raises:
             ValueError: Hugging Face cannot describe the model, a weight of it has no name, or the
                 tokenizer is of another one.
+            CheckpointError: the folder cannot be written to, or the disk is full.
         """
-        folder = Path(folder)
         causal = isinstance(self, LM_Mask) and self.model_type not in ("t5", "mt5")
-        config = configs.to_hugging_face(self, causal)
-        tokens = self.saved_tokens(tokenizer)
-        tensors = checkpoints.to_hugging_face(self.official_variables(), self.model_type)
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoints.write_safetensors(folder / "model.safetensors", tensors)
-        configs.write_json(folder / "config.json", config)
-        self.save_vocabulary(folder, tokens)
-
-    def save_vocabulary(self, folder: Path, tokens: dict[str, int] | None) -> None:
-        """Write `saved_tokens`, or the SentencePiece model that the vocabulary is."""
-        if tokens is not None:
-            save_vocab(folder / "vocab.txt", tokens)
-        elif self.vocabulary is not None and self.vocabulary.suffix == ".model":
-            (folder / "spiece.model").write_bytes(self.vocabulary.read_bytes())
-
-    def saved_tokens(self, tokenizer: Any) -> dict[str, int] | None:
-        """The vocabulary of the model as far as it is known: token → id."""
-        if tokenizer is not None:
-            tokens = dict(tokenizer.token_dict)
-        elif (
-            self.compound_tokens is not None
-            or self.vocabulary is None
-            or self.vocabulary.suffix != ".txt"
-        ):
-            return None
-        else:
-            tokens = load_vocab(self.vocabulary)
-            if self.keep_tokens is not None and len(tokens) > self.vocab_size:
-                names = {i: token for token, i in tokens.items()}
-                tokens = {names[i]: new for new, i in enumerate(self.keep_tokens)}
-        if max(tokens.values(), default=0) >= self.vocab_size:
-            raise ValueError(
-                f"the vocabulary has {len(tokens)} tokens and the model {self.vocab_size}: give "
-                "the tokenizer of this model as tokenizer="
-            )
-        return tokens
+        pretrained.save_pretrained(self, folder, tokenizer, causal)
 
 
 def check_settings(architecture: type[Transformer], given: Mapping[str, Any]) -> None:
@@ -953,6 +941,13 @@ def check_settings(architecture: type[Transformer], given: Mapping[str, Any]) ->
 
 CONDITIONAL = ("/hidden_dense/kernel", "/beta_dense/kernel", "/gamma_dense/kernel")
 """How the variables end that a condition of a normalisation goes through; few files have them."""
+
+
+def opened(checkpoint: str | Path | checkpoints.Checkpoint) -> AbstractContextManager:
+    """A checkpoint that is open meanwhile."""
+    if isinstance(checkpoint, checkpoints.Checkpoint):
+        return nullcontext(checkpoint)
+    return checkpoints.open_checkpoint(checkpoint)
 
 
 def weights_of(layer: keras.Layer, names: Sequence[str]) -> list[tuple[str, keras.Layer, int]]:

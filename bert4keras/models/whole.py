@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bert4keras.backend import keras
+from bert4keras.checkpoints.writing import replacing
 from bert4keras.models.whole_h5 import WholeH5
 
 FORMATS = {b"PK\x03\x04": ".keras", b"\x89HDF": ".h5"}
@@ -29,7 +30,9 @@ class WholeModel(WholeH5):
         zipped: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write the whole model, as `keras.Model.save` does.
+        """Write the whole model, as `keras.Model.save` does, an older file replaced in one step.
+
+        What Keras writes elsewhere (to a folder, or over the network) it writes as it does.
 
         Args:
             filepath: the file; one that ends in neither `.keras` nor `.h5` nor `.hdf5` is what a
@@ -40,17 +43,19 @@ class WholeModel(WholeH5):
 
         Raises:
             FileExistsError: the file exists and `overwrite` is false.
+            CheckpointError: the folder is missing or cannot be written to, or the disk is full.
         """
-        path = Path(filepath)
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists: choose another name or pass overwrite=True")
-        if path.name.endswith(SUFFIXES) or zipped is False:
-            super().save(filepath, overwrite=True, zipped=zipped, **kwargs)
+        if zipped is False or "://" in str(filepath):
+            super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
             return
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-            written = Path(folder, "model.keras")
+        if not overwrite and os.path.exists(filepath):
+            raise FileExistsError(f"{filepath} exists: choose another name or pass overwrite=True")
+        path = Path(os.path.realpath(filepath))
+        with replacing(path.parent, path.name) as folder:
+            known = path.name.endswith(SUFFIXES)
+            written = folder / (path.name if known else "model.keras")
             super().save(written, zipped=zipped, **kwargs)
-            os.replace(written, path)
+            written.rename(folder / path.name)
 
 
 def load_model(filepath: str | Path, **kwargs: Any) -> keras.Model:
