@@ -613,6 +613,8 @@ def architecture_name(transformer: Any, family: Family, causal: bool) -> str:
                 "use save_weights_as_checkpoint"
             )
         return family.name + ("EncoderModel" if transformer.part else "ForConditionalGeneration")
+    if not getattr(transformer, "with_lm", True):
+        return f"{family.name}Model"
     if causal and family.causal:
         return family.name + family.causal
     if getattr(transformer, "with_discriminator", False) or (masked and pairs):

@@ -1,7 +1,7 @@
 """From a config and a checkpoint to a model."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,6 +26,7 @@ from bert4keras.models.encoders import (
 )
 from bert4keras.models.t5 import T5, T5_Decoder, T5_Encoder
 from bert4keras.models.transformer import LM_Mask, Transformer, UniLM_Mask
+from bert4keras.text.generation_config import read_generation_config, renumbered
 
 
 def extend_with_language_model(base: type[Transformer]) -> type[Transformer]:
@@ -153,6 +154,9 @@ def build_transformer_model(
         config_path, checkpoint_path = files.config, checkpoint_path or files.checkpoint
     config, inferred = configs.read_config(config_path, model, application)
     check_vocabulary_arguments(config, kwargs)
+    # What was cut down when it was saved has files that were cut down, too.
+    kept_of_folder = kwargs.get("keep_tokens") if config.get("keep_tokens") is None else None
+    generation_config = generation_config_of(config_path, config, kept_of_folder)
     for argument, (key, default) in CONFIG_KEYS.items():
         if key in kwargs or argument not in config:
             config[argument] = kwargs.get(key, config.get(key, default))
@@ -179,6 +183,10 @@ def build_transformer_model(
         check_arguments(transformer, kwargs)
         transformer.settings = config
         transformer.vocabulary = vocabulary_beside(config_path)
+        if config_path is not None:
+            transformer.folder = Path(config_path).parent
+            transformer.kept_of_folder = kept_of_folder
+            transformer.generation_config = generation_config
         transformer.build(**config)
     if checkpoint_path is not None:
         transformer.load_weights_from_checkpoint(checkpoint_path)
@@ -209,6 +217,16 @@ def vocabulary_beside(config_path: str | Path | None) -> Path | None:
         return checkpoints.find_files(config_path, need=("vocabulary",)).vocabulary
     except CheckpointError:
         return None
+
+
+def generation_config_of(
+    config_path: str | Path | None, config: Mapping[str, Any], keep_tokens: Sequence[int] | None
+) -> dict[str, Any]:
+    """What the folder of a config says about generation, in the numbering of the model."""
+    if config_path is None:
+        return {}
+    found = read_generation_config(Path(config_path).parent, config)
+    return found if keep_tokens is None else renumbered(found, keep_tokens)
 
 
 def check_vocabulary_arguments(config: dict[str, Any], given: dict[str, Any]) -> None:

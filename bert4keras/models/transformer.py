@@ -26,8 +26,10 @@ from bert4keras.layers import (
 )
 from bert4keras.models.cache import Cache
 from bert4keras.models.model import Model, assign, some, to_numpy
+from bert4keras.models.tokenizer_files import tokenizer_files
 from bert4keras.snippets import orthogonally_resize
-from bert4keras.tokenizers import load_vocab, save_vocab
+from bert4keras.text.json import JsonTokenizer
+from bert4keras.tokenizers import SpTokenizer, load_vocab, save_vocab
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,9 @@ class Transformer:
         self.unknown_arguments = kwargs.keys() - self.fixed_settings.keys()
         self.settings: Mapping[str, Any] = {}  # all of the config, by build_transformer_model
         self.vocabulary: Path | None = None  # the file beside the config
+        self.folder: Path | None = None  # of the config
+        self.kept_of_folder: Sequence[int] | None = None  # of the tokens that its files have
+        self.generation_config: Mapping[str, Any] = {}
         self.tables_are_cut = False
         self.cache: Cache | None = None
         self.forget()
@@ -761,7 +766,7 @@ class Transformer:
         }
 
     def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
-        """Write `config.json`, `model.safetensors` and `vocab.txt`, which `transformers` loads.
+        """Write `config.json`, `model.safetensors` and the tokenizer, which `transformers` loads.
 
         `architectures` in the config says which heads there are: a head that the model was built
         without is not in the file. The mask of UniLM, and that of a language model where Hugging
@@ -770,9 +775,9 @@ class Transformer:
 
         Args:
             folder: where to write; it is created.
-            tokenizer: the tokenizer whose vocabulary is written. Without it, the file beside the
-                config is, cut down to `keep_tokens`; with `compound_tokens`, whose names only a
-                tokenizer knows, none is.
+            tokenizer: the tokenizer whose vocabulary and settings are written. Without it, the
+                files beside the config are, `generation_config.json` among them, cut down to
+                `keep_tokens`; with `compound_tokens`, whose names only a tokenizer knows, none is.
 
         Raises:
             ValueError: Hugging Face cannot describe the model, or the tokenizer is of another one.
@@ -782,20 +787,26 @@ class Transformer:
         config = configs.to_hugging_face(self, causal)
         tokens = self.saved_tokens(tokenizer)
         tensors = checkpoints.to_hugging_face(self.official_variables(), self.model_type)
+        files = tokenizer_files(self, tokenizer)
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.write_safetensors(folder / "model.safetensors", tensors)
         configs.write_json(folder / "config.json", config)
-        self.save_vocabulary(folder, tokens)
+        if tokenizer is None or tokens is not None:
+            self.save_vocabulary(folder, tokens)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
 
     def save_vocabulary(self, folder: Path, tokens: dict[str, int] | None) -> None:
         """Write `saved_tokens`, or the SentencePiece model that the vocabulary is."""
         if tokens is not None:
             save_vocab(folder / "vocab.txt", tokens)
         elif self.vocabulary is not None and self.vocabulary.suffix == ".model":
-            (folder / "spiece.model").write_bytes(self.vocabulary.read_bytes())
+            (folder / self.vocabulary.name).write_bytes(self.vocabulary.read_bytes())
 
     def saved_tokens(self, tokenizer: Any) -> dict[str, int] | None:
         """The vocabulary of the model as far as it is known: token → id."""
+        if isinstance(tokenizer, JsonTokenizer | SpTokenizer):
+            return None  # which have files of their own
         if tokenizer is not None:
             tokens = dict(tokenizer.token_dict)
         elif (
