@@ -4,6 +4,7 @@
 backend (or symbolic Keras tensors) and is written in `keras.ops`.
 
     shapes         align flatten reshape batch_gather divisible_temporal_padding pool1d
+    types          as_floats is_int is_bool
     masking        sequence_masking attention_normalize softmax attention_visibility
     dense          affine layer_norm standardized
     attention      attention_scores weighted_values laid_out product dot_product_attention
@@ -11,6 +12,7 @@ backend (or symbolic Keras tensors) and is written in `keras.ops`.
                    apply_rotary_position_embeddings
     activations    gelu_erf gelu_tanh swish leaky_relu set_gelu activation
     losses         multilabel_categorical_crossentropy sparse_multilabel_categorical_crossentropy
+                   known_values check_labels
     compilation    compiled
     recomputation  recompute_grad recompute_by_default dropout
     other          fold compiled_without_weights search_layer root_mean_square piecewise_linear
@@ -18,7 +20,9 @@ backend (or symbolic Keras tensors) and is written in `keras.ops`.
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -37,6 +41,25 @@ Tensor = Any
 def registered(thing: type | Callable) -> type | Callable:
     """Register a layer, initializer or function for saving, under the package name `bert4keras`."""
     return keras.saving.register_keras_serializable(package="bert4keras")(thing)
+
+
+@keras.saving.register_keras_serializable("bert4keras", name="Model")
+class _Model:
+    """Stands for `bert4keras.models.Model` in saved models until that is imported.
+
+    So Keras finds it, and all layers, in a process that has imported some of this library.
+    """
+
+    def get_config(self) -> dict:
+        """Return nothing: only what is registered has to have this method."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: Any = None) -> keras.Model:
+        """Build the model."""
+        from bert4keras import models
+
+        return models.Model.from_config(config, custom_objects)
 
 
 # ------------------------------------------------------------------------------------------ shapes
@@ -135,7 +158,25 @@ def pool1d(
     return modes[pool_mode](x, pool_size, strides, padding, data_format)
 
 
+def as_floats(tensors: Any) -> Any:
+    """Convert the integers and booleans in a nest of tensors to the default float type.
+
+    That is what all inputs and targets of a Keras 2 model were.
+    """
+
+    def as_float(x: Tensor) -> Tensor:
+        counts = x is not None and (is_bool(x) or is_int(x))
+        return ops.cast(x, keras.config.floatx()) if counts else x
+
+    return keras.tree.map_structure(as_float, tensors)
+
+
 # ----------------------------------------------------------------------------------------- masking
+
+
+def is_int(x: Tensor) -> bool:
+    """Tell whether a tensor or array holds integers."""
+    return keras.backend.is_int_dtype(x.dtype)
 
 
 def is_bool(x: Tensor) -> bool:
@@ -741,33 +782,92 @@ def activation(identifier: str | Callable | dict | None) -> Callable:
 # ------------------------------------------------------------------------------------------ losses
 
 
+def known_values(x: Tensor) -> np.ndarray | None:
+    """The numbers of a tensor or array, if they are known and here.
+
+    They are not inside of a compiled function, nor on an accelerator, which to wait for takes time.
+    """
+    if isinstance(x, keras.KerasTensor):
+        return None
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            known = not tf.is_tensor(x) or (hasattr(x, "numpy") and "CPU" in x.device)
+        case "jax":
+            import jax
+
+            known = not isinstance(x, jax.core.Tracer)
+            if known and isinstance(x, jax.Array):
+                known = all(device.platform == "cpu" for device in x.devices())
+        case "torch":
+            import torch
+
+            known = not torch.is_tensor(x) or x.device.type == "cpu"
+    return ops.convert_to_numpy(x) if known else None
+
+
+def check_labels(
+    labels: Tensor, least: float, most: float, meaning: str, also: int | None = None
+) -> None:
+    """Refuse labels out of range, if their values are known (see `known_values`).
+
+    Args:
+        labels: any tensor.
+        least: the smallest label.
+        most: the largest.
+        meaning: what they are, for the message.
+        also: a further label that is allowed.
+
+    Raises:
+        ValueError: a label is smaller or larger, or NaN.
+    """
+    values = known_values(labels)
+    if values is None:
+        return
+    wrong = ~((values >= least) & (values <= most))
+    wrong = wrong if also is None else wrong & (values != also)
+    if wrong.any():
+        where = tuple(map(int, np.argwhere(wrong)[0]))
+        raise ValueError(
+            f"{meaning} are from {least} to {most}, and there is {values[where]:g} at {list(where)}"
+        )
+
+
 def multilabel_categorical_crossentropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """Softmax cross-entropy generalised to several correct classes, hard or soft.
 
     https://kexue.fm/archives/7359 and, for soft labels, https://kexue.fm/archives/9064. At
-    prediction time the classes whose score is above 0 are the answer.
+    prediction time the classes whose score is above 0 are the answer. Computed in float32.
 
     Args:
         y_true: (..., classes), 0 to 1.
         y_pred: (..., classes), scores without activation. A class whose score is -inf is left out.
 
     Returns:
-        (...), the loss of each row.
+        (...), the loss of each row; NaN where a label is out of range.
+
+    Raises:
+        ValueError: a label is out of range, and known outside of compiled code.
     """
-    y_true = ops.cast(y_true, y_pred.dtype)
+    check_labels(y_true, 0, 1, "the labels of multilabel_categorical_crossentropy")
+    dtype = keras.backend.result_type(y_pred.dtype, "float32")
+    y_true = ops.cast(y_true, dtype)
+    possible = ops.logical_and(y_true >= 0, y_true <= 1)
     # Soft labels weigh exp(±score). Scripts mask with -inf and with -1e12.
     masked = y_pred <= max(-1e11, lowest(y_pred.dtype))
-    scores = ops.where(masked, ops.zeros_like(y_pred), y_pred)
-    nothing = ops.cast(lowest(y_pred.dtype) / 10, y_pred.dtype)
+    scores = ops.cast(ops.where(masked, ops.zeros_like(y_pred), y_pred), dtype)
+    nothing = ops.cast(lowest(dtype) / 10, dtype)
 
     def log_weight(weight: Tensor) -> Tensor:
         positive = ops.logical_and(weight > 0, ops.logical_not(masked))
         return ops.where(positive, ops.log(ops.where(positive, weight, 1)), nothing)
 
-    zero = ops.zeros_like(y_pred[..., :1])
+    zero = ops.zeros_like(scores[..., :1])
     positive = ops.concatenate([log_weight(y_true) - scores, zero], axis=-1)
     negative = ops.concatenate([log_weight(1 - y_true) + scores, zero], axis=-1)
-    return ops.logsumexp(positive, axis=-1) + ops.logsumexp(negative, axis=-1)
+    loss = ops.logsumexp(positive, axis=-1) + ops.logsumexp(negative, axis=-1)
+    return ops.cast(ops.where(ops.all(possible, axis=-1), loss, float("nan")), y_pred.dtype)
 
 
 def sparse_multilabel_categorical_crossentropy(
@@ -775,33 +875,44 @@ def sparse_multilabel_categorical_crossentropy(
 ) -> Tensor:
     """`multilabel_categorical_crossentropy` with the correct classes given by index.
 
-    https://kexue.fm/archives/8888#sparse.
+    https://kexue.fm/archives/8888#sparse, but the sum over the wrong classes is taken over these.
+    There it is the sum over all classes less that over the right ones, which has no correct digit
+    left, and a gradient of the wrong sign, where a right class has a high score.
 
     Args:
-        y_true: (..., n), class indices (floats are cast), every row padded to the same `n`.
-        y_pred: (..., classes), scores without activation.
+        y_true: (..., n), class indices (floats are cast), every row padded to the same `n`. An
+            index that comes twice counts once.
+        y_pred: (..., classes), scores without activation. A class whose score is -inf is left out.
         mask_zero: index 0 is padding; its score takes no part at all.
 
     Returns:
-        (...), the loss of each row.
+        (...), the loss of each row; NaN where an index is out of range.
+
+    Raises:
+        ValueError: an index is out of range, and known outside of compiled code.
     """
-    y_true = ops.cast(y_true, "int32")
-    zero = ops.zeros_like(y_pred[..., :1])
-    y_pred = ops.concatenate([y_pred, zero], axis=-1)
+    name = "the class indices of sparse_multilabel_categorical_crossentropy"
+    check_labels(y_true, 0, y_pred.shape[-1] - 1, name)
+    labels = several_hot(ops.cast(y_true, "int32"), y_pred)
     if mask_zero:
-        infinite = zero + ops.cast(-lowest(y_pred.dtype) / 10, y_pred.dtype)
-        y_pred = ops.concatenate([infinite, y_pred[..., 1:]], axis=-1)
-    positive = ops.take_along_axis(y_pred, y_true, axis=-1)
-    positive_with_zero = ops.concatenate([positive, zero], axis=-1)
-    if mask_zero:
-        y_pred = ops.concatenate([-infinite, y_pred[..., 1:]], axis=-1)
-        positive = ops.take_along_axis(y_pred, y_true, axis=-1)
-    positive_loss = ops.logsumexp(-positive_with_zero, axis=-1)
-    # log(Σ all − Σ positive), from the two logarithms.
-    log_all = ops.logsumexp(y_pred, axis=-1)
-    share = ops.exp(ops.logsumexp(positive, axis=-1) - log_all)
-    share = ops.clip(1 - share, keras.config.epsilon(), 1)
-    return positive_loss + log_all + ops.log(share)
+        y_pred = y_pred[..., 1:]
+        labels = labels[..., 1:]
+    return multilabel_categorical_crossentropy(labels, y_pred)
+
+
+def several_hot(indices: Tensor, like: Tensor) -> Tensor:
+    """1 at the indices (..., n) of the last axis and 0 elsewhere, of the shape and type of `like`.
+
+    An index that is not on the axis gives a row of NaN.
+    """
+    inside = ops.logical_and(indices >= 0, indices < like.shape[-1])
+    columns = ops.where(inside, indices, 0)
+    counted = ops.ones_like(columns)
+    axes = [ops.cumsum(counted, axis=i) - 1 for i in range(len(like.shape) - 1)]
+    places = ops.reshape(ops.stack([*axes, columns], axis=-1), (-1, len(like.shape)))
+    ones = ops.cast(ops.ones_like(places[:, 0]), like.dtype)
+    hot = ops.scatter_update(ops.zeros_like(like), places, ones)
+    return ops.where(ops.all(inside, axis=-1, keepdims=True), hot, float("nan"))
 
 
 # ------------------------------------------------------------------------------------- compilation
@@ -830,6 +941,26 @@ def compiled(function: Callable, model: keras.Model, any_shape: bool = False) ->
     return compilers[keras.backend.backend()](function, model, any_shape)
 
 
+TRACING = threading.RLock()
+"""Held by who runs a function of a model for the first time, and with it the code of layers."""
+
+
+def shapes_of(nest: Any) -> tuple:
+    """Shapes and types of the arrays in a nest: functions are compiled for each of them."""
+    return tuple((tuple(x.shape), x.dtype) for x in keras.tree.flatten(nest) if x is not None)
+
+
+@contextmanager
+def first_in_turn(known: set, key: Hashable) -> Iterator[None]:
+    """Let one thread at a time do what is done for the first time, which is not in `known` yet."""
+    if key in known:
+        yield
+        return
+    with TRACING:
+        yield
+    known.add(key)
+
+
 def compiled_by_tensorflow(function: Callable, model: keras.Model, any_shape: bool) -> Callable:
     """`compiled` on TensorFlow, without XLA, which would compile for every shape."""
     import tensorflow as tf
@@ -839,9 +970,12 @@ def compiled_by_tensorflow(function: Callable, model: keras.Model, any_shape: bo
     graphs = {}  # TensorFlow would warn of several in one tf.function
 
     def call(*args: Any) -> Any:
-        shapes = tuple((tuple(x.shape), x.dtype) for x in keras.tree.flatten(args))
+        shapes = shapes_of(args)
         if shapes not in graphs:
-            graphs[shapes] = tf.function(function, autograph=False).get_concrete_function(*args)
+            with TRACING:
+                if shapes not in graphs:
+                    traced = tf.function(function, autograph=False)
+                    graphs[shapes] = traced.get_concrete_function(*args)
         return graphs[shapes](*args)
 
     return call
@@ -856,7 +990,39 @@ def compiled_by_jax(function: Callable, model: keras.Model, any_shape: bool) -> 
         with keras.StatelessScope(state_mapping=zip(model.variables, values, strict=True)):
             return function(*args)
 
-    return lambda *args: stateless([variable.value for variable in model.variables], *args)
+    known: set = set()
+
+    def call(*args: Any) -> Any:
+        with first_in_turn(known, shapes_of(args)):
+            return on_present_values(
+                lambda: present_values(model.variables),
+                lambda values: stateless(values, *args),
+            )
+
+    return call
+
+
+def present_values(variables: Sequence[keras.Variable]) -> list[Tensor]:
+    """The values of variables, outside of all scopes; `value`, which looks for scopes, is slow."""
+    return [variable._value for variable in variables]
+
+
+def on_present_values(values: Callable[[], Any], function: Callable[[Any], Any]) -> Any:
+    """Call a function on the values of variables on JAX, where training takes away their memory.
+
+    If another thread has trained since they were read, they are read again.
+
+    Args:
+        values: gives a nest of the present values.
+        function: takes that, and changes nothing.
+    """
+    while True:
+        found = values()
+        try:
+            return function(found)
+        except Exception:
+            if not any(x.is_deleted() for x in keras.tree.flatten(found)):
+                raise
 
 
 def without_gradients(function: Callable, model: keras.Model, any_shape: bool) -> Callable:

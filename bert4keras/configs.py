@@ -19,6 +19,9 @@ from typing import Any
 import keras
 
 from bert4keras.backend import activation, gelu_erf, gelu_tanh, swish
+from bert4keras.checkpoints import CheckpointError, jsons
+from bert4keras.checkpoints.base import Damage
+from bert4keras.text.generation_config import renumbered
 
 # === The table ===
 
@@ -213,6 +216,9 @@ FAMILIES: Mapping[str, Family] = {
 }
 """By the `model_type` of Hugging Face."""
 
+_OURS = ("RoFormerV2", "GAUAlpha", "GPT2ML")
+"""Families of which Hugging Face has no model, so that only this library reads them."""
+
 _FIXED = {
     "position_embedding_type": ("absolute", None),
     "add_cross_attention": (False,),
@@ -246,11 +252,17 @@ _FUNCTIONS = {
     keras.activations.linear: "linear",
 }
 
+_RECORD = "bert4keras"
+"""The key of `config.json` under which we write what Hugging Face has no key for."""
+
 # === Reading ===
 
 
 def read_config(
-    path: str | Path | None, model: str | type | None = None, application: str = "encoder"
+    path: str | Path | None,
+    model: str | type | None = None,
+    application: str = "encoder",
+    strict: bool = True,
 ) -> tuple[dict[str, Any], str | None]:
     """Read a config file as arguments of an architecture.
 
@@ -258,6 +270,8 @@ def read_config(
         path: the file; None for no arguments.
         model: the architecture if it is given: a file of another one is refused.
         application: see `build_transformer_model`.
+        strict: whether to refuse a file of another architecture than `model`. Otherwise its keys
+            mean what they mean there.
 
     Returns:
         The arguments; and the name of the architecture if the file says it.
@@ -267,19 +281,25 @@ def read_config(
         ValueError: it is no config, of another architecture, or asks for what is not implemented.
     """
     config = {} if path is None else read_json(path)
+    _check_types(config, path)
     if not any(key in config for key in _MARKS):
-        if config.get("compound_tokens"):
-            config["compound_tokens"] = [_from_compound(x) for x in config["compound_tokens"]]
-        return config, None
+        _check_fixed(config, _FIXED, path)
+        if config.get("keep_tokens") or config.get("compound_tokens"):
+            _check_record(config, path)
+            compound = config.get("compound_tokens")
+            config["compound_tokens"] = compound and [_from_compound(x) for x in compound]
+        # As the published configs of NEZHA say it.
+        return config, "nezha" if config.get("use_relative_position") is True else None
     model_type = model_type_of(config, path)
     family = FAMILIES[model_type]
     inferred = _inferred(config, family, path)
-    if isinstance(model, str):
+    if isinstance(model, str) and strict:
         _check_model(model.lower(), model_type, inferred, path)
     config = {**family.defaults, **config}
     if model_type.endswith("t5"):
         config = _t5_settings(config, path)
-    _check_fixed(config, family, application, path)
+    _check_fixed(config, {**_FIXED, **family.fixed}, path)
+    _check_causal(config, family, application, path)
     arguments = {k: v for k, v in config.items() if k not in ("name", "prefix", "layers")}
     for theirs, ours in family.keys.items():
         if theirs in config:
@@ -297,19 +317,42 @@ def read_config(
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object."""
-    try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such file, or larger than any config.
+    """
+    if not Path(path).exists():
         raise FileNotFoundError(
             f"there is no config file {path}: config_path is a file such as bert_config.json, or "
             "the folder of a checkpoint"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a JSON config file: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a {type(config).__name__}, not a JSON object of settings")
-    return config
+        )
+    try:
+        return jsons.read_json(Path(path), nan=True)  # settings that are NaN are refused by name
+    except Damage as damage:
+        raise ValueError(f"{path} is not a JSON config file: {damage}. {damage.advice}") from None
+
+
+_TYPES = {
+    "model_type": str,
+    "architectures": list,
+    "feed_forward_proj": str,
+    "dense_act_fn": str,
+    "afn": str,
+    _RECORD: Mapping,
+}
+"""Of keys that are looked at before the others."""
+
+
+def _check_types(config: Mapping[str, Any], path: Any) -> None:
+    for key, kind in _TYPES.items():
+        value = config.get(key)
+        if value is not None and not isinstance(value, kind):
+            words = {str: "a string", list: "a list", Mapping: "an object"}[kind]
+            raise ValueError(f"{path} has {key}={str(value)[:100]!r}: expected {words}")
+    if not all(isinstance(name, str) for name in config.get("architectures") or ()):
+        raise ValueError(f"{path} has architectures that are no names of classes")
 
 
 def model_type_of(config: Mapping[str, Any], path: Any) -> str:
@@ -385,13 +428,16 @@ def _check_model(model: str, model_type: str, inferred: str, path: Any) -> None:
         )
 
 
-def _check_fixed(config: Mapping[str, Any], family: Family, application: str, path: Any) -> None:
-    for key, allowed in {**_FIXED, **family.fixed}.items():
+def _check_fixed(config: Mapping[str, Any], fixed: Mapping[str, Sequence], path: Any) -> None:
+    for key, allowed in fixed.items():
         if key in config and config[key] not in allowed:
             raise ValueError(
-                f"{path} has {key}={config[key]!r}, which is not implemented; expected "
+                f"{path} has {key}={str(config[key])[:200]!r}, which is not implemented; expected "
                 f"{' or '.join(map(repr, allowed))}"
             )
+
+
+def _check_causal(config: Mapping[str, Any], family: Family, application: str, path: Any) -> None:
     if config.get("is_decoder") and family.causal and application != "lm":
         raise ValueError(
             f"{path} has is_decoder=True, a model that sees only what is before each token: pass "
@@ -426,17 +472,15 @@ def _t5_settings(config: dict[str, Any], path: Any) -> dict[str, Any]:
 def _activations(given: Any, path: Any) -> Any:
     if isinstance(given, list):
         return [_activations(each, path) for each in given]
-    if given not in _ACTIVATIONS:
+    if not isinstance(given, str) or given not in _ACTIVATIONS:
         raise ValueError(
-            f"{path} has the activation {given!r}; implemented are {', '.join(_ACTIVATIONS)}"
+            f"{path} has the activation {str(given)[:100]!r}; implemented are "
+            f"{', '.join(_ACTIVATIONS)}"
         )
     return _ACTIVATIONS[given]
 
 
 # === The vocabulary that weights were saved with ===
-
-_RECORD = "bert4keras"
-"""The key of `config.json` under which we write what Hugging Face has no key for."""
 
 
 def vocabulary_record(transformer: Any) -> dict[str, Any] | None:
@@ -479,14 +523,55 @@ def recorded_vocabulary(checkpoint: Path) -> dict[str, Any] | None:
 
     Args:
         checkpoint: the file, or prefix of a TensorFlow checkpoint.
+
+    Raises:
+        CheckpointError: what lies there is no record.
     """
-    beside = record_path(checkpoint)
-    if beside.is_file():
-        return read_json(beside)
-    config = checkpoint.with_name("config.json")
-    if checkpoint.name.startswith("model.safetensors") and config.is_file():
-        return read_json(config).get(_RECORD, {}).get("vocabulary")
+    beside, config = record_path(checkpoint), checkpoint.with_name("config.json")
+    try:
+        if beside.is_file():
+            return _check_record(jsons.read_json(beside), beside)
+        if checkpoint.name.startswith("model.safetensors") and config.is_file():
+            record = _recorded(read_json(config), config)
+            return None if record is None else _check_record(record, config)
+    except Damage as damage:
+        raise CheckpointError(f"{beside} is no record of a vocabulary: {damage}") from None
     return None
+
+
+def _recorded(config: Mapping[str, Any], path: Any) -> Mapping[str, Any] | None:
+    """The record in a config, if there is one."""
+    _check_types(config, path)
+    record = (config.get(_RECORD) or {}).get("vocabulary")
+    if record is not None and not isinstance(record, Mapping):
+        raise CheckpointError(f"{path} has a vocabulary that is no object")
+    return record
+
+
+def _check_record(record: Mapping[str, Any], path: Any) -> dict[str, Any]:
+    """Check that a record says what a record says, of tokens that there are."""
+    names = ("vocab_size", "keep_tokens", "compound_tokens")
+    size, keep, compound = (record.get(name) for name in names)
+    whole = type(size) is int and isinstance(compound, list | None)
+    kept = whole and (keep is None or _are_ids(keep, size))
+    if kept and all(_is_compound(item, size) for item in compound or ()):
+        return dict(zip(names, (size, keep, compound), strict=True))
+    raise CheckpointError(
+        f"{path} does not say which tokens a vocabulary was cut down to: expected vocab_size, "
+        "keep_tokens and compound_tokens, with ids below vocab_size"
+    )
+
+
+def _is_compound(item: Any, size: int) -> bool:
+    match item:
+        case [[*ids], [*weights]]:
+            numbers = all(type(weight) in (int, float) for weight in weights)
+            return bool(ids) and len(ids) == len(weights) and numbers and _are_ids(ids, size)
+    return bool(item) and _are_ids(item, size)
+
+
+def _are_ids(ids: Any, size: int) -> bool:
+    return isinstance(ids, list) and all(type(i) is int and 0 <= i < size for i in ids)
 
 
 def record_path(checkpoint: Path) -> Path:
@@ -501,19 +586,18 @@ def write_json(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def write_record(checkpoint: str | Path, record: Mapping[str, Any] | None) -> None:
-    """Write a record beside a checkpoint, or remove that of an earlier one."""
-    path = record_path(Path(checkpoint))
-    if record is None:
-        path.unlink(missing_ok=True)
-    else:
+    """Write a record beside a checkpoint, if there is one."""
+    if record is not None:
+        path = record_path(Path(checkpoint))
         path.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
 def _with_vocabulary(arguments: dict[str, Any], path: Any) -> dict[str, Any]:
     """Turn a recorded vocabulary into the arguments that it came from."""
-    record = (arguments.pop(_RECORD, None) or {}).get("vocabulary")
+    record = _recorded({_RECORD: arguments.pop(_RECORD, None)}, path)
     if record is None:
         return arguments
+    record = _check_record(record, path)
     if saved_size(record) != arguments["vocab_size"]:
         raise ValueError(
             f"{path} says vocab_size={arguments['vocab_size']}, and that the vocabulary was cut "
@@ -568,9 +652,9 @@ def to_hugging_face(transformer: Any, causal: bool) -> dict[str, Any]:
         config["is_decoder"] = True
     if config.get("pad_token_id") == -1 or transformer.pad_token_id is None:
         config["pad_token_id"] = None
-    trimmed = transformer.keep_tokens is not None
-    for key in ("bos_token_id", "eos_token_id", "decoder_start_token_id"):
-        config[key] = None if trimmed else transformer.settings.get(key)
+    names = ("bos_token_id", "eos_token_id", "decoder_start_token_id")
+    ids, kept = {name: transformer.settings.get(name) for name in names}, transformer.kept_of_folder
+    config |= ids if kept is None else dict.fromkeys(names) | renumbered(ids, kept)
     if model_type.endswith("t5"):
         config["decoder_start_token_id"] = 0
     record = vocabulary_record(transformer)
@@ -583,6 +667,17 @@ _ORIGINAL = {
     "dropout_rate": "hidden_dropout_prob",
     "attention_dropout_rate": "attention_probs_dropout_prob",
 }
+
+
+def keys_of(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a config calls our arguments where it calls them otherwise."""
+    keys = {ours: theirs for ours, theirs in _ORIGINAL.items() if theirs in settings}
+    family = FAMILIES.get(settings.get("model_type"))
+    if family is not None:
+        keys |= {ours: theirs for theirs, ours in family.keys.items() if theirs in settings}
+    return keys
+
+
 _OF_A_CALL = re.compile(
     r"with_|custom_|masked_|ignore_|autoresize_|final_activation|prefix|name|layers$|recompute"
 )
@@ -599,6 +694,8 @@ def to_original(transformer: Any) -> dict[str, Any]:
     }
     if config.get("hidden_act") == "gelu_erf":
         config["hidden_act"] = "gelu"
+    if transformer.model_type == "nezha":
+        config["use_relative_position"] = True  # as in the published configs: it is no RoFormer
     record = vocabulary_record(transformer)
     return config if record is None else config | record
 
@@ -663,8 +760,11 @@ def _t5_config(transformer: Any) -> dict[str, Any]:
         )
     acts = to_activation(transformer.hidden_act)
     gated = isinstance(acts, list)
-    if gated and acts[1:] != ["linear"]:
-        raise ValueError(f"Hugging Face has no T5 with hidden_act={transformer.hidden_act}")
+    if gated != transformer.gated or (gated and acts[1:] != ["linear"]):
+        raise ValueError(
+            f"Hugging Face has no T5 of version {transformer.version!r} with hidden_act="
+            f"{transformer.hidden_act!r}: use save_weights_as_checkpoint"
+        )
     act = acts[0] if gated else acts
     return {
         "is_encoder_decoder": not transformer.part,
@@ -686,6 +786,7 @@ def _gpt_activation(transformer: Any) -> str:
 def _check_expressible(transformer: Any, family: Family) -> None:
     """Refuse to write a model that its config would not describe."""
     ours = set(family.keys.values())
+    layers = transformer.model.layers
     width = transformer.num_attention_heads * transformer.attention_head_size
     heads_fit = "attention_head_size" in ours or width == transformer.hidden_size
     keys_fit = (
@@ -698,17 +799,21 @@ def _check_expressible(transformer: Any, family: Family) -> None:
         "attention_head_size": heads_fit,
         "attention_key_size": keys_fit,
         "residual_attention_scores": not transformer.residual_attention_scores,
+        "shared_segment_embeddings": not getattr(transformer, "shared_segment_embeddings", False),
+        "hidden_act": not isinstance(transformer.hidden_act, list | tuple)
+        or family.name in ("T5", "MT5", *_OURS),
+        "layer_norm_cond": not any(getattr(x, "conditional", False) for x in layers),
         "intermediate_size": "intermediate_size" in ours
         or transformer.intermediate_size == 4 * transformer.hidden_size,
-        "segment_vocab_size": bool(getattr(transformer, "segment_vocab_size", 1))
-        or family.defaults.get("type_vocab_size") == 0
-        or "type_vocab_size" not in family.keys,
+        "segment_vocab_size": "type_vocab_size" in family.keys
+        if getattr(transformer, "segment_vocab_size", 0)
+        else family.defaults.get("type_vocab_size") == 0 or "type_vocab_size" not in family.keys,
     }
     if family.name == "Albert" and transformer.embedding_size == transformer.hidden_size:
         reasons["embedding_size"] = False  # it always has a mapping from one to the other
     wrong = [name for name, fits in reasons.items() if not fits]
     if wrong:
+        given = f"={vars(transformer)[wrong[0]]!r}" if wrong[0] in vars(transformer) else ""
         raise ValueError(
-            f"Hugging Face's {family.name} has no {wrong[0]}={getattr(transformer, wrong[0])!r}: "
-            "use save_weights_as_checkpoint"
+            f"Hugging Face's {family.name} has no {wrong[0]}{given}: use save_weights_as_checkpoint"
         )

@@ -13,17 +13,22 @@ and beside the first two the vocabulary.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
+from bert4keras import checkpoints
 
-from bert4keras import checkpoints, configs
-from bert4keras.models import ARCHITECTURES, Transformer, build_transformer_model
+if TYPE_CHECKING:  # imported where they are used: who asks for help does not wait for Keras
+    from bert4keras.models import Transformer
 
-FORMATS = ("tf", "safetensors", "keras")
+FORMATS = {
+    "tf": "bert_config.json and a TensorFlow checkpoint with the official names, bert_model.ckpt",
+    "safetensors": "config.json and model.safetensors with the names of Hugging Face",
+    "keras": "one file with the whole model, for keras.models.load_model",
+}
 
 # With which arguments an architecture has a head; a head is built if its variables are in the file.
 HEADS: Mapping[str, Mapping[str, Any]] = {
@@ -39,7 +44,7 @@ HEADS: Mapping[str, Mapping[str, Any]] = {
 
 def convert(
     source: str | Path, target: str | Path, to: str = "safetensors", model: str | None = None
-) -> tuple[Transformer, checkpoints.Report]:
+) -> tuple["Transformer", checkpoints.Report]:
     """Convert a pretrained model; see the head of this module.
 
     Args:
@@ -55,6 +60,10 @@ def convert(
         CheckpointError, ValueError, FileNotFoundError: the source cannot be read, or the target
             format cannot hold it.
     """
+    import keras
+
+    from bert4keras.models import pretrained
+
     target = Path(target)
     if to not in FORMATS:
         raise ValueError(f"to is one of {', '.join(map(repr, FORMATS))}, not {to!r}")
@@ -71,13 +80,15 @@ def convert(
     elif to == "safetensors":
         transformer.save_pretrained(target)
     else:
-        save_tensorflow(transformer, target)
+        pretrained.save_original(transformer, target)
     progress.update(3)
     return transformer, report
 
 
-def build_with_heads(files: checkpoints.Files, model: str | None, to: str) -> Transformer:
+def build_with_heads(files: checkpoints.Files, model: str | None, to: str) -> "Transformer":
     """Build the model of a config with the heads that are in its checkpoint."""
+    from bert4keras.models import build_transformer_model
+
     arguments: dict[str, Any] = {"model": model, "return_keras_model": False}
     if to == "safetensors":
         # Of all T5 this concerns no weight, and Hugging Face has it no other way.
@@ -104,29 +115,43 @@ def build_with_heads(files: checkpoints.Files, model: str | None, to: str) -> Tr
 
 def cross_attention_without_positions(config: Path, model: str | None) -> dict[str, Any]:
     """The argument that T5 has, and no other architecture."""
+    from bert4keras import configs
+
     name = (model or configs.read_config(config)[1] or "bert").lower()
     return {"cross_position_bias": False} if name.startswith(("t5", "mt5")) else {}
-
-
-def save_tensorflow(transformer: Transformer, folder: Path) -> None:
-    """Write a TensorFlow checkpoint, the config of the original's kind, and the vocabulary."""
-    folder.mkdir(parents=True, exist_ok=True)
-    transformer.save_weights_as_checkpoint(folder / "bert_model.ckpt")
-    config = configs.to_original(transformer)
-    configs.write_json(folder / "bert_config.json", config)
-    transformer.save_vocabulary(folder, transformer.saved_tokens(None))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m bert4keras.convert", description="Convert the weights of a model."
+        prog="python -m bert4keras.convert",
+        description="Convert the weights of a pretrained model from one format to another.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="formats:\n" + "\n".join(f"  {name:12} {what}" for name, what in FORMATS.items()),
     )
-    parser.add_argument("source", metavar="IN", help="folder of a pretrained model")
-    parser.add_argument("target", metavar="OUT", help="folder to write, or FILE.keras")
-    parser.add_argument("--to", choices=FORMATS, default="safetensors")
-    parser.add_argument("--model", choices=sorted(ARCHITECTURES), metavar="NAME")
+    parser.add_argument(
+        "source",
+        metavar="IN",
+        help="folder of a pretrained model: a config, weights in any container (TensorFlow, "
+        "safetensors, PyTorch, .npz), perhaps a vocabulary",
+    )
+    parser.add_argument(
+        "target",
+        metavar="OUT",
+        help="folder to write, which is created; with --to keras a FILE.keras. What it held of an "
+        "earlier conversion is replaced in one step",
+    )
+    parser.add_argument(
+        "--to", choices=FORMATS, default="safetensors", help="see below; %(default)s by default"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="the architecture, as model= of build_transformer_model: bert, albert, roformer, "
+        "nezha, t5.1.1, ...; by default what the config says, and bert if it says nothing",
+    )
     given = parser.parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         transformer, report = convert(given.source, given.target, given.to, given.model)
     except (ValueError, TypeError, OSError) as error:

@@ -1,5 +1,7 @@
 """Exporting a model with free batch size and length: what Keras leaves to be desired."""
 
+from itertools import chain
+
 import keras
 import numpy as np
 
@@ -12,7 +14,7 @@ def check_export(model: keras.Model, format: str) -> None:
         format: that of `keras.Model.export`.
 
     Raises:
-        ValueError: only TensorFlow can write it.
+        ValueError: only TensorFlow can write it, or no runtime could read it.
     """
     backend = keras.backend.backend()
     # ONNX: Keras fixes all axes on PyTorch, and needs the package jax2onnx on JAX. SavedModel: it
@@ -29,8 +31,24 @@ def check_export(model: keras.Model, format: str) -> None:
             "the same, and export there"
         )
     if format == "onnx":
+        _check_onnx(model)
         _write_erfc()
         model(_smallest_inputs(model))  # Keras refuses a model that has not been called
+
+
+def _check_onnx(model: keras.Model) -> None:
+    """Refuse what tf2onnx fails on, and what it writes but onnxruntime does not read."""
+    if any(layer.compute_dtype == "bfloat16" for layer in model._flatten_layers()):
+        raise ValueError(
+            "onnxruntime reads no bfloat16: build the model with precision='float32' (or "
+            "'float16'), into which the weights of this one load, and export that"
+        )
+    nodes = chain(*getattr(model, "_nodes_by_depth", {}).values())
+    if any(node.arguments.kwargs.get("decode") for node in nodes):
+        raise ValueError(
+            "export(format='onnx') cannot write the loop of decode(): export the model that gives "
+            "the scores, and decode these by snippets.ViterbiDecoder(trans)"
+        )
 
 
 def _smallest_inputs(model: keras.Model) -> list[np.ndarray] | np.ndarray:

@@ -1,7 +1,8 @@
 """Every layer that models are assembled from. All save to `.keras` and load in safe mode.
 
-    merging        Add Concatenate1D BatchConcat BatchSplit AttentionBias
-    normalising    ScaleOffset LayerNormalization
+    merging        Add Subtract Multiply Average Maximum Minimum Concatenate, and functions of
+                   these names; CopyMask Concatenate1D BatchConcat BatchSplit AttentionBias
+    normalising    ScaleOffset LayerNormalization Saturation
     embedding      Embedding PositionEmbedding SinusoidalPositionEmbedding
                    RelativePositionEmbedding RelativePositionTable
                    RelativePositionEmbeddingT5
@@ -13,6 +14,7 @@
     labels         ConditionalRandomField MaximumEntropyMarkovModel
     spans          GlobalPointer EfficientGlobalPointer
     training       Loss
+    functions      Lambda
 
 Masks are Keras masks: (batch, length), true where there is text. Layers create their weights in the
 order of the original, which is the order in which checkpoints are read: their own first, then those
@@ -20,8 +22,11 @@ of the sub-layers in the order of creation.
 """
 
 import functools
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from itertools import accumulate, pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,11 +34,15 @@ from keras import initializers
 from keras.layers import Embedding as KerasEmbedding
 from keras.layers import Layer
 
+# Whether a symbolic tensor has a mask is told in no public way.
+from keras.src.backend import get_keras_mask
+
 from bert4keras.backend import (
     Tensor,
     affine,
     align,
     apply_rotary_position_embeddings,
+    as_floats,
     attention_normalize,
     attention_scores,
     attention_visibility,
@@ -44,6 +53,7 @@ from bert4keras.backend import (
     fold,
     is_bool,
     keras,
+    known_values,
     layer_norm,
     lowest,
     ops,
@@ -61,6 +71,8 @@ from bert4keras.backend import activation as find_activation
 from bert4keras.backend import initializer as find_initializer
 
 Mask = Tensor | None
+Keys = Tensor | list[Tensor]
+"""(batch, key length, key heads, size), or parts that follow each other, see `laid_out`."""
 Masks = Sequence[Mask] | Mask
 
 
@@ -157,16 +169,256 @@ def built_dense(
 # ----------------------------------------------------------------------------------------- merging
 
 
-@registered
-class Add(keras.layers.Add):
-    """Sum of tensors, whose mask is that of the first input that has one.
+class MaskKeepingMerge(Layer):
+    """Base of the layers that merge tensors number by number, as in Keras 2.
 
-    `keras.layers.Add` drops the mask if a single input has none, so that token embeddings (masked)
-    plus segment embeddings (not masked) would forget where the padding is.
+    What one of the inputs hides is hidden in the output, and hidden numbers are merged like all
+    others. The merges of Keras 3 drop every mask if a single input has none, so that vectors of
+    tokens (masked) plus features (not masked) would forget where the padding is.
     """
 
     def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
-        return next((m for m in mask_list(mask, inputs) if m is not None), None)
+        masks = {id(m): m for m in mask_list(mask, inputs) if m is not None}
+        return functools.reduce(ops.logical_and, masks.values()) if masks else None
+
+
+class PlainMerge(MaskKeepingMerge):
+    """Base of those for which Keras 3 has other numbers where an input is masked."""
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        """Merge two tensors of as many axes."""
+        raise NotImplementedError(f"{type(self).__name__} must define merge()")
+
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        ndim = max(len(x.shape) for x in inputs)
+        missing = [ndim - len(x.shape) for x in inputs]
+        axes = [[0, *range(n + 1, ndim)] for n in missing]
+        return functools.reduce(
+            self.merge, [align(x, to, ndim) for x, to in zip(inputs, axes, strict=True)]
+        )
+
+
+@registered
+class Add(MaskKeepingMerge, keras.layers.Add):
+    """Sum of tensors; see `MaskKeepingMerge` for its mask.
+
+    Args:
+        masked_by: number of the input whose mask is that of the sum; that of all inputs by default.
+        **kwargs: see `keras.layers.Add`.
+    """
+
+    def __init__(self, masked_by: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.masked_by = masked_by
+
+    def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
+        if self.masked_by is None:
+            return super().compute_mask(inputs, mask)
+        return mask_list(mask, inputs)[self.masked_by]
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"masked_by": self.masked_by}
+
+
+@registered
+class Subtract(MaskKeepingMerge, keras.layers.Subtract):
+    """Difference of two tensors; see `MaskKeepingMerge` for its mask."""
+
+
+@registered
+class Average(MaskKeepingMerge, keras.layers.Average):
+    """Mean of tensors; see `MaskKeepingMerge` for its mask."""
+
+
+@registered
+class Multiply(PlainMerge, keras.layers.Multiply):
+    """Product of tensors, number by number; see `MaskKeepingMerge` for its mask."""
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        return ops.multiply(x, y)
+
+
+@registered
+class Maximum(PlainMerge, keras.layers.Maximum):
+    """The largest of the numbers of tensors; see `MaskKeepingMerge` for its mask."""
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        return ops.maximum(x, y)
+
+
+@registered
+class Minimum(PlainMerge, keras.layers.Minimum):
+    """The smallest of the numbers of tensors; see `MaskKeepingMerge` for its mask."""
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        return ops.minimum(x, y)
+
+
+@registered
+class Concatenate(MaskKeepingMerge, keras.layers.Concatenate):
+    """Join tensors along an axis, the last one by default.
+
+    Joined along features, the output hides what one of the inputs hides; joined along the sequence
+    or the batch, it has the masks joined as well, and all of an input without a mask is visible.
+    """
+
+    def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
+        return joined_masks(inputs, mask_list(mask, inputs), self.axis)
+
+
+def joined_masks(inputs: Sequence[Tensor], masks: Sequence[Mask], axis: int) -> Mask:
+    """The mask of tensors that are joined along an axis; see `Concatenate`."""
+    known = [m for m in masks if m is not None]
+    if not known:
+        return None
+    ndim = len(known[0].shape)
+    axis %= len(inputs[0].shape)
+    if axis >= ndim:
+        return MaskKeepingMerge.compute_mask(None, inputs, masks)
+    visible = [
+        ops.ones_like(x[(..., *[0] * (len(x.shape) - ndim))], dtype="bool") if m is None else m
+        for x, m in zip(inputs, masks, strict=True)
+    ]
+    return ops.concatenate(visible, axis=axis)
+
+
+def add(inputs: Sequence[Tensor], **kwargs: Any) -> Tensor:
+    """Call an `Add` layer, made of the keyword arguments, on tensors."""
+    return Add(**kwargs)(inputs)
+
+
+def subtract(inputs: Sequence[Tensor], **kwargs: Any) -> Tensor:
+    """Call a `Subtract` layer, made of the keyword arguments, on two tensors."""
+    return Subtract(**kwargs)(inputs)
+
+
+def multiply(inputs: Sequence[Tensor], **kwargs: Any) -> Tensor:
+    """Call a `Multiply` layer, made of the keyword arguments, on tensors."""
+    return Multiply(**kwargs)(inputs)
+
+
+def average(inputs: Sequence[Tensor], **kwargs: Any) -> Tensor:
+    """Call an `Average` layer, made of the keyword arguments, on tensors."""
+    return Average(**kwargs)(inputs)
+
+
+def maximum(inputs: Sequence[Tensor], **kwargs: Any) -> Tensor:
+    """Call a `Maximum` layer, made of the keyword arguments, on tensors."""
+    return Maximum(**kwargs)(inputs)
+
+
+def minimum(inputs: Sequence[Tensor], **kwargs: Any) -> Tensor:
+    """Call a `Minimum` layer, made of the keyword arguments, on tensors."""
+    return Minimum(**kwargs)(inputs)
+
+
+def concatenate(inputs: Sequence[Tensor], axis: int = -1, **kwargs: Any) -> Tensor:
+    """Call a `Concatenate` layer, made of the axis and the keyword arguments, on tensors."""
+    return Concatenate(axis=axis, **kwargs)(inputs)
+
+
+@registered
+class CopyMask(Layer):
+    """The first of two tensors, with the mask of the second: `CopyMask()([h * 2, h])`.
+
+    Arithmetic and `keras.ops` on symbolic tensors drop masks; this brings one back.
+    """
+
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        x, _ = inputs
+        return ops.convert_to_tensor(x)
+
+    def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
+        return mask_list(mask, inputs)[1]
+
+    def compute_output_spec(self, inputs: Sequence[Tensor]) -> keras.KerasTensor:
+        x, _ = inputs
+        return keras.KerasTensor(x.shape, dtype=x.dtype)
+
+
+KERAS_MERGES = (
+    keras.layers.Add,
+    keras.layers.Average,
+    keras.layers.Concatenate,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
+    keras.layers.Multiply,
+    keras.layers.Subtract,
+)
+
+
+class MaskReader(Layer):
+    """Base of the layers that tell padding from text, and warn if the mask was lost on the way.
+
+    In a functional model masks get lost unseen: in arithmetic on symbolic tensors, in `keras.ops`,
+    and in the merges of Keras if one of their inputs has none. A layer that drops a mask is another
+    matter: it does so on purpose, or Keras warns. `mask=` in the call says what is visible.
+    """
+
+    n_sequences = 1
+    """How many of the inputs are sequences, which may have masks."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        inputs = as_list(args[0]) if args and kwargs.get("mask") is None else []
+        losers = map(loser_of_mask, inputs[: self.n_sequences])
+        operation = next(filter(None, losers), None)
+        if operation is not None:
+            warnings.warn(message_of_loss(self, operation), stacklevel=2)
+        return super().__call__(*args, **kwargs)
+
+
+def message_of_loss(reader: Layer, operation: keras.Operation) -> str:
+    """Tell where a layer's mask was lost, and what to do."""
+    name = type(operation).__name__
+    what = "an operation on symbolic tensors"
+    instead = "bring it back by CopyMask()([result, masked]) of bert4keras.layers"
+    if isinstance(operation, KERAS_MERGES):
+        what, instead = f"keras.layers.{name}", f"use {name} of bert4keras.layers"
+    return (
+        f"{type(reader).__name__} takes padding for text, because {operation.name!r}, {what}, "
+        f"drops the padding mask: {instead}, or pass mask= in the call of {type(reader).__name__}"
+    )
+
+
+def loser_of_mask(x: Any) -> keras.Operation | None:
+    """Find the operation in which a symbolic tensor lost the mask of what it is computed from."""
+    pending, seen = [x], set()
+    while pending:
+        x = pending.pop()
+        history = getattr(x, "_keras_history", None)
+        if history is None or id(x) in seen or len(x.shape) < 3 or x.shape[1] == 1:
+            continue  # no symbolic tensor, or no sequence
+        seen.add(id(x))
+        operation, node, _ = history
+        before = operation._inbound_nodes[node].input_tensors
+        masked = [y for y in before if symbolic_mask(y) is not None]
+        if drops_masks(operation, before, masked):
+            return operation
+        if isinstance(operation, MaskReader):
+            continue  # it has looked already
+        if symbolic_mask(x) is not None:
+            pending += masked
+        elif not masked:  # otherwise it is dropped on purpose
+            pending += before
+    return None
+
+
+def symbolic_mask(x: Any) -> Any:
+    """The mask of a symbolic tensor; that of a model's output is known to the model only."""
+    model, _, index = getattr(x, "_keras_history", (None, None, None))
+    return get_keras_mask(model.outputs[index] if isinstance(model, keras.Model) else x)
+
+
+def drops_masks(
+    operation: keras.Operation, inputs: Sequence[Tensor], masked: Sequence[Tensor]
+) -> bool:
+    """Tell whether an operation loses masks of its inputs although nobody has meant it to."""
+    if not masked or isinstance(operation, MaskKeepingMerge):
+        return False
+    if not isinstance(operation, KERAS_MERGES):
+        return not isinstance(operation, Layer)
+    along_features = getattr(operation, "axis", -1) % len(inputs[0].shape) > 1
+    return along_features and len(masked) < len(inputs)
 
 
 @registered
@@ -179,14 +431,7 @@ class Concatenate1D(Layer):
         return ops.concatenate(inputs, axis=self.axis)
 
     def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
-        masks = mask_list(mask, inputs)
-        if all(m is None for m in masks):
-            return None
-        visible = [
-            ops.ones_like(x[..., 0], dtype="bool") if m is None else m
-            for x, m in zip(inputs, masks, strict=True)
-        ]
-        return ops.concatenate(visible, axis=self.axis)
+        return joined_masks(inputs, mask_list(mask, inputs), self.axis)
 
 
 @registered
@@ -414,34 +659,148 @@ class LayerNormalization(ScaleOffset):
         }
 
 
+@registered
+class Saturation(Layer):
+    """Bound numbers to what float16 holds, up to 64504: infinity would be NaN in the next norm.
+
+    The inner activations of T5, which was trained in bfloat16, are larger than float16 allows;
+    `transformers` bounds them alike.
+    """
+
+    positionwise = True
+    limit = float(np.finfo("float16").max) - 1000
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return ops.clip(inputs, -self.limit, self.limit)
+
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+
 # --------------------------------------------------------------------------------------- embedding
 
 
+_tables: ContextVar[Mapping[Layer, Tensor | None]] = ContextVar(
+    "tables", default=MappingProxyType({})
+)
+"""The layers that are being called, each with the table that was assigned, None for its own."""
+
+
+def holding_table(call: Callable) -> Callable:
+    """Let what the `call` of a layer assigns to `embeddings` hold until it returns."""
+
+    @functools.wraps(call)
+    def wrapped(self: Layer, *args: Any, **kwargs: Any) -> Any:
+        if self in _tables.get():  # a subclass calls its parent
+            return call(self, *args, **kwargs)
+        token = _tables.set({**_tables.get(), self: None})
+        try:
+            return call(self, *args, **kwargs)
+        finally:
+            _tables.reset(token)
+
+    return wrapped
+
+
+class TableLayer(Layer):
+    """Base of the layers with a table of vectors, `embeddings`.
+
+    A subclass may replace the table in its `call`; it holds until that call returns. P-tuning (Liu
+    et al., 2021, https://arxiv.org/abs/2103.10385) trains some rows only:
+
+        class SomeRows(Embedding):
+            def call(self, inputs, mode="embedding"):
+                table = self.embeddings
+                self.embeddings = table * mask + ops.stop_gradient(table) * (1 - mask)
+                return super().call(inputs, mode)
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "call" in vars(cls):
+            cls.call = holding_table(cls.call)
+
+    def own_table(self) -> keras.Variable | Tensor:
+        """The trained table."""
+        return self._embeddings
+
+    @property
+    def embeddings(self) -> keras.Variable | Tensor:
+        """The table (input_dim, output_dim): a variable, or in a call what was assigned to it.
+
+        In a call it is a tensor on TensorFlow and JAX, which a NumPy array of float64 does not turn
+        into float64 as it does a variable. On PyTorch arrays go together with variables only.
+        """
+        table = _tables.get().get(self)
+        if table is not None:
+            return table
+        table = self.own_table()
+        calling = self in _tables.get() and keras.backend.backend() != "torch"
+        return table.value if calling and isinstance(table, keras.Variable) else table
+
+    @embeddings.setter
+    def embeddings(self, table: keras.Variable | Tensor) -> None:
+        if isinstance(table, keras.Variable):
+            self._embeddings = table
+        elif self not in _tables.get():
+            raise AttributeError(
+                f"the table of {self.name!r} is replaced by a tensor in the call of a subclass "
+                "only; to change it for good write layer.embeddings.assign(values)"
+            )
+        if self in _tables.get():
+            replaced = None if isinstance(table, keras.Variable) else table
+            _tables.set({**_tables.get(), self: replaced})
+
+
 @registered
-class Embedding(KerasEmbedding):
+class Embedding(TableLayer, KerasEmbedding):
     """Token embedding that serves as the output projection as well.
 
     `layer(token_ids)` looks vectors up; `layer(x, mode='dense')` multiplies x (batch, length, dim)
-    by the transposed table and gives one score per token. With `mask_zero`, id 0 is padding except
-    at position 0, which is always visible.
+    by the transposed table and gives one score per token. With `mask_zero`, id 0 is padding.
 
     Args:
         *args: see `keras.layers.Embedding`.
         mask_id: the id that is padding instead of 0.
+        padding: where it is: 'anywhere' but at position 0, which is always visible, as in the
+            original; or 'around' the text, before and after all other ids. Of a row without other
+            ids, position 0 is visible.
+        ends_text: with 'around', the id ends a text as well, so that the first one after the other
+            ids belongs to the text.
         **kwargs: see `keras.layers.Embedding`.
     """
 
-    def __init__(self, *args: Any, mask_id: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        mask_id: int = 0,
+        padding: str = "anywhere",
+        ends_text: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        if padding not in ("anywhere", "around"):
+            raise ValueError(f"padding is 'anywhere' or 'around' the text, not {padding!r}")
         self.mask_id = mask_id
+        self.padding = padding
+        self.ends_text = ends_text
+
+    def own_table(self) -> keras.Variable | Tensor:
+        return KerasEmbedding.embeddings.fget(self)
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> Mask:
         if len(inputs.shape) != 2:
             return mask
         if not self.mask_zero:
             return None
-        mask = ops.not_equal(inputs, self.mask_id)
-        return ops.concatenate([ops.ones_like(mask[:, :1]), mask[:, 1:]], axis=1)
+        others = ops.not_equal(inputs, self.mask_id)
+        if self.padding == "anywhere":
+            return ops.concatenate([ops.ones_like(others[:, :1]), others[:, 1:]], axis=1)
+        return around_padding(others, self.ends_text)
 
     def call(self, inputs: Tensor, mode: str = "embedding") -> Tensor:
         if mode == "embedding":
@@ -457,7 +816,30 @@ class Embedding(KerasEmbedding):
         return keras.KerasTensor((*leading, size), dtype=self.compute_dtype)
 
     def get_config(self) -> dict:
-        return super().get_config() | {"mask_id": self.mask_id}
+        return super().get_config() | {
+            "mask_id": self.mask_id,
+            "padding": self.padding,
+            "ends_text": self.ends_text,
+        }
+
+
+def around_padding(others: Tensor, ends_text: bool) -> Tensor:
+    """What is visible of (batch, length) where a row is padded around its text.
+
+    Args:
+        others: true where the id is another than that of padding.
+        ends_text: see `Embedding`.
+    """
+    counts = ops.cumsum(ops.cast(others, "int32"), axis=1)
+    # How many other ids there are before each position, and in all.
+    before, total = counts - ops.cast(others, "int32"), counts[:, -1:]
+    not_after = before < total
+    if ends_text:
+        first = ops.logical_and(before == total, ops.roll(not_after, 1, axis=1))
+        not_after = ops.logical_or(not_after, first)
+    visible = ops.logical_and(counts > 0, not_after)
+    at_start = ops.cumsum(ops.ones_like(counts), axis=1) == 1
+    return ops.logical_or(visible, ops.logical_and(total == 0, at_start))
 
 
 class PositionEmbeddingBase(Layer):
@@ -482,6 +864,8 @@ class PositionEmbeddingBase(Layer):
     ) -> None:
         # Position ids must not be rounded to bfloat16 (2049 would become 2048).
         super().__init__(**{"autocast": False, **kwargs})
+        # Keras' reader of .h5 files takes the word 'add' for the name of its function.
+        merge_mode = getattr(merge_mode, "__name__", merge_mode)
         if merge_mode not in ("add", "mul", "concat", "zero"):
             raise ValueError(f"merge_mode is 'add', 'mul', 'concat' or 'zero', not {merge_mode!r}")
         self.output_dim = output_dim
@@ -530,7 +914,7 @@ class PositionEmbeddingBase(Layer):
 
 
 @registered
-class PositionEmbedding(PositionEmbeddingBase):
+class PositionEmbedding(TableLayer, PositionEmbeddingBase):
     """Trainable position embedding.
 
     Args:
@@ -635,7 +1019,7 @@ class SinusoidalPositionEmbedding(PositionEmbeddingBase):
 
 
 @registered
-class RelativePositionEmbedding(Layer):
+class RelativePositionEmbedding(TableLayer):
     """A trainable vector for each distance of two positions (Shaw et al., 2018; NEZHA).
 
     Inputs are [query, key], of which only the lengths matter; `positions=` (those of the queries,
@@ -709,16 +1093,17 @@ class RelativePositionEmbedding(Layer):
 class RelativePositionTable(RelativePositionEmbedding):
     """The table of `RelativePositionEmbedding` itself, (input_dim, output_dim).
 
-    This is what `DisentangledAttention` takes. The input is any tensor; nothing of it matters.
+    This is what `DisentangledAttention` takes. The input is any tensor; nothing of it matters, nor
+    of `positions=` in the call.
     """
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, positions: Any = None) -> Tensor:
         return ops.cast(ops.convert_to_tensor(self.embeddings), self.compute_dtype)
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
         return None
 
-    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
+    def compute_output_spec(self, inputs: Tensor, positions: Any = None) -> keras.KerasTensor:
         return keras.KerasTensor((self.input_dim, self.output_dim), dtype=self.compute_dtype)
 
 
@@ -781,7 +1166,7 @@ class RelativePositionEmbeddingT5(RelativePositionEmbedding):
 
 
 @registered
-class MultiHeadAttention(Recomputable):
+class MultiHeadAttention(MaskReader, Recomputable):
     """Multi-head attention (Vaswani et al., 2017) with the biases and positions of its successors.
 
     Inputs are a list [query, key, value, *biases], each of the first three (batch, length, size).
@@ -825,6 +1210,7 @@ class MultiHeadAttention(Recomputable):
     """
 
     position_biases = ("rotary", "rotary_half", "typical_relative", "t5_relative")
+    n_sequences = 3
 
     def __init__(
         self,
@@ -918,7 +1304,7 @@ class MultiHeadAttention(Recomputable):
             key, value, key_mask = cache.keys_and_values(
                 lambda: self.projected_keys(key, value, position_bias, p_bias)
             )
-        added = self.position_scores(query, key, position_bias, p_bias)
+        added = self.position_scores(query, key, position_bias, p_bias, cache)
         if self.needs_no_scores(p_bias, training):
             visible, bias = attention_visibility(key_mask, attention_bias, query.dtype)
             if added is not None:
@@ -978,7 +1364,12 @@ class MultiHeadAttention(Recomputable):
         return self.key_size**-0.5 if self.attention_scale else 1.0
 
     def position_scores(
-        self, query: Tensor, key: Tensor, position_bias: Tensor | None, p_bias: str | None
+        self,
+        query: Tensor,
+        key: Keys,
+        position_bias: Tensor | None,
+        p_bias: str | None,
+        cache: Any = None,
     ) -> Tensor | None:
         """What the position bias adds to the scaled scores, broadcastable to them."""
         if p_bias not in ("typical_relative", "t5_relative"):
@@ -1101,23 +1492,58 @@ class DisentangledAttention(MultiHeadAttention):
         return np.clip(signed + self.buckets, 0, 2 * self.buckets - 1)
 
     def position_scores(
-        self, query: Tensor, key: Tensor, position_bias: Tensor | None, p_bias: str | None
+        self,
+        query: Tensor,
+        key: Keys,
+        position_bias: Tensor | None,
+        p_bias: str | None,
+        cache: Any = None,
     ) -> Tensor | None:
         if p_bias is None:
             return None
-        length = ops.shape(query)[1]
-        # Distances from 1 − length to length − 1: every score depends on one of them.
-        distances = ops.clip(
-            ops.arange(2 * length - 1) - (length - 1), -self.max_distance, self.max_distance
-        )
-        rows = ops.take(ops.convert_to_tensor(self.table_rows()), distances + self.max_distance)
-        table = ops.take(ops.cast(position_bias, query.dtype), rows, axis=0)[None]
-        keys = self.split_heads(self.k_dense(table), self.key_value_heads, self.key_size)
-        queries = self.split_heads(self.q_dense(table), self.heads, self.key_size)
-        to_position = shifted(attention_scores(query, ops.flip(keys, axis=1)))
-        from_position = shifted(attention_scores(key, queries))
-        added = to_position + ops.transpose(from_position, (0, 1, 3, 2))
+        table = ops.cast(position_bias, query.dtype)
+        if isinstance(key, list):
+            added = self.scores_of_parts(query, key, table, cache.positions)
+        else:
+            added = self.scores_of_sequence(query, key, table)
         return added * ops.cast(self.score_scale, added.dtype)
+
+    def scores_of_sequence(self, query: Tensor, key: Tensor, table: Tensor) -> Tensor:
+        """What positions add to the scores of a sequence, (batch, heads, length, length)."""
+        length = ops.shape(query)[1]
+        # Every score depends on one of the distances from −length to length. The first is of no
+        # use to the keys and the last to the queries, but rows of even width can be shifted.
+        keys, queries = self.projected_table(table, (ops.arange(2 * length + 1) - length)[None])
+        to_position = shifted(attention_scores(query, ops.flip(keys[:, :-1], axis=1)))
+        from_position = shifted(attention_scores(key, queries[:, 1:]))
+        return to_position + ops.transpose(from_position, (0, 1, 3, 2))
+
+    def scores_of_parts(
+        self, query: Tensor, parts: list[Tensor], table: Tensor, positions: Tensor
+    ) -> Tensor:
+        """The same for a few queries at `positions`, and parts of keys (see `laid_out`)."""
+        ends = np.cumsum([part.shape[3] for part in parts]).tolist()
+        distances = positions[:, None] - ops.arange(ends[-1], dtype="int32")
+        keys, queries = self.projected_table(table, distances)
+        to_position = ops.einsum("bqhd,qkhd->bhqk", query, keys)
+        from_position = [
+            ops.repeat(
+                ops.einsum("bhdk,qkhd->bhqk", part, queries[:, end - part.shape[3] : end]),
+                query.shape[0] // part.shape[0],
+                axis=0,
+            )
+            for part, end in zip(parts, ends, strict=True)
+        ]
+        return to_position + ops.concatenate(from_position, axis=-1)
+
+    def projected_table(self, table: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and queries (n, length, heads, size) of distances (n, length)."""
+        largest = self.max_distance
+        rows = ops.convert_to_tensor(self.table_rows())
+        rows = ops.take(rows, ops.clip(distances, -largest, largest) + largest)
+        vectors = ops.take(table, rows, axis=0)
+        keys = self.split_heads(self.k_dense(vectors), self.key_value_heads, self.key_size)
+        return keys, self.split_heads(self.q_dense(vectors), self.heads, self.key_size)
 
     def get_config(self) -> dict:
         return super().get_config() | {
@@ -1133,7 +1559,7 @@ def shifted(scores: Tensor) -> Tensor:
     (the relative shift of Dai et al., 2019, https://arxiv.org/abs/1901.02860).
 
     Args:
-        scores: (batch, heads, length, 2 · length − 1).
+        scores: (batch, heads, length, 2 · length), of which the last column is not read.
 
     Returns:
         (batch, heads, length, length).
@@ -1272,7 +1698,7 @@ class FeedForward(Recomputable):
 
 
 @registered
-class MaskedConv1D(keras.layers.Conv1D):
+class MaskedConv1D(MaskReader, keras.layers.Conv1D):
     """Convolution along a sequence, (batch, length, features), in which padding counts as zero."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -1287,7 +1713,7 @@ class MaskedConv1D(keras.layers.Conv1D):
 
 
 @registered
-class GatedAttentionUnit(Recomputable):
+class GatedAttentionUnit(MaskReader, Recomputable):
     """Attention of a single head and gated feed-forward in one (https://arxiv.org/abs/2202.10447).
 
     With gate U, values V and a shared Z, all of them activated Dense layers of the input x, the
@@ -1485,7 +1911,7 @@ class GatherPositions(Layer):
         return None
 
 
-class GlobalPooling1D(Layer):
+class GlobalPooling1D(MaskReader):
     """Base of the layers that pool sequences to vectors (batch, features), padding left out.
 
     A sequence of nothing but padding gives zeros.
@@ -1581,7 +2007,13 @@ def log_sum_exp(x: Tensor, axis: int) -> Tensor:
     return ops.squeeze(largest + ops.log(total), axis)
 
 
-class LabelChain(Layer):
+def without_last_axis(label_ids: Tensor) -> Tensor:
+    """Label ids (batch, length) that may have come with a last axis of size 1."""
+    has_it = len(label_ids.shape) == 3 and label_ids.shape[-1] == 1
+    return label_ids[..., 0] if has_it else label_ids
+
+
+class LabelChain(MaskReader):
     """Base of the layers that score sequences of labels by emissions and transitions.
 
     The call takes emissions (batch, length, labels), one score for each label at each position, and
@@ -1591,12 +2023,12 @@ class LabelChain(Layer):
 
         crf = ConditionalRandomField(lr_multiplier=2)
         scores = crf(Dense(n_labels)(hidden))
-        model = keras.Model(inputs, scores)
+        model = Model(inputs, scores)  # of bert4keras.models
         model.compile(optimizer, loss=crf.sparse_loss, metrics=[crf.sparse_accuracy])
-        tagger = keras.Model(inputs, crf.decode(scores))  # shares its weights with `model`
+        tagger = Model(inputs, crf.decode(scores))  # shares its weights with `model`
 
-    As the loss belongs to the layer, load such a model with `load_model(path, compile=False)`, and
-    compile it with the `sparse_loss` of its own layer.
+    A `Model` is saved with the loss of its layer. A `keras.Model` is not: load that with
+    `load_model(path, compile=False)`, and compile it with the `sparse_loss` of its own layer.
 
     Args:
         lr_multiplier: the transition scores are this times the weights, so that they learn at a
@@ -1718,10 +2150,32 @@ class LabelChain(Layer):
 
     def one_hot(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Label ids (batch, length) or (batch, length, 1), floats too, as one-hot vectors."""
-        if len(y_true.shape) == 3 and y_true.shape[-1] == 1:
-            y_true = y_true[..., 0]
+        y_true = without_last_axis(y_true)
         self.compare(y_true.shape, y_pred.shape[:-1], "sparse labels are ids (batch, length)")
-        return ops.one_hot(ops.cast(y_true, "int32"), y_pred.shape[-1], dtype=self.score_dtype)
+        label_ids, _ = self.possible(y_true, y_pred)
+        return ops.one_hot(label_ids, y_pred.shape[-1], dtype=self.score_dtype)
+
+    def possible(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
+        """Tell label ids that are not among the labels, (batch, length).
+
+        Returns:
+            The ids with 0 for those, and where they are at visible positions.
+
+        Raises:
+            ValueError: there are such, and they are known outside of compiled code.
+        """
+        label_ids, n_labels = ops.cast(y_true, "int32"), y_pred.shape[-1]
+        inside = ops.logical_and(label_ids >= 0, label_ids < n_labels)
+        wrong = ops.logical_and(ops.logical_not(inside), self.visible(y_pred)[1])
+        known = known_values(wrong)
+        if known is not None and known.any():
+            row, position = (int(i) for i in np.argwhere(known)[0])
+            raise ValueError(
+                f"{self.name} has {n_labels} labels, from 0 to {n_labels - 1}, and got "
+                f"{int(known_values(label_ids)[row, position])} at position {position} of row {row}"
+                ", which no mask hides: hide what has no label, or correct the labels"
+            )
+        return ops.where(inside, label_ids, 0), wrong
 
     def compare(self, given: Any, expected: Any, meaning: str) -> None:
         """Refuse labels whose shape cannot be the expected one."""
@@ -1746,8 +2200,14 @@ class LabelChain(Layer):
         return self.loss(*self.prepared(y_true, y_pred))
 
     def sparse_loss(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Loss for label ids (batch, length), of any value at padding; `y_pred` from the call."""
-        return self.dense_loss(self.one_hot(y_true, y_pred), y_pred)
+        """Loss for label ids (batch, length), of any value at padding; `y_pred` from the call.
+
+        An id that is none of the labels at a visible position is an error; inside of a compiled
+        function it makes the loss NaN, without a gradient.
+        """
+        loss = self.dense_loss(self.one_hot(y_true, y_pred), y_pred)
+        wrong = ops.any(self.possible(without_last_axis(y_true), y_pred)[1], axis=1)
+        return ops.where(wrong if len(loss.shape) else ops.any(wrong), float("nan"), loss)
 
     def dense_accuracy(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Share of visible positions whose label has the best score; `y_true` one-hot vectors.
@@ -1899,7 +2359,7 @@ class MaximumEntropyMarkovModel(LabelChain):
 
 
 @registered
-class GlobalPointer(Layer):
+class GlobalPointer(MaskReader):
     """A score for each pair of start and end, for each kind of span (https://kexue.fm/archives/8373).
 
     Input (batch, length, features), output (batch, heads, length, length): [b, h, i, j] scores the
@@ -2021,6 +2481,9 @@ class Loss(Layer):
 
         output = CrossEntropy(output_axis=1)([label_ids, scores])
 
+    `compute_loss` gets floats: token and segment ids are integers, but a loss computes with them,
+    as in `K.sum(loss * segment_ids)`. What the layer returns keeps its type.
+
     Args:
         output_axis: which input the layer returns: an index, a list of indices, or None for all.
     """
@@ -2044,7 +2507,7 @@ class Loss(Layer):
         return values[self.output_axis]
 
     def call(self, inputs: Any, mask: Masks = None) -> Any:
-        self.add_loss(self.compute_loss(inputs, mask_list(mask, as_list(inputs))))
+        self.add_loss(self.compute_loss(as_floats(inputs), mask_list(mask, as_list(inputs))))
         return self.selected(inputs)
 
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Any:
@@ -2057,3 +2520,32 @@ class Loss(Layer):
 
     def get_config(self) -> dict:
         return super().get_config() | {"output_axis": self.output_axis}
+
+
+# --------------------------------------------------------------------------------------- functions
+
+
+@registered
+class Lambda(keras.layers.Lambda):
+    """`keras.layers.Lambda` whose function gets floats, as in Keras 2, where all inputs were.
+
+    Integers and booleans among the inputs are converted to the default float type, and floats stay
+    as they are, also where a policy says to compute in another type. The output has the type that
+    the function gives, and its shape unless `output_shape` is given. It has no mask unless `mask`
+    gives one.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"autocast": False, **kwargs})
+        self.supports_masking = True  # Keras would warn of each mask that ends here
+
+    def call(self, inputs: Any, mask: Masks = None, training: bool | None = None) -> Any:
+        return super().call(as_floats(inputs), mask=mask, training=training)
+
+    def compute_output_spec(
+        self, inputs: Any, mask: Masks = None, training: bool | None = None
+    ) -> Any:
+        # Keras would give all outputs the compute type, and the function no mask.
+        if self._output_shape is not None:
+            return super().compute_output_spec(inputs)
+        return keras.Operation.compute_output_spec(self, inputs, mask=mask, training=training)

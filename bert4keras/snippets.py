@@ -6,6 +6,8 @@ Importing this module starts no Keras, so that worker processes which only token
 # ruff: noqa: NPY002 - scripts make shuffling repeatable by np.random.seed
 
 import builtins
+import codecs
+import contextlib
 import functools
 import itertools
 import mmap
@@ -13,9 +15,13 @@ import multiprocessing
 import pickle
 import queue
 import re
+import reprlib
+import signal
+import sys
+import traceback
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -265,8 +271,7 @@ class open:
             Lines are read through a memory map, so threads and forked workers may share the file.
 
     Raises:
-        ValueError: an indexable file is opened for writing, or its encoding does not write a line
-            break as one byte (UTF-16 and UTF-32).
+        ValueError: an indexable file is opened for writing.
     """
 
     def __init__(
@@ -283,19 +288,21 @@ class open:
         self.encoding = None if binary else self.file.encoding
         self.errors = errors
         self.offsets: np.ndarray | None = None
+        self._start, self._line_encoding = 0, self.encoding or "latin-1"
         if indexable:
             self._index(mode, indexable)
 
     def _index(self, mode: str, indexable: bool | str | Path) -> None:
-        if mode.strip("bt") != "r" or (self.encoding and "\n".encode(self.encoding) != b"\n"):
+        if mode.strip("bt") != "r":
             self.file.close()
             raise ValueError(
-                f"{self.name}: mode {mode!r} with encoding {self.encoding!r} cannot be indexed, "
-                "open the file for reading in an encoding such as utf-8 or gb18030"
+                f"{self.name}: a file of mode {mode!r} cannot be indexed, open it for reading"
             )
         size = Path(self.name).stat().st_size
         # A map of no bytes is refused by the system.
         self._bytes = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+        if self.encoding is not None:
+            self._start, self._line_encoding = _without_mark(self._bytes[:4], self.encoding)
         if indexable is True:
             self.offsets = self._line_offsets()
             return
@@ -309,11 +316,16 @@ class open:
 
     def _line_offsets(self) -> np.ndarray:
         """Give the position in bytes of every line, and the size of the file."""
-        offsets = array("q", [0])
-        end = self._bytes.find(b"\n") + 1
-        while end:
-            offsets.append(end)
-            end = self._bytes.find(b"\n", end) + 1
+        line_break = "\n".encode(self._line_encoding)
+        width = len(line_break)
+        offsets = array("q", [self._start])
+        end = self._bytes.find(line_break, self._start) + width
+        while end >= width:
+            # In UTF-16 and UTF-32 the bytes may also lie across two characters.
+            found = width == 1 or (end - self._start) % width == 0
+            if found:
+                offsets.append(end)
+            end = self._bytes.find(line_break, end if found else end - width + 1) + width
         if offsets[-1] != len(self._bytes):
             offsets.append(len(self._bytes))
         return np.array(offsets)
@@ -332,7 +344,7 @@ class open:
         line = self._bytes[self.offsets[numbers] : self.offsets[numbers + 1]]
         if self.encoding is None:
             return line
-        text = line.decode(self.encoding, self.errors)
+        text = line.decode(self._line_encoding, self.errors)
         return text[:-2] + "\n" if text.endswith("\r\n") else text
 
     def __iter__(self) -> Iterator[str | bytes]:
@@ -385,6 +397,24 @@ class open:
             self._bytes.close()
 
 
+_MARKS = {
+    "utf-8-sig": {codecs.BOM_UTF8: "utf-8", b"": "utf-8"},
+    "utf-16": {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"},
+    "utf-32": {codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be"},
+}
+"""Encodings whose files begin with a byte order mark, and those of the text behind it."""
+
+
+def _without_mark(beginning: bytes, encoding: str) -> tuple[int, str]:
+    """Give the length of the byte order mark of a file, and the encoding of what follows."""
+    name = codecs.lookup(encoding).name
+    for mark, following in _MARKS.get(name, {}).items():
+        if beginning.startswith(mark):
+            return len(mark), following
+    native = {"utf-16": f"utf-16-{sys.byteorder[0]}e", "utf-32": f"utf-32-{sys.byteorder[0]}e"}
+    return 0, native.get(name, encoding)
+
+
 # === Parallel work ===
 
 
@@ -402,37 +432,40 @@ def parallel_apply_generator(
         func: a function of one item. Where processes are not forked (`multiprocessing` calls the
             start method `spawn` or `forkserver`) it has to be importable from a module.
         iterable: the items, any number of them, read only as fast as they are worked on.
-        workers: how many processes or threads.
-        max_queue_size: how many items may be under way at a time.
+        workers: how many processes or threads. Processes are ended with the last item, and at once
+            if anything fails or nobody takes the results any more.
+        max_queue_size: how many items may be under way at a time; 0 for any number.
         dummy: threads in place of processes.
         random_seeds: the seed of `numpy.random` in each process. True seeds from the system, so
-            that forked processes do not repeat each other; False leaves the state as it is.
-            Threads share one state, which stays untouched.
+            that forked processes do not repeat each other, and so it is for processes that a list
+            has no seed for; False leaves the state as it is. Threads share one state, which stays
+            untouched.
 
     Yields:
         The number of the item and its result.
 
     Raises:
-        ValueError: a number of workers, items or seeds that makes no sense.
+        ValueError: there are no workers.
         TypeError: `func` cannot be sent to a process.
-        Exception: what `func` raised, with the traceback of the worker as its cause.
+        RuntimeError: `func` ended its process, or an item, a result or an exception cannot be sent
+            between processes; it names the item.
+        Exception: what `func` raised, with the traceback of the worker as its cause and a note
+            that names the item.
     """
-    if workers < 1 or max_queue_size < 1:
-        raise ValueError(
-            f"parallel_apply: workers is {workers} and max_queue_size {max_queue_size}, "
-            "give at least 1 for each"
-        )
-    if dummy:
-        executor, call = ThreadPoolExecutor(workers), func
-    else:
-        executor, call = _process_pool(func, workers, random_seeds), _call_in_worker
+    if workers < 1:
+        raise ValueError(f"parallel_apply: workers is {workers}, give at least 1")
+    processes = None if dummy else _Processes(func, workers, random_seeds)
+    call = functools.partial(_call_named, processes.call if processes else func)
+    # For each process there is a thread, which waits for it.
+    executor = ThreadPoolExecutor(workers)
     items = enumerate(iterable)
     numbers: dict[Future, int] = {}
     ready: queue.SimpleQueue[Future] = queue.SimpleQueue()
     try:
         while True:
-            for i, item in itertools.islice(items, max_queue_size - len(numbers)):
-                future = executor.submit(call, item)
+            room = max_queue_size - len(numbers) if max_queue_size > 0 else None
+            for i, item in itertools.islice(items, room):
+                future = executor.submit(call, i, item)
                 numbers[future] = i
                 future.add_done_callback(ready.put)
             if not numbers:
@@ -440,57 +473,183 @@ def parallel_apply_generator(
             future = ready.get()
             yield numbers.pop(future), future.result()
     finally:
+        if processes is not None and numbers:
+            processes.interrupt()
         executor.shutdown(cancel_futures=True)
+        if processes is not None:
+            processes.end()
 
 
-def _process_pool(
-    func: Callable[[Any], Any], workers: int, random_seeds: bool | Sequence[int | None] | None
-) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context()
-    if context.get_start_method() != "fork":
-        try:
-            pickle.dumps(func)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TypeError(
-                f"parallel_apply: {func!r} cannot be sent to a process ({error}); define it at the "
-                "top of a module, or use dummy=True for threads"
-            ) from error
-    seeds = None
-    if random_seeds is True:
-        random_seeds = [None] * workers
-    if random_seeds:
-        if len(random_seeds) != workers:
-            raise ValueError(
-                f"parallel_apply: {len(random_seeds)} random_seeds for {workers} workers, "
-                "give one for each"
-            )
-        seeds = context.SimpleQueue()
-        for seed in random_seeds:
-            seeds.put(seed)
-    # As an argument of the initializer, `func` is not pickled where processes are forked, so it
-    # can be a lambda there.
-    return ProcessPoolExecutor(workers, context, _start_worker, (func, seeds))
-
-
-_worker_func: Callable[[Any], Any]
-
-
-def _start_worker(func: Callable[[Any], Any], seeds: Any) -> None:
-    global _worker_func
-    _worker_func = func
-    if seeds is not None:
-        np.random.seed(seeds.get())
-
-
-def _call_in_worker(item: object) -> Any:
+def _call_named(func: Callable[[Any], Any], number: int, item: object) -> Any:
+    """Call a function in a thread; what fails names the item."""
     try:
-        return _worker_func(item)
-    except Exception as error:
+        return func(item)
+    except BaseException as caught:
+        error = caught
+    name = f"parallel_apply: item {number}, {reprlib.repr(item)}"
+    if isinstance(error, _WorkerError):
+        raise RuntimeError(f"{name}: {error}") from error.__cause__
+    if not isinstance(error, Exception):  # would end the caller without a word
+        raise RuntimeError(f"{name}: the function failed ({error!r})") from error
+    error.add_note(name)
+    raise error
+
+
+class _WorkerError(Exception):
+    """What went wrong with a worker, apart from exceptions of the function."""
+
+
+class _WorkerTraceback(Exception):
+    """The traceback of an exception in another process, as text."""
+
+
+class _Processes:
+    """Worker processes, to each of which a pipe leads.
+
+    Args:
+        func: what they call.
+        count: how many.
+        random_seeds: as in `parallel_apply_generator`.
+    """
+
+    def __init__(
+        self,
+        func: Callable[[Any], Any],
+        count: int,
+        random_seeds: bool | Sequence[int | None] | None,
+    ):
+        context = multiprocessing.get_context()
+        forked = context.get_start_method() == "fork"
+        if not forked:
+            _check_sendable(func)
+        self._free: queue.SimpleQueue = queue.SimpleQueue()
+        self._all: list[tuple[Any, Any]] = []
         try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:
-            raise RuntimeError(f"{type(error).__name__}: {error}") from error
-        raise
+            for seed in _seeds(count, random_seeds):
+                ours, theirs = context.Pipe()
+                # A pipe ends when nobody else holds its other end.
+                inherited = [pipe for _, pipe in self._all] + [ours] if forked else []
+                arguments = (func, theirs, seed, inherited)
+                process = context.Process(target=_work, args=arguments, daemon=True)
+                process.start()
+                theirs.close()
+                self._all.append((process, ours))
+                self._free.put((process, ours))
+        except BaseException:
+            self.end()
+            raise
+
+    def call(self, item: object) -> Any:
+        """Have a process that is free work on an item; called by as many threads at a time."""
+        process, pipe = self._free.get()
+        try:
+            return self._exchange(process, pipe, item)
+        finally:
+            self._free.put((process, pipe))
+
+    def _exchange(self, process: Any, pipe: Any, item: object) -> Any:
+        try:
+            sent = pickle.dumps(item)
+        except Exception as error:
+            raise _WorkerError(f"it cannot be sent to a process ({error!r})") from error
+        try:
+            pipe.send_bytes(sent)
+            while not pipe.poll(1):  # a process that it has started may hold the pipe open
+                if not process.is_alive() and not pipe.poll():
+                    raise EOFError
+            received = pipe.recv_bytes()
+        except (EOFError, OSError) as error:
+            process.join(1)
+            raise _WorkerError(f"its process {_way_of_ending(process.exitcode)}") from error
+        try:
+            result, error, traceback = pickle.loads(received)
+        except Exception as error:
+            raise _WorkerError(f"what it returned cannot be received ({error!r})") from error
+        if error is None:
+            return result
+        raise error from _WorkerTraceback(f"in the worker:\n{traceback}")
+
+    def interrupt(self) -> None:
+        """End all processes, also those that work."""
+        for process, _ in self._all:
+            process.terminate()
+        self._wait()
+
+    def end(self) -> None:
+        """End all processes, of which none works any more."""
+        for _, pipe in self._all:
+            pipe.close()
+        self._wait()
+
+    def _wait(self) -> None:
+        for process, _ in self._all:
+            process.join(1)
+            if process.is_alive():  # what it called does not let it end
+                process.kill()
+                process.join()
+
+
+def _check_sendable(func: Callable[[Any], Any]) -> None:
+    try:
+        pickle.dumps(func)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"parallel_apply: {func!r} cannot be sent to a process ({error}); define it at the "
+            "top of a module, or use dummy=True for threads"
+        ) from error
+
+
+def _seeds(count: int, random_seeds: bool | Sequence[int | None] | None) -> list[Any]:
+    """The seed of each of `count` processes, False where the state is left as it is."""
+    if not random_seeds:
+        return [False] * count
+    given = [] if random_seeds is True else random_seeds
+    return list(itertools.islice(itertools.chain(given, itertools.repeat(None)), count))
+
+
+def _way_of_ending(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "has closed the pipe to it"
+    if exitcode >= 0:
+        return f"ended with status {exitcode}"
+    hint = ", maybe for lack of memory" if -exitcode == signal.SIGKILL else ""
+    return f"was ended by {signal.Signals(-exitcode).name}{hint}"
+
+
+def _work(func: Callable[[Any], Any], pipe: Any, seed: Any, inherited: Sequence[Any]) -> None:
+    """Work on items, in a process of its own, until the pipe ends."""
+    for other in inherited:
+        other.close()
+    # Who presses Ctrl-C ends the caller, which ends this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if seed is not False:
+        np.random.seed(seed)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            pipe.send_bytes(_answer(func, pipe.recv_bytes()))
+
+
+def _answer(func: Callable[[Any], Any], received: bytes) -> bytes:
+    """Call the function; give its result, or an exception and its traceback, as it is sent."""
+    what = "it cannot be received by a process"
+    try:
+        item = pickle.loads(received)
+        what = "the function failed"
+        result = func(item)
+        what = "what it returned cannot be sent from a process"
+        return pickle.dumps((result, None, None))
+    except BaseException as caught:
+        error, text = caught, traceback.format_exc()
+    if what != "the function failed" or not isinstance(error, Exception):
+        error = _WorkerError(f"{what} ({error!r})")
+    try:
+        sent = pickle.dumps((None, error, text))
+        pickle.loads(sent)
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+        sent = pickle.dumps((None, error, text))
+    return sent
 
 
 def parallel_apply(
@@ -509,7 +668,7 @@ def parallel_apply(
         func: see `parallel_apply_generator`, as for all arguments not named here.
         iterable: the items.
         workers: how many processes or threads.
-        max_queue_size: how many items may be under way at a time.
+        max_queue_size: how many items may be under way at a time; 0 for any number.
         callback: called in this process with every result.
         dummy: threads in place of processes.
         random_seeds: the seed of `numpy.random` in each process.
@@ -519,15 +678,17 @@ def parallel_apply(
         The results, or None if there is a `callback`.
 
     Raises:
-        Exception: what `func` raised, with the traceback of the worker as its cause.
+        RuntimeError, Exception: see `parallel_apply_generator`.
     """
     pairs = parallel_apply_generator(func, iterable, workers, max_queue_size, dummy, random_seeds)
-    results = (result for _, result in (pairs if unordered else _in_order(pairs)))
-    if callback is None:
-        return list(results)
-    for result in results:
-        callback(result)
-    return None
+    # Closed, so that no process is left where a callback fails.
+    with contextlib.closing(pairs):
+        results = (result for _, result in (pairs if unordered else _in_order(pairs)))
+        if callback is None:
+            return list(results)
+        for result in results:
+            callback(result)
+        return None
 
 
 def _in_order(pairs: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
@@ -715,7 +876,7 @@ class ViterbiDecoder:
             `(length,)`, the labels of the best path, those of smaller number on a tie.
 
         Raises:
-            ValueError: nodes of another shape, or of length 0.
+            ValueError: nodes of another shape, or of length 0; NaN in them or in the transitions.
         """
         nodes, trans = np.asarray(nodes), np.asarray(self.trans)
         if nodes.ndim != 2 or not len(nodes) or nodes.shape[1] != self.num_labels:
@@ -724,6 +885,13 @@ class ViterbiDecoder:
                 f"{self.num_labels}) with a length of at least 1"
             )
         nodes = nodes.astype(np.result_type(nodes, np.float32))  # a copy, of a type that holds -inf
+        for name, scores in {"nodes": nodes, "trans": trans}.items():
+            if np.isnan(scores).any():
+                row, label = np.argwhere(np.isnan(scores))[0].tolist()
+                raise ValueError(
+                    f"ViterbiDecoder: {name} has NaN at [{row}, {label}], of which no path is the "
+                    "best: look for NaN or infinity in the model that scores"
+                )
         nodes[0, self.non_starts] = -np.inf
         nodes[-1, self.non_ends] = -np.inf
         scores, origins = nodes[0], []
@@ -756,15 +924,13 @@ class AutoRegressiveDecoder:
         start_id: the token that the output begins with; None begins with no token.
         end_id: the token that ends the output.
         maxlen: how many tokens are written at most.
-        minlen: the output, `start_id` included, is not ended before it has this many tokens.
+        minlen: the output, `start_id` included, is not ended before it has this many tokens; if
+            that is more than `maxlen` allows, each output has `maxlen` tokens.
 
     Attributes:
         first_output_ids: `(1, 1)`, or `(1, 0)` without `start_id`: the output before the first
             step.
         models: what `last_token` made of each model.
-
-    Raises:
-        ValueError: a maxlen below 1, or a minlen above it.
     """
 
     def __init__(self, start_id: int | None, end_id: int, maxlen: int, minlen: int = 1):
@@ -775,7 +941,6 @@ class AutoRegressiveDecoder:
         self.models: dict[Any, Any] = {}
         first = [] if start_id is None else [start_id]
         self.first_output_ids = np.array([first], dtype=int)
-        self._check_lengths()
 
     @staticmethod
     def wraps(default_rtype: str = "probas", use_states: bool = False) -> Callable:
@@ -889,14 +1054,14 @@ class AutoRegressiveDecoder:
 
         Returns:
             `(length,)`, the tokens, with the start and end token. If none of the outputs is
-            complete after `maxlen` steps, it is the best incomplete one.
+            complete after `maxlen` steps, it is the best incomplete one; with a `maxlen` of 0 or
+            less, as when a text has no room left, nothing is written.
 
         Raises:
-            ValueError: arguments that make no sense, an empty input, or scores that are no
-                numbers or of another shape than `predict` has to give.
+            ValueError: arguments that make no sense, or scores that are no numbers or of another
+                shape than `predict` has to give.
         """
-        self._check_lengths()
-        topk = _positive("beam_search", "topk", topk)
+        topk = _count("beam_search", "topk", topk)
         inputs = _as_batch("beam_search", inputs, temperature)
         output_ids, output_scores = self.first_output_ids, np.zeros(1)
         for step in range(self.maxlen):
@@ -938,10 +1103,10 @@ class AutoRegressiveDecoder:
         Args:
             inputs: what `predict` is given, each for one sample, without the batch axis.
             n: how many outputs are written.
-            topk: sample among that many most probable tokens; None for all.
+            topk: sample among that many most probable tokens; None or 0 for all.
             topp: sample among the most probable tokens, as few as reach this probability together
-                (Holtzman et al., 2019, https://arxiv.org/abs/1904.09751), after `topk`; None for
-                all.
+                (Holtzman et al., 2019, https://arxiv.org/abs/1904.09751), after `topk`; None, or a
+                number of at least 1, for all, and 0 for the most probable one.
             states: what `predict` is given at the first step.
             temperature: above 1 flattens the distributions, below 1 sharpens them.
             min_ends: how many end tokens an output has to hold to be complete.
@@ -951,16 +1116,17 @@ class AutoRegressiveDecoder:
             completed; those that `maxlen` cut off come last.
 
         Raises:
-            ValueError: arguments that make no sense, an empty input, or scores that are no
-                probabilities or of another shape than `predict` has to give.
+            ValueError: arguments that make no sense, or scores that are no probabilities or of
+                another shape than `predict` has to give.
         """
-        self._check_lengths()
-        n = _positive("random_sample", "n", n)
-        topk = None if topk is None else _positive("random_sample", "topk", topk)
-        if topp is not None and not 0 < topp <= 1:
-            raise ValueError(f"random_sample: topp is {topp}, give more than 0 and at most 1")
+        n = _count("random_sample", "n", n)
+        topk = None if topk is None else _count("random_sample", "topk", topk, at_least=0) or None
+        if topp is not None and not topp >= 0:
+            raise ValueError(f"random_sample: topp is {topp}, give at least 0")
         inputs = _as_batch("random_sample", inputs, temperature)
         output_ids = self.first_output_ids
+        if self.maxlen < 1:
+            return list(np.repeat(output_ids, n, axis=0))
         results: list[np.ndarray] = []
         for step in range(self.maxlen):
             probas, states = self.predict(inputs, output_ids, states, temperature, "probas")
@@ -990,34 +1156,22 @@ class AutoRegressiveDecoder:
         ends = output_ids == self.end_id
         return ends[:, -1] & (ends.sum(axis=1) >= min_ends)
 
-    def _check_lengths(self) -> None:
-        """Refuse lengths that make no sense; scripts set them on the instance too."""
-        if self.maxlen < 1 or self.minlen > self.maxlen:
-            raise ValueError(
-                f"{type(self).__name__}: maxlen is {self.maxlen} and minlen {self.minlen}, give a "
-                "maxlen of at least 1 and a minlen that is not larger"
-            )
 
-
-def _positive(caller: str, name: str, value: Any) -> int:
-    """Refuse what is no whole number from 1 on."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{caller}: {name} is {value!r}, give a whole number, at least 1")
+def _count(caller: str, name: str, value: Any, at_least: int = 1) -> int:
+    """Refuse what is no whole number, or a smaller one."""
+    whole = isinstance(value, int | np.integer) or (
+        isinstance(value, float | np.floating) and value == value // 1
+    )
+    if isinstance(value, bool) or not whole or value < at_least:
+        raise ValueError(f"{caller}: {name} is {value!r}, give a whole number, at least {at_least}")
     return int(value)
 
 
 def _as_batch(caller: str, inputs: Sequence, temperature: float) -> list[np.ndarray]:
-    """Put the batch axis before the inputs of one sample."""
+    """Put the batch axis before the inputs of one sample, of which a text may be empty."""
     if not temperature > 0:
         raise ValueError(f"{caller}: temperature is {temperature}, give more than 0")
-    arrays = [np.array([x]) for x in inputs]
-    for i, x in enumerate(arrays):
-        if not x.size:
-            raise ValueError(
-                f"{caller}: input {i} is empty; give a sequence of at least one element, or leave "
-                "the input out"
-            )
-    return arrays
+    return [np.array([x], dtype=None if np.size(x) else int) for x in inputs]
 
 
 def as_floats(scores: Any) -> np.ndarray:
@@ -1241,7 +1395,7 @@ class DataGenerator:
         yield True, current
 
     def _shuffled(self) -> Iterator:
-        if self.steps is not None:
+        if self.steps is not None and hasattr(self.data, "__getitem__"):
             yield from (self.data[i] for i in np.random.permutation(len(self.data)))
             return
         buffer = []
@@ -1320,14 +1474,14 @@ class DataGenerator:
         """
         from bert4keras.training import BatchFeed
 
-        return BatchFeed(self._passes(random))
+        return BatchFeed(self._passes(random), endless=True)
 
     def fortest(self) -> "BatchFeed":
         """Give the inputs of endless passes in order, for `model.predict(..., steps=len(self))`."""
         from bert4keras.training import BatchFeed
 
         inputs = (batch[0] if isinstance(batch, tuple) else batch for batch in self._passes(False))
-        return BatchFeed(inputs, inputs_only=True)
+        return BatchFeed(inputs, inputs_only=True, endless=True)
 
     def to_dataset(
         self, types: Any, shapes: Any, names: Any = None, padded_batch: bool = False
@@ -1401,14 +1555,28 @@ def _map_like(types: Any, values: Any, leaf: Callable) -> Any:
 
 def _named(names: Any, values: Any) -> Any:
     """Turn the inputs into a dict, and the targets if there are several."""
-    if names is None:
-        return values
-    if is_string(names):
-        return {names: values}
-    if is_string(names[0]):
+    if names is None or is_string(names):
+        return values if names is None else {names: values}
+    names = list(names)
+    if len(names) == 1 and not isinstance(values, tuple):
+        values = (values,)  # a name in a list, and what it names without one
+    nested = isinstance(values, tuple) and not all(map(is_string, names))
+    if nested and names[-1] is None:
+        names = names[: len(values)]  # of a missing target, which is left out
+    if not isinstance(values, tuple) or len(names) != len(values):
+        raise ValueError(
+            f"to_dataset: the names {names!r} are not nested as the types are: give one for each "
+            "input, or (names of the inputs, names of the targets)"
+        )
+    if not nested:
         return dict(zip(names, values, strict=True))
     inputs, *targets = (_named(n, v) for n, v in zip(names, values, strict=True))
-    return inputs, *(next(iter(t.values())) if len(t) == 1 else t for t in targets)
+    return inputs, *(_without_single_name(each) for each in targets)
+
+
+def _without_single_name(target: Any) -> Any:
+    """A single target bare: a model with one output takes no dict."""
+    return next(iter(target.values())) if isinstance(target, dict) and len(target) == 1 else target
 
 
 # What a star import would give by itself, and what `__getattr__` gives.

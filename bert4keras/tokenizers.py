@@ -19,6 +19,7 @@ Nothing here imports Keras, so that processes which only tokenize stay light.
 import importlib
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, product, repeat
 from numbers import Integral
@@ -117,6 +118,13 @@ def save_vocab(
     Raises:
         ValueError: two tokens have the same id, or an id is negative.
     """
+    text = vocab_text(token_dict)
+    with open(dict_path, "w", encoding=encoding, newline="\n") as writer:
+        writer.write(text)
+
+
+def vocab_text(token_dict: Mapping[str, int]) -> str:
+    """Return the content of a vocabulary file, see `save_vocab`."""
     tokens = {i: token for token, i in token_dict.items()}
     if len(tokens) < len(token_dict):
         shared = next(token for token, i in token_dict.items() if tokens[i] != token)
@@ -124,14 +132,14 @@ def save_vocab(
         raise ValueError(f"save_vocab: {shared!r} and {tokens[i]!r} have the same id {i}")
     if tokens and min(tokens) < 0:
         raise ValueError(f"save_vocab: the id of {tokens[min(tokens)]!r} is {min(tokens)}, below 0")
-    with open(dict_path, "w", encoding=encoding, newline="\n") as writer:
-        writer.writelines(f"{tokens.get(i, '')}\n" for i in range(max(tokens, default=-1) + 1))
+    return "".join(f"{tokens.get(i, '')}\n" for i in range(max(tokens, default=-1) + 1))
 
 
 # === What all tokenizers share ===
 
 _SPECIALS = ("pad", "unk", "mask", "start", "end")
 _PATTERNS = ("S*E*E", "S*ES*E")
+_OF_BERT = {"[UNK]", "[CLS]", "[SEP]"}
 
 
 class TokenizerBase:
@@ -277,7 +285,8 @@ class TokenizerBase:
                 the time; token lists that were passed in become shorter themselves. For two texts
                 without a start token and with the pattern `S*E*E` one id more is allowed: the
                 start token that the second text would drop is counted all the same, which is how
-                bert4keras has always counted.
+                bert4keras has always counted. If not even the start and end tokens fit, some of
+                them are cut off as well, with a warning.
             pattern: `S*E*E` drops the start token (the first token, of a token list) of all texts
                 but the first, `S*ES*E` keeps it.
             truncate_from: where a text is truncated: `right`, `left` (inside of the end and the
@@ -357,6 +366,7 @@ class TokenizerBase:
             raise ValueError(
                 f"truncate_from is {truncate_from!r}, give 'right', 'left' or an index"
             )
+        whole = self._with_edges(sequences)
         try:
             truncate_sequences(maxlen + spare, index, *sequences)
         except IndexError as error:
@@ -364,6 +374,20 @@ class TokenizerBase:
                 f"maxlen={maxlen} is too small to truncate {len(sequences)} text(s) from "
                 f"{truncate_from!r} without losing start or end tokens; give a larger maxlen"
             ) from error
+        if truncate_from in edges and self._with_edges(sequences) != whole:
+            warnings.warn(
+                f"maxlen={maxlen} leaves no room for the start and end tokens of {len(sequences)} "
+                "text(s), of which some are cut off: give a larger maxlen",
+                stacklevel=3,
+            )
+
+    def _with_edges(self, sequences: Iterable[list[str]]) -> list[tuple[bool, bool]]:
+        """Tell for each sequence whether the tokens before and behind a text stand there."""
+        before, behind = self._around()
+        return [
+            (s[: len(before)] == before, s[max(len(s) - len(behind), 0) :] == behind)
+            for s in sequences
+        ]
 
     def id_to_token(self, i: int) -> str:
         """Return the token of an id."""
@@ -620,6 +644,9 @@ class Tokenizer(TokenizerBase):
     character at a time (the Greek final sigma becomes an ordinary one). The pieces of words are
     kept, so the vocabulary must not be changed in place.
 
+    A vocabulary of other things than texts, such as the moves of a game, may lack `[UNK]`, `[CLS]`
+    and `[SEP]`; what needs the id of one of them raises then.
+
     Args:
         token_dict: token to id, or the path that `load_vocab` takes.
         do_lower_case: whether to lower-case and to strip accents.
@@ -628,8 +655,6 @@ class Tokenizer(TokenizerBase):
 
     Raises:
         FileNotFoundError: there is no vocabulary at the path.
-        ValueError: the vocabulary lacks `[UNK]`, or `[CLS]` or `[SEP]` where these are the start
-            and end tokens.
     """
 
     def __init__(
@@ -640,16 +665,18 @@ class Tokenizer(TokenizerBase):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        source = "the vocabulary"
+        self._source = "the vocabulary"
         if isinstance(token_dict, str | os.PathLike):
-            source = f"the vocabulary {os.fspath(token_dict)}"
+            self._source = f"the vocabulary {os.fspath(token_dict)}"
             token_dict = load_vocab(token_dict)
         self._do_lower_case = do_lower_case
         self._word_maxlen = word_maxlen
         self._token_dict = token_dict
         self._token_dict_inv = {i: token for token, i in token_dict.items()}
         self._vocab_size = max(self._token_dict_inv, default=-1) + 1
-        self._check_specials(source)
+        # Any other name for the start or end token is the caller's own, and may be unknown.
+        standard = {self._token_unk, self._token_start, self._token_end} & _OF_BERT
+        self._missing = sorted(standard - set(token_dict))
         for special in _SPECIALS:
             token = getattr(self, f"_token_{special}")
             if token in token_dict:
@@ -661,16 +688,6 @@ class Tokenizer(TokenizerBase):
         self._run_cuts = _Table(self._cut_run_with_offsets)
         self._runs = re.compile(self._run_pattern())
 
-    def _check_specials(self, source: str) -> None:
-        # Any other name for the start or end token is the caller's own, and may be unknown.
-        standard = {self._token_start, self._token_end} & {"[CLS]", "[SEP]"}
-        missing = sorted({self._token_unk, *standard} - set(self._token_dict))
-        if missing:
-            raise ValueError(
-                f"{source} of {len(self._token_dict)} tokens lacks {', '.join(missing)}: is it a "
-                "vocabulary of BERT? Give its vocab.txt, or other token_start and token_end"
-            )
-
     @property
     def token_dict(self) -> Mapping[str, int]:
         """Token to id."""
@@ -680,12 +697,26 @@ class Tokenizer(TokenizerBase):
         return token in self._token_dict
 
     def token_to_id(self, token: str) -> int:
-        """Return the id of a token, that of `[UNK]` if the vocabulary lacks it."""
-        return self._token_dict.get(token, self._token_unk_id)
+        """Return the id of a token, that of `[UNK]` if the vocabulary lacks it.
+
+        Raises:
+            ValueError: the vocabulary lacks `[UNK]` as well, or the token is `[CLS]` or `[SEP]`.
+        """
+        if token in self._token_dict:
+            return self._token_dict[token]
+        # Where [UNK] is missing, scripts choose an id for all that is unknown, [CLS] included.
+        unknown_id = vars(self).get("_token_unk_id")
+        if unknown_id is None or (token in self._missing and self._token_unk not in self._missing):
+            raise ValueError(
+                f"{token!r} has no id: {self._source} of {len(self._token_dict)} tokens lacks "
+                f"{', '.join(self._missing)}: is it a vocabulary of BERT? Give its vocab.txt, or "
+                "other token_start and token_end, or set _token_unk_id"
+            )
+        return unknown_id
 
     def tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
         """Return the ids of tokens, see `token_to_id`."""
-        if type(self).token_to_id is not Tokenizer.token_to_id:
+        if type(self).token_to_id is not Tokenizer.token_to_id or self._missing:
             return super().tokens_to_ids(tokens)
         return list(map(self._token_dict.get, tokens, repeat(self._token_unk_id)))
 

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from common import need
 from continuing import Family, run
 
 from bert4keras.tokenizers import SpTokenizer
@@ -93,6 +94,7 @@ FAMILY = Family(
 
 
 def main(argv: Sequence[str] | None = None) -> dict | None:
+    need("jieba", "sentencepiece")
     return run(__file__, __doc__, FAMILY, argv)
 
 

@@ -12,6 +12,7 @@ leaves in its `--output`: `best.weights.h5`, the weights that scored best on val
 
 import argparse
 import csv
+import importlib.util
 import json
 import os
 import platform
@@ -39,6 +40,19 @@ from bert4keras.snippets import DataGenerator, bucket_length, sequence_padding
 from bert4keras.tokenizers import Tokenizer
 
 TINY = Path(__file__).parent / "weights" / "tiny_zh"
+
+
+def need(*packages: str) -> None:
+    """End now where packages are missing, which are used when an hour of training is over.
+
+    Raises:
+        SystemExit: it names those that are not installed.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(
+            f"this example needs {' and '.join(missing)}: run pip install {' '.join(missing)}"
+        )
 
 
 # --- command line
@@ -104,6 +118,8 @@ def arguments(
     args.name, args.started = name, time.time()
     args.argv = list(sys.argv[1:] if argv is None else argv)
     read_texts(args, parser)
+    if args.texts is None:
+        need("matplotlib")  # for the curve of the training
     if needs_data and args.texts is None and args.data is None:
         parser.error("--data is missing: the folder of the data sets")
     if not args.quick and args.checkpoint is None:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-from common import Batches, Size, arguments, fit, load_best, micro_f1, remember, report
+from common import Batches, Size, arguments, fit, load_best, micro_f1, need, remember, report
 from writing import SPECIAL, compile_for_tokens, language_model, next_tokens
 
 from bert4keras.generation import Generator
@@ -190,6 +190,7 @@ def captions(generator: Generator, images: Sequence[np.ndarray]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> dict | None:
+    need("matplotlib")  # also to predict
     args = arguments(__file__, __doc__, QUICK, FULL, argv, needs_data=False)
     tokenizer, keep_tokens = tokens_of_captions(args)
     model = build(args, keep_tokens)

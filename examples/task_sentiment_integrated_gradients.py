@@ -43,6 +43,7 @@ from common import (
     characters_of,
     chinese_font,
     load_best,
+    need,
     outputs,
     remember,
     report,
@@ -199,6 +200,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> dict | None:
+    need("matplotlib")  # also to predict
     args = arguments(__file__, __doc__, SENTIMENT_QUICK, SENTIMENT_FULL, argv, add_options)
     model = build(args, len(SENTIMENTS), load=args.texts is None)
     if args.texts is not None:

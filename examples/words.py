@@ -7,6 +7,8 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from common import need
+
 from bert4keras.tokenizers import Tokenizer
 
 N_WORDS = {True: 4000, False: 20_000}  # by --quick
@@ -15,6 +17,7 @@ MIN_COUNT = 5  # of a word
 
 def load_jieba() -> Callable[[str], list[str]]:
     """A function that cuts a text into words. It says nothing on the way."""
+    need("jieba")
     with warnings.catch_warnings():
         # Of pkg_resources, and of a file that it leaves open.
         warnings.simplefilter("ignore")

@@ -18,6 +18,9 @@ is stored depends on the layout:
 
     packed      documents joined at [SEP] and cut into pieces of one length (roberta, electra, gpt)
     sentences   consecutive sentences of one document, and where each begins (bert, unilm)
+
+JSON that has a `target` besides its `text` is a pair; in the second layout it makes one example, of
+which only the target has a beginning, so that the model learns the target from the text.
 """
 
 import argparse
@@ -53,6 +56,8 @@ LAYOUTS = {
 SPECIAL_TOKENS = {"packed": 2, "sentences": 3}
 """How many tokens of a sequence are [CLS] and [SEP], added when a model is trained."""
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+PAIR_MARK = "\x1e"
+"""Between the text of a document and its target; no text has this character."""
 BLOCK_BYTES = 2**20
 SHARD_BYTES = 2**26
 SKIPPED = {
@@ -150,7 +155,7 @@ def read_documents(block: Block, sources: Sequence[str] | None = None) -> Iterat
     """For each line its text and "", or "" and the reason (of `SKIPPED`) why it has none."""
     for line in block.lines:
         try:
-            text = line.decode("utf-8-sig").strip()
+            text = line.decode("utf-8-sig").replace(PAIR_MARK, " ").strip()
             reason = "" if text else "empty"
             if text and block.is_json:
                 text, reason = text_of(text, sources)
@@ -172,7 +177,9 @@ def text_of(line: str, sources: Sequence[str] | None) -> tuple[str, str]:
         return "", "source"
     if not isinstance(record.get("text"), str):
         return "", "no_text"
-    text = record["text"].strip()
+    text = record["text"].replace(PAIR_MARK, " ").strip()
+    if text and isinstance(record.get("target"), str) and record["target"].strip():
+        text += PAIR_MARK + record["target"].replace(PAIR_MARK, " ").strip()
     return text, "" if text else "empty"
 
 
@@ -268,8 +275,7 @@ class Preparer:
         if self.preparation.layout == "packed":
             pieces = packed(map(self.encoded_document, texts), body, self.tokenizer._token_end_id)
         else:
-            documents = ([self.encoded(s) for s in sentences_of(text)] for text in texts)
-            pieces = (piece for document in documents for piece in chunks(document, body))
+            pieces = (piece for text in texts for piece in self.sentences(text))
         for piece in pieces:
             if len(piece["token_ids"]) < 2:
                 counts["too_short"] += 1
@@ -279,10 +285,25 @@ class Preparer:
                 del piece["word_starts"]
             yield piece
 
+    def sentences(self, text: str) -> Iterator[dict[str, list[int]]]:
+        """Consecutive sentences of a document; or a pair, its text cut so that the target fits."""
+        body = self.preparation.body
+        if PAIR_MARK not in text:
+            yield from chunks(map(self.encoded, sentences_of(text)), body)
+            return
+        (ids, starts), (target_ids, target_starts) = map(self.encoded, text.split(PAIR_MARK))
+        target_ids = target_ids[: body // 2]
+        room = min(len(ids), body - len(target_ids))
+        yield {
+            "token_ids": ids[:room] + target_ids,
+            "word_starts": starts[:room] + target_starts[: len(target_ids)],
+            "sentence_starts": [room],
+        }
+
     def encoded_document(self, text: str) -> tuple[list[int], list[int]]:
         """The token ids of a document, and for each whether a word begins."""
         token_ids, word_starts = [], []
-        for paragraph in text.split("\n"):
+        for paragraph in text.replace(PAIR_MARK, "\n").split("\n"):
             ids, starts = self.encoded(paragraph)
             token_ids += ids
             word_starts += starts

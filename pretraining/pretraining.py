@@ -17,10 +17,12 @@ import difflib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,17 @@ from data_utils import LAYOUTS, write_json
 from events import write_events
 from objectives import OBJECTIVES, Objective, start_from_corpus
 from records import replacing
-from state import load_state, save_state
-from tasks import MASKINGS, PAIRS, Batches, Examples
+from stages import Stage, batch_sizes, stages, tokens_until
+from state import State, locked, misfit, newest_state, reasons, save_state
+from tasks import MASKED_SHARE, MASKINGS, PAIRS, Batches, Examples
 
 from bert4keras.models import Transformer
-from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr, extend_with_weight_decay
+from bert4keras.optimizers import (
+    Adam,
+    Muon,
+    extend_with_piecewise_linear_lr,
+    extend_with_weight_decay,
+)
 from bert4keras.tokenizers import save_vocab
 from bert4keras.training import Devices, data_parallel
 
@@ -43,8 +51,25 @@ MODELS = {"gpt": "gpt", "electra": "electra"}  # others: bert
 MODEL_TYPES = {"gpt": "openai-gpt"}
 """What configs call an architecture, if not by our name for it; BERT's do not say it at all."""
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-FREE = {"output", "corpus", "valid", "data", "valid_data", "workers", "verbose", "tensorboard"}
+OPTIMIZERS = {"adamw": Adam, "muon": Muon}
+FREE = {
+    *("output", "corpus", "valid", "data", "valid_data"),
+    *("workers", "verbose", "tensorboard", "saved_precision"),
+}
 """Settings that a run may be taken up with other values of; data are compared by their checksum."""
+
+
+EFFECTS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "min_count": lambda args: not (args.data or args.vocab),
+    "segmenter": lambda args: not args.data,
+    "valid_sources": lambda args: args.valid,
+    "masking": lambda args: args.task in ("roberta", "bert", "electra"),
+    "masked_share": lambda args: args.task in ("roberta", "bert", "electra"),
+    "pairs": lambda args: args.task == "bert",
+    "generator_size": lambda args: args.task == "electra",
+    "start": lambda args: not args.checkpoint,
+}
+"""Settings that only some runs have a use for, and which these are."""
 
 
 # --- settings
@@ -58,16 +83,27 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--corpus", type=Path, nargs="+", help="files to prepare and train on")
     data.add_argument("--valid", type=Path, nargs="+", help="files to validate on")
     data.add_argument("--valid-sources", nargs="+", help="only documents with these `source`s")
-    data.add_argument("--data", type=Path, help="folder of data_utils.py, in place of --corpus")
+    data.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        help="folder of data_utils.py, in place of --corpus; of several, one after the other",
+    )
+    data.add_argument(
+        "--stages", type=float, nargs="+", help="shares of the steps for the folders of --data"
+    )
     data.add_argument("--valid-data", type=Path, help="likewise, in place of --valid")
     data.add_argument("--vocab", type=Path, help="vocabulary file; made from the corpus if none")
     data.add_argument("--min-count", type=int, default=10, help="of a character in the corpus")
     data.add_argument("--segmenter", default="", help="module:function from a text to its words")
-    data.add_argument("--length", type=int, default=128, help="tokens in a sequence")
+    data.add_argument("--length", type=int, help="tokens in a sequence, 128 if none are prepared")
     data.add_argument("--workers", type=int, default=1, help="processes that tokenize")
     task = parser.add_argument_group("task")
     task.add_argument("--task", choices=LAYOUTS, default="roberta")
     task.add_argument("--masking", choices=MASKINGS, default="token", help="what is masked at once")
+    task.add_argument(
+        "--masked-share", type=float, default=MASKED_SHARE, help="of the tokens, in training"
+    )
     task.add_argument("--pairs", choices=PAIRS, default="nsp", help="the second loss of bert")
     model = parser.add_argument_group("model")
     model.add_argument("--model", help="architecture; bert, gpt or electra by the task")
@@ -99,6 +135,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--steps", type=int, default=10000)
     train.add_argument("--epoch-steps", type=int, default=500, help="between validations")
     train.add_argument("--save-steps", type=int, help="between states, --epoch-steps by default")
+    train.add_argument(
+        "--optimizer", choices=OPTIMIZERS, default="adamw", help="muon is for matrices of blocks"
+    )
     train.add_argument("--learning-rate", type=float, default=1e-3)
     train.add_argument("--warmup", type=float, default=0.1, help="share of the steps")
     train.add_argument("--weight-decay", type=float, default=0.01)
@@ -106,6 +145,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument(
         "--precision", choices=PRECISIONS, help="half precision computes faster on many devices"
+    )
+    train.add_argument(
+        "--saved-precision",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="of the checkpoint; states are exact",
     )
     train.add_argument(
         "--devices", type=int, help="split batches over so many, 0 for all; one by default"
@@ -126,6 +171,8 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     config = file.parse_known_args(argv)[0].config
     args = parser().parse_args([*(arguments_in(config) if config else []), *argv])
     args.save_steps = args.save_steps or args.epoch_steps
+    if args.corpus and args.length is None:
+        args.length = 128
     check(args)
     return args
 
@@ -180,40 +227,83 @@ def check(args: argparse.Namespace) -> None:
         )
     if not 0 <= args.warmup < 1:
         raise SystemExit(f"--warmup is {args.warmup}: give a share of the steps, less than 1")
-    check_length(args)
+    if not 0 < args.masked_share < 1:
+        raise SystemExit(f"--masked-share is {args.masked_share}: give a share of the tokens")
+    if args.stages and not args.data:
+        raise SystemExit("--stages divides the steps among folders of --data: give these")
+    if args.length is not None:
+        check_length(args.length, args)
+    check_effects(args)
 
 
-def check_length(args: argparse.Namespace) -> None:
-    if args.length > args.positions:
-        raise SystemExit(f"--length {args.length} is more than --positions {args.positions}")
+def check_effects(args: argparse.Namespace) -> None:
+    """Refuse settings that change nothing, as whoever gives them expects that they do."""
+    defaults = parser()
+    for name, has_effect in EFFECTS.items():
+        if getattr(args, name) != defaults.get_default(name) and not has_effect(args):
+            raise SystemExit(
+                f"--{name.replace('_', '-')} {getattr(args, name)} has no effect on this run: "
+                "leave it out, or see the README for what it belongs to"
+            )
+
+
+def check_length(length: int, args: argparse.Namespace) -> None:
+    """Refuse sequences that the model cannot take, or that are not as they were asked for."""
+    if length > args.positions:
+        raise SystemExit(
+            f"sequences of {length} tokens are longer than --positions {args.positions}"
+        )
+    if args.length not in (None, length):
+        raise SystemExit(
+            f"the sequences of --data have {length} tokens, not --length {args.length}: leave it "
+            "out, or prepare the data again"
+        )
 
 
 # --- data
 
 
-def prepared(args: argparse.Namespace) -> tuple[Batches, Batches | None]:
+def prepared(args: argparse.Namespace) -> tuple[list[Stage], Batches | None]:
     """What is trained on and, if there is any, what is validated on."""
-    data, valid = args.data, args.valid_data
+    folders, valid = prepared_folders(args)
+    examples = [Examples(folder) for folder in folders]
+    held_out = [Examples(valid)] if valid else []
+    check_together(args, [*examples, *held_out])
+    sizes = batch_sizes(args.batch_size, [each.length for each in examples])
+    trained = [
+        batches(args, each, size, args.masked_share)
+        for each, size in zip(examples, sizes, strict=True)
+    ]
+    parts = stages(trained, args.stages or [1] * len(trained), args.steps, args.save_steps)
+    if not held_out:
+        return parts, None
+    # Whatever the share in training, so that losses of runs compare.
+    return parts, batches(args, held_out[0], args.batch_size, MASKED_SHARE)
+
+
+def prepared_folders(args: argparse.Namespace) -> tuple[list[Path], Path | None]:
+    """The folders of shards to train and to validate on; files are prepared."""
+    folders, valid = args.data, args.valid_data
     if args.corpus:
-        data = args.output / "data"
+        folders = [args.output / "data"]
         vocabulary = ["--vocab", args.vocab] if args.vocab else ["--min-count", args.min_count]
-        prepare(args, args.corpus, data, *vocabulary)
+        prepare(args, args.corpus, folders[0], *vocabulary)
     if args.valid:
         valid = args.output / "valid"
         sources = ["--sources", *args.valid_sources] if args.valid_sources else []
-        prepare(args, args.valid, valid, "--vocab", data / "vocab.txt", *sources)
-    train = batches(args, data)
-    args.length = train.length
-    check_length(args)
-    if valid is None:
-        return train, None
-    valid = batches(args, valid)
-    for name in ("length", "vocabulary"):
-        if valid.examples.manifest[name] != train.examples.manifest[name]:
+        prepare(args, args.valid, valid, "--vocab", folders[0] / "vocab.txt", *sources)
+    return folders, valid
+
+
+def check_together(args: argparse.Namespace, examples: Sequence[Examples]) -> None:
+    """Refuse data of several vocabularies, or of a length that does not fit."""
+    for each in examples:
+        check_length(each.length, args)
+        if each.manifest["vocabulary"] != examples[0].manifest["vocabulary"]:
             raise SystemExit(
-                f"the data to train and to validate on differ in {name}: prepare both with the same"
+                "the data to train and to validate on differ in vocabulary: prepare all with the "
+                "same"
             )
-    return train, valid
 
 
 def prepare(args: argparse.Namespace, corpus: Sequence[Path], output: Path, *more: Any) -> None:
@@ -226,10 +316,8 @@ def prepare(args: argparse.Namespace, corpus: Sequence[Path], output: Path, *mor
         raise SystemExit(code)
 
 
-def batches(args: argparse.Namespace, folder: Path) -> Batches:
-    return Batches(
-        Examples(folder), args.task, args.batch_size, args.seed, args.masking, args.pairs
-    )
+def batches(args: argparse.Namespace, examples: Examples, size: int, share: float) -> Batches:
+    return Batches(examples, args.task, size, args.seed, args.masking, args.pairs, share)
 
 
 def sample_rows(batches: Batches, n_tokens: int = 2 * 10**7) -> np.ndarray:
@@ -287,15 +375,15 @@ def generator_config(args: argparse.Namespace, path: Path) -> Path:
 
 
 def built(args: argparse.Namespace, config: Path) -> Objective:
-    """The model of a task, compiled with AdamW, warm-up and linear decay."""
+    """The model of a task, compiled with an optimizer, warm-up and linear decay."""
     options = {"dropout_rate": args.dropout, "attention_dropout_rate": args.dropout}
     options["precision"] = args.precision
     if args.task == "electra":
         options["generator_config"] = generator_config(args, config)
     objective = OBJECTIVES[args.task](config, **options)
-    AdamW = extend_with_piecewise_linear_lr(extend_with_weight_decay(Adam))
+    optimizer = extend_with_weight_decay(OPTIMIZERS[args.optimizer])
     objective.model.compile(
-        optimizer=AdamW(
+        optimizer=extend_with_piecewise_linear_lr(optimizer)(
             learning_rate=args.learning_rate,
             weight_decay_rate=args.weight_decay,
             exclude_from_weight_decay=["Norm", "bias", "beta"],
@@ -392,15 +480,22 @@ class Run(keras.callbacks.Callback):
     Args:
         args: the settings.
         official: the Transformer that is saved.
+        stages: of the run.
         identity: what a run must have in common with the one it takes up.
         writes: whether this process writes files; of several, one does.
     """
 
     def __init__(
-        self, args: argparse.Namespace, official: Transformer, identity: dict, writes: bool = True
+        self,
+        args: argparse.Namespace,
+        official: Transformer,
+        stages: Sequence[Stage],
+        identity: dict,
+        writes: bool = True,
     ) -> None:
         super().__init__()
-        self.args, self.official, self.identity, self.writes = args, official, identity, writes
+        self.args, self.official, self.stages = args, official, stages
+        self.identity, self.writes = identity, writes
         self.step, self.seconds, self.rows = 0, 0.0, []
         self.started = time.time()
 
@@ -409,16 +504,34 @@ class Run(keras.callbacks.Callback):
         """Weights, seeds, and what the optimizer keeps."""
         return [*self.model.variables, *self.model.optimizer.variables]
 
-    def take_up(self, arrays: Sequence[np.ndarray], info: dict[str, Any]) -> None:
+    def values(self) -> dict[str, np.ndarray]:
+        """The arrays of a state: of all variables, and of PyTorch's generators."""
+        # Without the numbers by which Keras tells what a process has made before.
+        names = [re.sub(r"_[0-9]+(?=/|$)", "", variable.path) for variable in self.variables]
+        arrays = {
+            f"{i} {name}": keras.ops.convert_to_numpy(variable)
+            for i, (name, variable) in enumerate(zip(names, self.variables, strict=True))
+        }
+        return arrays | {f"generator {i}": each for i, each in enumerate(generator_states())}
+
+    def misfit(self, state: State) -> str:
+        """Why a state cannot be one of this run, although it is whole; "" if it can."""
+        arrays = self.values()
+        iterations = self.model.optimizer.iterations
+        place = [variable is iterations for variable in self.variables].index(True)
+        skips = self.args.precision == "mixed_float16"  # steps whose gradients overflow
+        return misfit(state, arrays, list(arrays)[place], skips)
+
+    def take_up(self, state: State, passed_over: dict[str, str]) -> None:
         """Go on from a state."""
-        variables = self.variables
-        for variable, value in zip(variables, arrays, strict=False):
+        arrays = list(state.arrays.values())
+        for variable, value in zip(self.variables, arrays, strict=False):
             variable.assign(value)
-        set_generator_states(arrays[len(variables) :])
-        self.started, self.step = info["started"], info["step"]
-        self.seconds, self.rows = info["seconds"], info["rows"]
-        passed_over = f", as {'; '.join(info['damaged'])} is damaged" if info["damaged"] else ""
-        print(f"taking up the run at step {self.step}{passed_over}", file=sys.stderr)
+        set_generator_states(arrays[len(self.variables) :])
+        self.started, self.step = state.started, state.step
+        self.seconds, self.rows = state.seconds, list(state.rows)
+        without = f", without {reasons(passed_over)}" if passed_over else ""
+        print(f"taking up the run at step {self.step}{without}", file=sys.stderr)
         if self.writes:
             self.publish()
 
@@ -435,13 +548,14 @@ class Run(keras.callbacks.Callback):
         self.check(logs)
         training = (self.trained if "val_loss" in logs else now) - self.began
         self.seconds += now - self.began
-        tokens = self.args.batch_size * self.args.length
+        tokens = tokens_until(self.stages, self.step)
+        seen = tokens - tokens_until(self.stages, self.step - self.args.save_steps)
         self.rows.append(
             {
                 "step": self.step,
-                "tokens": self.step * tokens,
+                "tokens": tokens,
                 "seconds": round(self.seconds, 1),
-                "tokens_per_second": round(self.args.save_steps * tokens / training),
+                "tokens_per_second": round(seen / training),
                 "learning_rate": self.learning_rate(),
                 **{name: round(value, 5) for name, value in logs.items()},
             }
@@ -473,15 +587,16 @@ class Run(keras.callbacks.Callback):
         return round(self.args.learning_rate * float(factor), 10)
 
     def save(self) -> None:
-        arrays = [keras.ops.convert_to_numpy(variable) for variable in self.variables]
-        self.check({v.path: a for v, a in zip(self.variables, arrays, strict=True)})
-        arrays += generator_states()
-        info = {key: getattr(self, key) for key in ("identity", "started", "seconds", "rows")}
-        save_state(self.args.output / "states", self.step, arrays, info)
+        arrays = self.values()
+        self.check(arrays)
+        kept = {key: getattr(self, key) for key in ("identity", "started", "seconds", "rows")}
+        save_state(self.args.output / "states", State(self.step, arrays, **kept))
 
     def publish(self) -> None:
         """Write what follows from the state."""
-        self.official.save_weights_as_checkpoint(self.args.output / "bert_model.ckpt")
+        self.official.save_weights_as_checkpoint(
+            self.args.output / "bert_model.ckpt", dtype=self.args.saved_precision
+        )
         columns = {name: None for row in self.rows for name in row}
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -499,22 +614,15 @@ class Run(keras.callbacks.Callback):
         write_events(self.args.output / "tensorboard", events, append)
 
 
-def check_identity(saved: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
-    """Refuse to take up a run with other settings."""
-    for key in {**saved, **wanted}:
-        if saved.get(key) != wanted.get(key):
-            raise SystemExit(
-                f"{output} holds a run with {key}={saved.get(key)}, not {wanted.get(key)}: give "
-                "the same settings to take it up, or another --output"
-            )
-
-
-def identity(args: argparse.Namespace, batches: Batches, valid: Batches | None) -> dict[str, Any]:
+def identity(
+    args: argparse.Namespace, parts: Sequence[Stage], valid: Batches | None
+) -> dict[str, Any]:
     """All that the final weights depend on."""
     chosen = {key: value for key, value in vars(args).items() if key not in {*FREE, "config"}}
     chosen |= {
         "backend": keras.backend.backend(),
-        "data": batches.examples.fingerprint,
+        "length": parts[0].batches.length,
+        "data": " ".join(part.batches.examples.fingerprint for part in parts),
         "validation data": valid.examples.fingerprint if valid else None,
     }
     return json.loads(json.dumps(chosen, default=str))
@@ -527,9 +635,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     keras.utils.set_random_seed(args.seed)
     args.output.mkdir(parents=True, exist_ok=True)
     if args.devices is None:
-        train(args, Devices())
+        train_alone(args, Devices())
         return
     with data_parallel(args.devices or None) as devices:
+        train_alone(args, devices)
+
+
+def train_alone(args: argparse.Namespace, devices: Devices) -> None:
+    """Train while no other run writes into the same folder."""
+    with nullcontext() if devices.process else locked(args.output):
         train(args, devices)
 
 
@@ -539,36 +653,49 @@ def train(args: argparse.Namespace, devices: Devices) -> None:
         raise SystemExit(
             "several processes train on what is prepared: run data_utils.py, give --data"
         )
-    batches, valid = prepared(args)
-    wanted = identity(args, batches, valid)
-    state = load_state(args.output / "states")
-    if state:
-        check_identity(state[1]["identity"], wanted, args.output)
-    token_dict = batches.examples.token_dict
+    parts, valid = prepared(args)
+    wanted = identity(args, parts, valid)
+    states, passed_over = args.output / "states", {}
+    state = newest_state(states, wanted, passed_over)
+    token_dict = parts[0].batches.examples.token_dict
     save_vocab(args.output / "vocab.txt", token_dict)
     objective = built(args, write_config(args, len(token_dict)))
-    run = Run(args, objective.official, wanted, writes=devices.process == 0)
+    run = Run(args, objective.official, parts, wanted, writes=devices.process == 0)
     run.set_model(objective.model)
+    while state and (reason := run.misfit(state)):
+        passed_over[state.name] = reason
+        state = newest_state(states, wanted, passed_over)
     if state:
-        run.take_up(*state)
+        run.take_up(state, passed_over)
     else:
-        initialize(args, objective, batches)
+        initialize(args, objective, parts[0].batches)
+    lengths = " and ".join(f"{len(p.batches.examples):,} of {p.batches.length}" for p in parts)
     print(
-        f"{len(token_dict):,} tokens in the vocabulary, {len(batches.examples):,} sequences of "
-        f"{args.length} to train on, {len(valid.examples) if valid else 0:,} to validate",
+        f"{len(token_dict):,} tokens in the vocabulary, sequences to train on: {lengths}, to "
+        f"validate: {len(valid.examples) if valid else 0:,}",
         file=sys.stderr,
     )
     if run.step == args.steps:
         print(f"all {args.steps} steps have been taken", file=sys.stderr)
         return
-    objective.model.fit(
-        batches.start_at(run.step),
-        validation_data=valid.all_once() if valid else None,
+    held_out = valid.all_once() if valid else None
+    for part in parts:
+        if run.step < part.end:
+            fit(args, objective.model, part, run, held_out)
+
+
+def fit(
+    args: argparse.Namespace, model: keras.Model, part: Stage, run: Run, held_out: tuple | None
+) -> None:
+    """Train to the end of a stage."""
+    model.fit(
+        part.batches.start_at(run.step - part.begin),
+        validation_data=held_out,
         validation_batch_size=args.batch_size,
         validation_freq=args.epoch_steps // args.save_steps,
         steps_per_epoch=args.save_steps,
         initial_epoch=run.step // args.save_steps,
-        epochs=args.steps // args.save_steps,
+        epochs=part.end // args.save_steps,
         callbacks=[run],
         verbose=args.verbose,
     )

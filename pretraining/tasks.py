@@ -22,7 +22,7 @@ from records import DamagedRecordsError, RecordFile, decoded
 
 from bert4keras.tokenizers import Tokenizer, load_vocab
 
-MASKED_SHARE = 0.15
+MASKED_SHARE = 0.15  # Devlin et al., 2018
 MASKINGS = ("token", "word", "span")
 PAIRS = ("nsp", "sop")
 # SpanBERT (Joshi et al., 2020): lengths of spans are geometric with p = 0.2, cut off at 10.
@@ -96,6 +96,7 @@ class Batches:
         masking: what is masked together: 'token', 'word' or 'span'.
         pairs: what pairs of segments are about: 'nsp' (is the second the next one of the text, or
             of another one) or 'sop' (are the two in order or swapped).
+        masked_share: how many of the tokens are masked.
     """
 
     def __init__(
@@ -106,9 +107,11 @@ class Batches:
         seed: int,
         masking: str = "token",
         pairs: str = "nsp",
+        masked_share: float = MASKED_SHARE,
     ) -> None:
         self.examples, self.task, self.batch_size = examples, task, batch_size
         self.seed, self.masking, self.pairs = seed, masking, pairs
+        self.masked_share = masked_share
         layout = examples.manifest["layout"]
         if layout != LAYOUTS[task]:
             raise SystemExit(
@@ -128,7 +131,7 @@ class Batches:
             raise SystemExit("--pairs nsp takes other texts from the batch: --batch-size 2 or more")
         self.length = examples.length
         self.body = self.length - SPECIAL_TOKENS[layout]
-        self.n_masked = max(1, round(MASKED_SHARE * self.body))
+        self.n_masked = max(1, round(masked_share * self.body))
         self.tokenizer = Tokenizer(examples.token_dict)
         is_special = self.tokenizer._is_special
         self.ordinary = np.array([i for t, i in examples.token_dict.items() if not is_special(t)])
@@ -267,7 +270,7 @@ class Batches:
     def masked(
         self, token_ids: np.ndarray, words: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, ...]:
-        """Choose 15 % of the tokens; 80 % of them become [MASK], 10 % another token.
+        """Choose a share of the tokens; 80 % of them become [MASK], 10 % another token.
 
         Devlin et al., 2018; of a span, all become the same kind (Joshi et al., 2020).
 
@@ -276,7 +279,7 @@ class Batches:
             are predicted, in order, the tokens there, and weights, 0 where there are fewer.
         """
         eligible = words >= 0
-        room = np.round(MASKED_SHARE * eligible.sum(axis=1)).astype("int64")
+        room = np.round(self.masked_share * eligible.sum(axis=1)).astype("int64")
         room = np.clip(room, np.minimum(1, eligible.sum(axis=1)), self.n_masked)
         if self.masking == "span":
             group = np.stack([spans(*each, rng) for each in zip(words, room, strict=True)])

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from bert4keras import layers, optimizers
+from bert4keras.backend import K
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.snippets import DataGenerator
 from bert4keras.training import TokenCrossentropy, batch_mean, data_parallel, model_parallel
@@ -190,6 +191,30 @@ class OwnLoss:
         return model.fit(texts.forfit(False), steps_per_epoch=len(texts), epochs=2, verbose=0)
 
 
+class OwnOutput:
+    """A model whose output is its loss, without an axis; more tokens count in some rows."""
+
+    def build(self):
+        base = tagger()
+
+        def mean_loss(inputs):
+            ids, scores = inputs
+            loss = K.sparse_categorical_crossentropy(ids, scores, from_logits=True)
+            return batch_mean(loss, K.not_equal(ids, 0))
+
+        loss = layers.Lambda(mean_loss, name="loss")([base.inputs[0], base.output])
+        model = Model(base.inputs, loss)
+        set_weights(model)
+        model.compile(keras.optimizers.SGD(0.1), {"loss": lambda y_true, y_pred: y_pred})
+        return model
+
+    def fit(self, model):
+        ids = token_ids(8)
+        return model.fit(
+            [ids, np.zeros_like(ids)], np.zeros(8), batch_size=4, shuffle=False, verbose=0
+        )
+
+
 CASES = {
     "labelled-sgd": Labelled(),
     "labelled-adam": Labelled("adam"),
@@ -198,6 +223,7 @@ CASES = {
     "averaged": Averaged(),
     "summed": Summed(),
     "own-loss": OwnLoss(),
+    "own-output": OwnOutput(),
 }
 
 
@@ -213,7 +239,7 @@ def train(case, folder=None):
         result["evaluate"] = model.evaluate(
             x, y, sample_weight=weights, batch_size=4, verbose=0, return_dict=True
         )
-    if not isinstance(case, Averaged | Summed):
+    if not isinstance(case, Averaged | Summed | OwnOutput):
         result["predict"] = np.asarray(model.predict(x, batch_size=4, verbose=0)).tolist()
     result["weights"] = [float(np.linalg.norm(w)) for w in model.get_weights()]
     return result, model

@@ -1,8 +1,9 @@
 """Damage weight files in many ways, open them and see that nothing bad happens.
 
 `python fuzz.py FOLDER CONTAINER COUNT` works on `FOLDER/CONTAINER/` and `FOLDER/CONTAINER.pickle`,
-which `test_fuzzing.py` writes, and prints how many files were refused. It is a process of its own:
-a crash or a hang ends it and not the tests, and its memory can be limited.
+which `test_fuzzing.py` writes, and prints how many files were refused; `python fuzz.py FOLDER
+hostile` opens the files of `hostile.py`, and prints for each how long it took to be refused. It is
+a process of its own: a crash or a hang ends it and not the tests, and its memory can be limited.
 """
 
 import io
@@ -14,6 +15,7 @@ import resource
 import shutil
 import signal
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,7 @@ from bert4keras.checkpoints import CheckpointError, bundle, open_checkpoint
 
 SECONDS = 2  # of computing, for one file
 MEMORY = 256 << 20  # bytes, beyond what the interpreter and its libraries take
+HOSTILE_MEMORY = 200 << 20  # the same for hostile files, and twice what they take on the disk
 FORBIDDEN = (
     *("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.mkdir", "subprocess.Popen"),
     *("exec", "compile", "pickle.find_class", "socket.connect", "ctypes.dlopen", "marshal.loads"),
@@ -206,9 +209,9 @@ BELOW = {
     "legacy": rewritten_row,
     "npz": rewritten_archive,
 }
-# The older format of PyTorch and safetensors by others have no checksums: damage to values is not
-# noticed there by any reader.
-UNCHECKED = ("legacy", "foreign")
+# The older format of PyTorch, safetensors by others and files by Keras 2 have no checksums: damage
+# to values is not noticed there by any reader.
+UNCHECKED = ("legacy", "foreign", "keras 2")
 
 
 # === The process ===
@@ -234,11 +237,67 @@ def damages(container: str, count: int) -> Iterator[tuple[int, bool]]:
         yield seed, container in BELOW and seed % 5 < 2
 
 
-def limit_memory() -> None:
-    """Let the process take `MEMORY` bytes more than it has."""
+def limit_memory(memory: int) -> tuple[int, int]:
+    """Let the process take so many bytes more than it has; return the limits before."""
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + memory, before[1]))
+    return before
+
+
+def watched() -> list[str]:
+    """End the process if it does what is forbidden while the list that is returned has an item."""
+    watching: list[str] = []
+
+    def watch(event: str, arguments: tuple) -> None:
+        if watching and event in FORBIDDEN:
+            os.write(2, f"{watching[0]}: {event} {str(arguments)[:200]}\n".encode())
+            os._exit(3)
+
+    for codec in ("cp437", "utf-8-sig"):  # of names in zip archives, of JSON
+        "".encode(codec)
+    sys.addaudithook(watch)
+    return watching
+
+
+def limit_time(seconds: float) -> None:
+    """End the process when it has computed for so long, or waited ten times as long."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
+
+
+def open_hostile(folder: Path, names: list[str]) -> None:
+    """Write, open and read hostile files one by one; print how long each took to be refused."""
+    import hostile
+
+    for container, write in hostile.VALID.items():  # imports whatever is imported late
+        write(folder / container)
+        read_all(folder, container)
+    times = {}
+    watching = watched()
+    for number, name in enumerate(names or hostile.CASES):
+        place = folder / str(number)
+        place.mkdir()
+        path = hostile.CASES[name](place)
+        (folder / "hostile.seed").write_text(name)
+        size = sum(file.lstat().st_blocks * 512 for file in place.iterdir())
+        before = limit_memory(HOSTILE_MEMORY + 2 * size)
+        limit_time(SECONDS)
+        watching.append(name)
+        start = time.process_time()
+        refused = False
+        try:
+            read_all(path.parent, path.name)
+        except CheckpointError as error:
+            refused = len(str(error)) < 5000
+        times[name] = time.process_time() - start
+        watching.clear()
+        limit_time(0)
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        assert refused, f"{name} was read, or refused with too many words"
+        shutil.rmtree(place)
+    print(json.dumps(times))
 
 
 def main(folder: Path, container: str, count: int) -> None:
@@ -246,16 +305,8 @@ def main(folder: Path, container: str, count: int) -> None:
     source, work = folder / container, folder / f"{container}.work"
     name, expected = pickle.loads((folder / f"{container}.pickle").read_bytes())
     assert same(read_all(source, name), expected)  # also imports whatever is imported late
-    watching = False
-
-    def watch(event: str, arguments: tuple) -> None:
-        if watching and event in FORBIDDEN:
-            os.write(2, f"{container}: {event} {arguments}\n".encode())
-            os._exit(3)
-
-    "".encode("cp437")  # the same for the codec of names in zip archives
-    sys.addaudithook(watch)
-    limit_memory()
+    watching = watched()
+    limit_memory(MEMORY)
     shutil.copytree(source, work)
     whole = {work / file.name: file.read_bytes() for file in source.iterdir()}
     last_seed = os.open(folder / f"{container}.seed", os.O_CREAT | os.O_WRONLY)
@@ -266,8 +317,8 @@ def main(folder: Path, container: str, count: int) -> None:
         random = np.random.default_rng([seed, sum(container.encode())])
         (BELOW[container] if below else damaged)(random, work)
         os.pwrite(last_seed, b"%6d" % seed, 0)  # for whoever finds the process dead
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # its signal ends the process
-        watching = True
+        limit_time(SECONDS)  # its signal ends the process
+        watching.append(container)
         try:
             found = read_all(work, name)
         except CheckpointError:
@@ -276,11 +327,14 @@ def main(folder: Path, container: str, count: int) -> None:
             unharmed = below or container in UNCHECKED or same(found, expected)
             assert unharmed, f"{container}: seed {seed} gives other values"
         finally:
-            watching = False
-            signal.setitimer(signal.ITIMER_PROF, 0)
+            watching.clear()
+            limit_time(0)
     assert not (folder / "marker").exists()
     print(refused)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    if sys.argv[2] == "hostile":
+        open_hostile(Path(sys.argv[1]), sys.argv[3:])
+    else:
+        main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

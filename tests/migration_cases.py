@@ -36,12 +36,6 @@ BY_HAND = {
             "from bert4keras.models import build_transformer_model\n"
             "from bert4keras.training import data_parallel\n",
         ),
-        (
-            "devices",
-            "config = tf.ConfigProto()\nconfig.gpu_options.allow_growth = True\n",
-            "",
-        ),
-        ("devices", "K.set_session(tf.Session(config=config))\n", ""),
         ("devices", "    parallel_model = data_parallel(model)\n", ""),
         ("devices", "    parallel_model = multi_gpu_model(model, gpus=2)\n", ""),
         ("devices", "    parallel_model.compile(", "    model.compile("),
@@ -50,43 +44,6 @@ BY_HAND = {
             "devices",
             "model, first = train()\n",
             "with data_parallel(1):\n    model, first = train()\n",
-        ),
-        (
-            "graph",
-            "get_hidden = K.function(model.inputs + [K.learning_phase()], [first])\n",
-            "get_hidden = keras.Model(model.inputs, first)\n",
-        ),
-        (
-            "graph",
-            "hidden = get_hidden(x + [0])[0]\n",
-            "hidden = get_hidden.predict_on_batch(x)\n",
-        ),
-    ],
-    "gradients": [
-        (
-            "gradients",
-            "from bert4keras.optimizers import Adam\n",
-            "from bert4keras.optimizers import Adam\n"
-            "from bert4keras.training import AdversarialTraining, GradientPenalty\n"
-            "from bert4keras.training import integrated_gradients\n",
-        ),
-        (
-            "gradients",
-            ("    metrics=['sparse_categorical_accuracy'],\n", "# bert4keras.migrate"),
-            "    metrics=['sparse_categorical_accuracy'],\n"
-            "    step=AdversarialTraining('Embedding-Token', 0.5),\n)\n\n\n",
-        ),
-        ("gradients", ("def perturb_embedding(", "model.fit("), ""),
-        (
-            "gradients",
-            ("def penalized(", "    optimizer=Adam(2e-5)"),
-            "model.compile(\n    loss='sparse_categorical_crossentropy',\n"
-            "    step=GradientPenalty('Embedding-Token', 1.0),\n",
-        ),
-        (
-            "gradients",
-            ("class InputTimesGradient(Layer)", "assert scores.shape"),
-            "_, scores = integrated_gradients(model, at='Embedding-Token')(x, y[:, 0])\n",
         ),
     ],
 }

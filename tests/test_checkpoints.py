@@ -458,8 +458,9 @@ def box(*extents) -> bytes:
     ("shape", "boxes", "message"),
     [
         ((1 << 40,), [(0, 2), (2, 2)], "slices hold 4 numbers"),
-        ((3,), [(0, 2), (1, 2)], "slices overlap"),
+        ((4,), [(0, 2), (1, 2)], "slices overlap"),
         ((3,), [(0, 2), (2, 2)], "beyond its shape"),
+        ((3,), [(0, 2), (1, 2)], "slices hold 4 numbers"),
         ((5,), [(0, 2), (2, 2)], "slices hold 4 numbers"),
         ((2, 2), [(0, 2), (2, 2)], "does not fit its shape"),
         ((4,), [(0, 2), (2, 1)], "not in the index"),
@@ -779,6 +780,7 @@ def bert_shapes(layers=2, size=8, vocabulary=50) -> dict[str, tuple[int, ...]]:
     }
     for i in range(layers):
         shapes[f"bert/encoder/layer_{i}/attention/self/query/kernel"] = (size, size)
+        shapes[f"bert/encoder/layer_{i}/attention/self/query/bias"] = (size,)
         shapes[f"bert/encoder/layer_{i}/output/dense/bias"] = (size,)
     return shapes
 
@@ -807,6 +809,7 @@ def test_a_checkpoint_that_fits(tmp_path):
     assert result.loaded == tuple(bert_shapes())
     assert set(result.unused) == set(extra) | {
         "bert/encoder/layer_2/attention/self/query/kernel",
+        "bert/encoder/layer_2/attention/self/query/bias",
         "bert/encoder/layer_2/output/dense/bias",
     }
     free = bert_shapes() | {"bert/embeddings/word_embeddings": (None, 8)}
@@ -819,8 +822,8 @@ def test_a_checkpoint_that_fits(tmp_path):
     [
         (bert_shapes(), albert_shapes(), "model='albert'"),
         (albert_shapes(), bert_shapes(), "model='bert'"),
-        (bert_shapes(), {"encoder/block_000/layer_000/SelfAttention/q": (8, 8)}, "model='t5.1.0'"),
-        (bert_shapes(), {"newslm/layer00/key_layer/kernel": (8, 8)}, "model='gpt2_ml'"),
+        (bert_shapes(), {"encoder/block_000/layer_001/DenseReluDense/wi/kernel": ()}, "'t5.1.0_e"),
+        (bert_shapes(), {"newslm/layer00/query_layer/kernel": (8, 8)}, "model='gpt2_ml'"),
         (bert_shapes(), {"Variable": (3,)}, "no known architecture, e.g. 'Variable'"),
         (bert_shapes(), {}, "no known architecture, e.g. 'none'"),
         (bert_shapes(), bert_shapes(vocabulary=40), "40 entries in the file, 50 .*keep_tokens"),
@@ -828,7 +831,16 @@ def test_a_checkpoint_that_fits(tmp_path):
         (bert_shapes(), bert_shapes(size=12), "another size"),
         (bert_shapes(), without(bert_shapes(), "cls/"), "with_mlm"),
         (bert_shapes(), without(bert_shapes(), "bert/pooler"), "with_pool"),
-        (bert_shapes(), without(bert_shapes(), "bert/embeddings/pos"), "roformer"),
+        (
+            bert_shapes(),
+            without(bert_shapes(), "bert/embeddings/pos"),
+            "those of model='nezha' or model='roformer'",
+        ),
+        (
+            {"bert/embeddings/token_type_embeddings": (3, 8)},
+            {"bert/embeddings/token_type_embeddings": (2, 8)},
+            "2 types of segments, the model 3",
+        ),
         (
             bert_shapes(),
             bert_shapes() | {"bert/embeddings/position_embeddings": (9, 8)},

@@ -1,6 +1,8 @@
 """The command that converts weights."""
 
 import json
+import subprocess
+import sys
 import warnings
 
 import keras
@@ -9,7 +11,8 @@ import pytest
 
 from bert4keras import checkpoints
 from bert4keras.convert import convert, main
-from bert4keras.models import build_transformer_model
+from bert4keras.layers import ConditionalRandomField
+from bert4keras.models import Model, build_transformer_model
 
 CONFIG = {
     "vocab_size": 20,
@@ -128,6 +131,23 @@ def test_an_exported_model_computes_the_same_at_any_size(format, name, tmp_path)
             np.testing.assert_allclose(exported(x), expected, atol=1e-5)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="ONNX is for TensorFlow")
+def test_what_no_onnx_runtime_would_read_is_not_written(tmp_path):
+    half = build_transformer_model(precision="mixed_bfloat16", **CONFIG)
+    with pytest.raises(ValueError, match="reads no bfloat16: build the model with precision="):
+        half.export(tmp_path / "model.onnx", format="onnx")
+    inputs = keras.Input((None, 3))
+    crf = ConditionalRandomField()
+    tagger = Model(inputs, crf.decode(crf(inputs)))
+    with pytest.raises(ValueError, match=r"loop of decode\(\).*ViterbiDecoder"):
+        tagger.export(tmp_path / "model.onnx", format="onnx")
+    pytest.importorskip("tf2onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Model(inputs, crf(inputs)).export(tmp_path / "crf.onnx", format="onnx", verbose=False)
+    assert not (tmp_path / "model.onnx").exists() and (tmp_path / "crf.onnx").exists()
+
+
 def test_the_vocabulary_of_a_t5_goes_along(tmp_path):
     folder = tmp_path / "t5"
     folder.mkdir()
@@ -140,6 +160,38 @@ def test_the_vocabulary_of_a_t5_goes_along(tmp_path):
     convert(folder, tmp_path / "tf", "tf", "t5.1.0")
     for target in ("hf", "tf"):
         assert (tmp_path / target / "spiece.model").read_bytes() == b"pieces"
+
+
+def test_a_converted_nezha_is_not_taken_for_a_roformer(tmp_path):
+    folder = tmp_path / "hf"
+    transformer = build_transformer_model(model="nezha", return_keras_model=False, **CONFIG)
+    transformer.save_pretrained(folder)
+    convert(folder, tmp_path / "tf", "tf")
+    again = build_transformer_model(tmp_path / "tf", return_keras_model=False)
+    assert type(again).__name__ == "NEZHA"
+    with pytest.raises(ValueError, match="pass model='nezha'"):
+        build_transformer_model(tmp_path / "tf", model="roformer")
+
+
+def test_help_is_there_at_once():
+    """Neither Keras nor an engine is imported for it, whose lines would stand in between."""
+    code = (
+        "import sys; from bert4keras.convert import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)"
+    )
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, check=True, capture_output=True, text=True)
+    assert not {"keras", "tensorflow", "jax", "torch", "h5py"} & set(done.stderr.split())
+    for word in (
+        "--to",
+        "--model NAME",
+        "the architecture",
+        "safetensors by default",
+        "FILE.keras",
+    ):
+        assert word in done.stdout
+    assert "\n" not in done.stderr.strip()
 
 
 def test_an_unknown_format_is_refused(source, tmp_path):

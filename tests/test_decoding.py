@@ -397,40 +397,64 @@ def test_complete_outputs_come_first():
     assert results[0][-1] == 2
 
 
+# === What makes no difference, as in the original ===
+
+
+def sampled(**options):
+    probas = np.arange(1.0, VOCAB + 1) / np.arange(1.0, VOCAB + 1).sum()
+    decoder = fixed(lambda output_ids: np.repeat(probas[None], len(output_ids), 0), end_id=VOCAB)
+    np.random.seed(0)
+    return [list(ids[1:]) for ids in decoder.random_sample([], 9, **options)]
+
+
+def test_limits_of_sampling_that_limit_nothing():
+    for options in ({"topp": 5}, {"topp": 1}, {"topk": VOCAB, "topp": 2.5}):
+        assert len({token for ids in sampled(**options) for token in ids}) == VOCAB
+    assert sampled(topk=0) == sampled()
+    assert sampled(topp=0) == sampled(topk=1) == [[VOCAB - 1] * 4] * 9
+
+
+def test_no_room_to_write():
+    for maxlen in (0, -3):
+        decoder = fixed(uniform)
+        decoder.maxlen = maxlen  # as scripts set it for a text
+        assert decoder.beam_search([[1]], 2).tolist() == [0]
+        assert [ids.tolist() for ids in decoder.random_sample([[1]], 2)] == [[0], [0]]
+
+
+def test_an_output_that_must_not_end():
+    decoder = fixed(uniform, maxlen=3, minlen=9)
+    assert len(decoder.beam_search([], 2)) == len(decoder.random_sample([], 1)[0]) == 4
+
+
+def test_empty_inputs():
+    class Continued(AutoRegressiveDecoder):
+        @AutoRegressiveDecoder.wraps("probas")
+        def predict(self, inputs, output_ids, states):
+            assert inputs[1].shape == (len(output_ids), 0) and inputs[1].dtype == int
+            return uniform(output_ids)
+
+    assert len(Continued(0, VOCAB, 3).beam_search([[1, 2], []], 2)) == 4
+    assert len(Continued(0, VOCAB, 3).random_sample([[1, 2], []], 2)) == 2
+
+
 # === Errors ===
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"maxlen": 0}, "maxlen is 0 and minlen 1"),
-        ({"maxlen": 3, "minlen": 4}, "maxlen is 3 and minlen 4"),
-    ],
-)
-def test_lengths_that_make_no_sense(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        fixed(uniform, **arguments)
-    decoder = fixed(uniform)
-    vars(decoder).update(arguments)  # as scripts set them for a text
-    with pytest.raises(ValueError, match=message):
-        decoder.beam_search([], 1)
-    with pytest.raises(ValueError, match=message):
-        decoder.random_sample([], 1)
-
-
-@pytest.mark.parametrize("value", [0, -1, 2.0, True, None, "3"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, None, "3"])
 def test_numbers_of_outputs_are_whole(value):
     with pytest.raises(ValueError, match=r"topk is .*give a whole number, at least 1"):
         fixed(uniform).beam_search([], value)
     with pytest.raises(ValueError, match=r"n is .*give a whole number, at least 1"):
         fixed(uniform).random_sample([], value)
-    if value is not None:
-        with pytest.raises(ValueError, match=r"topk is .*give a whole number, at least 1"):
+    if value not in (None, 0):
+        with pytest.raises(ValueError, match=r"topk is .*give a whole number, at least 0"):
             fixed(uniform).random_sample([], 2, topk=value)
 
 
 def test_numpy_numbers_are_whole_too():
     assert len(fixed(uniform).random_sample([], np.int64(2), topk=np.int32(3))) == 2
+    assert len(fixed(uniform).random_sample([], 4 / 2, topk=3.0)) == 2
 
 
 def test_more_beams_than_tokens():
@@ -442,20 +466,13 @@ def test_more_beams_than_tokens():
             call()
 
 
-@pytest.mark.parametrize("options", [{"topp": 0}, {"topp": 1.1}, {"temperature": 0}])
-def test_sampling_options_that_make_no_sense(options):
-    (name,) = options
-    with pytest.raises(ValueError, match=f"{name} is .*give more than 0"):
-        fixed(uniform).random_sample([], 2, **options)
-    if name == "temperature":
-        with pytest.raises(ValueError, match="temperature is 0, give more than 0"):
-            fixed(uniform).beam_search([], 2, **options)
-
-
-def test_empty_inputs():
+def test_sampling_options_that_make_no_sense():
     for call in (fixed(uniform).beam_search, fixed(uniform).random_sample):
-        with pytest.raises(ValueError, match="input 1 is empty"):
-            call([[1, 2], []], 2)
+        with pytest.raises(ValueError, match="temperature is 0, give more than 0"):
+            call([], 2, temperature=0)
+    for topp in (-1, np.nan):
+        with pytest.raises(ValueError, match=r"topp is .*give at least 0"):
+            fixed(uniform).random_sample([], 2, topp=topp)
 
 
 @pytest.mark.parametrize("shape", [(3, VOCAB), (VOCAB,), (1, 2, VOCAB)])

@@ -37,7 +37,7 @@ TIMEOUT = 600
 SCRIPT = Path(devices_cases.__file__)
 # JAX sees the whole batch whatever the loss is, and both compile for seconds.
 HERE = {
-    "jax": ["labelled-adam", "masked", "own-loss"],
+    "jax": ["labelled-adam", "masked", "own-loss", "own-output"],
     "tensorflow": [name for name in CASES if name != "labelled-sgd"],
     "torch": list(CASES),
 }[BACKEND]

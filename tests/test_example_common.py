@@ -1,7 +1,9 @@
 """What the examples share: arguments, batches, spans, scores; and the README's table."""
 
+import ast
 import json
 import re
+import sys
 from pathlib import Path
 
 import keras
@@ -53,6 +55,48 @@ def test_arguments_that_make_no_sense(common, sizes, argv, message, capsys):
         read(common, sizes, *argv)
     error = capsys.readouterr().err
     assert re.search(message, error), error
+
+
+DRAWING = sorted(
+    path.name
+    for path in (ROOT / "examples").glob("*.py")
+    if "arguments(__file__, __doc__, " in path.read_text(encoding="utf-8")
+    and not path.name.startswith("basic_")
+)
+NEEDED = {
+    **dict.fromkeys([*DRAWING, "basic_library_tour.py"], "matplotlib"),
+    "basic_language_model_cpm_lm.py": "jieba and sentencepiece",
+}
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_what_is_not_installed_is_named_before_anything_is_trained(load_script, monkeypatch, name):
+    for package in ("matplotlib", "jieba", "sentencepiece"):
+        monkeypatch.setitem(sys.modules, package, None)
+    script = load_script(ROOT / "examples" / name)
+    given = ["--quick"] if name.startswith("basic_language") else ["--quick", "--data", "nowhere"]
+    with pytest.raises(SystemExit, match=f"this example needs {NEEDED[name]}: run pip install "):
+        script.main(given)
+
+
+@pytest.mark.parametrize("name", ["task_conditional_matching", "task_sentence_similarity_lcqmc"])
+def test_words_need_a_package(load_script, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    script = load_script(ROOT / f"examples/{name}.py")
+    with pytest.raises(SystemExit, match="this example needs jieba: run pip install jieba"):
+        script.main(["--quick", "--data", "nowhere"])
+
+
+def test_no_example_uses_other_packages():
+    """So that the two tests above have all there are."""
+    own = {path.stem for path in (ROOT / "examples").glob("*.py")}
+    known = {*sys.stdlib_module_names, *own, "bert4keras", "keras", "numpy"}
+    for path in (ROOT / "examples").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = [each.name for n in ast.walk(tree) if isinstance(n, ast.Import) for each in n.names]
+        names += [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+        used = {name.partition(".")[0] for name in names} - known
+        assert used <= {"matplotlib", "jieba", "sentencepiece"}, path
 
 
 def test_a_folder_without_a_checkpoint(common, sizes, tmp_path):

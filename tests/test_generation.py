@@ -21,7 +21,14 @@ from bert4keras.layers import (
     LocalMask,
     MultiHeadAttention,
 )
-from bert4keras.models import ARCHITECTURES, BERT, LM_Mask, build_transformer_model
+from bert4keras.models import (
+    ARCHITECTURES,
+    BERT,
+    DeBERTaV2,
+    LM_Mask,
+    build_transformer_model,
+    extend_with_language_model,
+)
 from bert4keras.snippets import bucket_length
 from bert4keras.tokenizers import Tokenizer
 
@@ -238,6 +245,12 @@ CASES |= {
     "no cross bias": ("t5.1.0", "encoder", {"cross_position_bias": False}),
     "task": ("ernie", "unilm", {"use_task_id": True}),
     "tasks": ("ernie", "unilm", {"use_task_id": True, "custom_task_ids": True}),
+    # A relative position is beyond the table's reach, and so are buckets that distances share.
+    "deberta": (
+        extend_with_language_model(DeBERTaV2),
+        "encoder",
+        {"position_buckets": 4, "max_relative_positions": 9},
+    ),
     "rope linear": ("llama", "lm", {"rope_scaling": {"type": "linear", "factor": 2.0}}),
     "rope dynamic": ("llama", "lm", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
     "rope yarn": (
@@ -326,7 +339,7 @@ def test_so_does_cached_decoding_of_variants(uncompiled, name):
 # Every kind of cache is reordered with the beams: rows, pairs for GAU, blocks of one name, scores
 # that go through blocks, and the context of a decoder, which is not.
 BEAMS = ["bert-unilm", "gau_alpha-lm", "albert-lm", "t5.1.1", "nezha-unilm", "llama-lm"]
-BEAMS += ["condition", "residual roformer"]
+BEAMS += ["condition", "residual roformer", "deberta"]
 
 
 @pytest.mark.parametrize("name", swept(BEAMS))
@@ -1138,7 +1151,20 @@ def test_streams_of_several_outputs_are_refused(gpt2):
         ([[5], [6]], {"allowed": [lambda ids: [5]]}, "1 functions for 2 prompts"),
         ([[5]], {"process_probs": lambda p, ids, i: p[0]}, "process_probs returned.*prompt 0"),
         ([[5]], {"process_probs": lambda p, ids, i: -p}, "process_probs returned.*prompt 0"),
+        ([[5]], {"process_probs": lambda p, ids, i: 0 * p}, "zeros only for prompt 0, after"),
         ([[5]], {"conditions": [[[1.0]]]}, "conditions has arrays"),
+        ([[5], {6: 1}], {}, "prompt 1 is .*give a text"),
+        ([[5], {6, 7}], {}, "prompt 1 is .*give a text"),
+        ({5: 6}, {}, "got a dict: give a text, or a list"),
+        ([[5], ([6, 7], [0, -1])], {}, "prompt 1 holds the segment -1, and segments are from 0"),
+        *(
+            ([[5]], {name: x}, f"{name}={x}: give a finite number")
+            for name in ("temperature", "repetition_penalty", "length_penalty", "diversity")
+            for x in (np.inf, np.nan, -1)
+        ),
+        ([[5]], {"temperature": 0}, "temperature=0: give a number above 0"),
+        ([[5]], {"temperature": "1"}, "temperature='1': give a finite number"),
+        ([[5]], {"sample": True, "topp": np.nan}, "topp=nan: give a finite number"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )
@@ -1146,6 +1172,39 @@ def test_errors_say_what_is_wrong_with_which_prompt(gpt2, prompts, arguments, me
     generator = Generator(gpt2[0], end_id=3, maxlen=8)
     with pytest.raises(ValueError, match=message):
         generator.generate(prompts, **arguments)
+
+
+def test_ids_and_segments_that_the_model_does_not_have_are_refused(gpt2):
+    generator = Generator(gpt2[0], end_id=3, maxlen=8)
+    for wrong in (-1, 40):
+        for search in (generator.beam_search, generator.random_sample):
+            with pytest.raises(ValueError, match=f"holds the token id {wrong}"):
+                search([np.array([5, wrong])], 1)
+        with pytest.raises(ValueError, match=f"start_id holds the token id {wrong}"):
+            Generator(gpt2[0], end_id=3, start_id=wrong)
+    unilm, _ = model_of("bert-unilm")
+    with pytest.raises(ValueError, match="segment_id holds the segment 2, and the model has 2"):
+        Generator(unilm, end_id=3, segment_id=2)
+    with pytest.raises(ValueError, match="prompt 0 holds the segment 7"):
+        Generator(unilm, end_id=3).generate([([5, 6], [0, 7])])
+
+
+def test_one_id_without_a_token_does_not_lose_the_others(gpt2, tokenizer):
+    small = Tokenizer(dict(list(tokenizer.token_dict.items())[:30]))
+    written = [[6, 35, 7], [8, 9]]
+
+    def process(probabilities, output, index):
+        tokens = [*written[index], 3]
+        probabilities[:] = 0
+        probabilities[:, tokens[output.shape[1]]] = 1
+        return probabilities
+
+    generator = Generator(gpt2[0], small, end_id=3, maxlen=8)
+    with pytest.warns(UserWarning, match="the model wrote 35, which is no token of the tokenizer"):
+        texts = generator.generate([[5], [6]], process_probs=process)
+    assert texts == [tokenizer.decode([6, 7]), tokenizer.decode([8, 9])]
+    with pytest.warns(UserWarning, match="35"):
+        assert "".join(generator.generate([[5]], stream=True, process_probs=process)) == texts[0]
 
 
 def test_a_prompt_that_just_fits_is_written_on(gpt2):

@@ -12,6 +12,7 @@ from keras import ops
 from losses import gradients, pointer_crossentropy
 
 from bert4keras import layers
+from bert4keras.backend import compiled
 from bert4keras.snippets import ViterbiDecoder
 
 pytestmark = pytest.mark.backend
@@ -46,6 +47,32 @@ def chain():
     decoder = keras.Model(inputs, crf.decode(outputs))
     decoder.compile(jit_compile=COMPILED)
     return crf, model, decoder
+
+
+@pytest.mark.parametrize("kind", ["ConditionalRandomField", "MaximumEntropyMarkovModel"])
+@pytest.mark.parametrize("wrong", [-100, -1, LABELS, 1000000])
+def test_labels_that_are_none(kind, wrong):
+    """At padding they mean nothing; elsewhere they are an error, and NaN where none can be raised.
+
+    PyTorch refused the first label that is too large at padding as well.
+    """
+    layer = getattr(layers, kind)()
+    scores = np.random.default_rng(0).normal(size=(3, LENGTH, LABELS)).astype("float32")
+    scores = layer(ops.convert_to_tensor(scores), mask=ops.convert_to_tensor(MASK[:3]))
+    labels = np.where(MASK[:3], 1, wrong)
+    expected = NUMPY(layer.sparse_loss(np.ones_like(labels), scores))
+    for ids in (labels, labels[..., None], labels.astype("float32")):
+        np.testing.assert_array_equal(NUMPY(layer.sparse_loss(ids, scores)), expected)
+        assert np.isfinite(NUMPY(layer.sparse_accuracy(ids, scores)))
+    labels[1, 2] = wrong
+    for function in (layer.sparse_loss, layer.sparse_accuracy):
+        with pytest.raises(ValueError, match=f"got {wrong} at position 2 of row 1, which no mask"):
+            function(labels, scores)
+    if COMPILED:
+        found = NUMPY(compiled(layer.sparse_loss, layer)(ops.convert_to_tensor(labels), scores))
+        assert np.isnan(found if found.ndim == 0 else found[1])
+        if found.ndim:
+            np.testing.assert_allclose(found[[0, 2]], expected[[0, 2]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["ConditionalRandomField", "MaximumEntropyMarkovModel"])

@@ -6,11 +6,11 @@ import warnings
 import numpy as np
 import pytest
 
-from bert4keras import checkpoints
+from bert4keras import checkpoints, configs, models
 from bert4keras.backend import set_gelu
 from bert4keras.checkpoints import CheckpointError
-from bert4keras.models import BERT, build_transformer_model
-from bert4keras.tokenizers import load_vocab
+from bert4keras.models import BERT, build_transformer_model, building
+from bert4keras.tokenizers import SpTokenizer, Tokenizer, load_vocab
 
 SIZES = {
     "vocab_size": 40,
@@ -164,24 +164,58 @@ def spelled(tensors, name):
         return {
             k.replace("predictions.bias", "predictions.decoder.bias"): v for k, v in tensors.items()
         }
-    if name == "data parallel":
-        return {f"module.{k}": v for k, v in tensors.items()}
+    if name in PREFIXES:
+        wrapped = {PREFIXES[name] + k: v for k, v in tensors.items()}
+        return wrapped | {"2.linear.weight": np.zeros((3, 32), np.float32)}
+    if name == "sentence transformer":
+        bare = {k.removeprefix("bert."): v for k, v in tensors.items() if k.startswith("bert.")}
+        return {f"0.auto_model.{k}": v for k, v in bare.items()}
     spellings = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
     for old, new in spellings.items():
         tensors = {k.replace(old, new): v for k, v in tensors.items()}
     return tensors
 
 
-@pytest.mark.parametrize("name", ["bare model", "decoder bias", "data parallel", "gamma and beta"])
+PREFIXES = {"data parallel": "module.", "compiled": "_orig_mod.", "part": "model.encoder."}
+
+
+@pytest.mark.parametrize(
+    "name", ["bare model", "decoder bias", "gamma and beta", "sentence transformer", *PREFIXES]
+)
 def test_other_spellings_of_names_are_understood(name, tmp_path):
-    transformer = build("bert")
+    transformer = build("bert encoder" if name == "sentence transformer" else "bert")
     transformer.save_pretrained(tmp_path)
     file = checkpoints.open_checkpoint(tmp_path)
     tensors = spelled({k: np.array(file[k]) for k in file}, name)
     tensors["bert.embeddings.position_ids"] = np.arange(24)[None]
     checkpoints.write_safetensors(tmp_path / "model.safetensors", tensors)
-    back = build_transformer_model(tmp_path, with_mlm="linear", return_keras_model=False)
+    given = {"with_mlm": transformer.with_mlm, "return_keras_model": False}
+    back = build_transformer_model(tmp_path, **given)
     np.testing.assert_array_equal(ours(back), ours(transformer))
+
+
+def test_of_several_models_in_a_file_none_is_guessed(tmp_path):
+    transformer = build("bert encoder")
+    transformer.save_pretrained(tmp_path)
+    file = checkpoints.open_checkpoint(tmp_path)
+    tensors = {f"{part}.{k}": np.array(file[k]) for part in ("query", "passage") for k in file}
+    checkpoints.write_safetensors(tmp_path / "model.safetensors", tensors)
+    with pytest.raises(CheckpointError, match=r"several models, under passage\., query\.: save"):
+        build_transformer_model(tmp_path)
+
+
+def test_a_bert_of_hugging_face_is_the_start_of_another_architecture(tmp_path):
+    bert = build("bert encoder")
+    bert.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="different architectures"):
+        build_transformer_model(tmp_path, model="roformer")
+    start = build_transformer_model(
+        tmp_path, model="roformer", ignore_invalid_weights=True, return_keras_model=False
+    )
+    for name in ("Embedding-Token", "Transformer-1-FeedForward"):
+        pairs = zip(start.layers[name].weights, bert.layers[name].weights, strict=True)
+        for ours_, theirs_ in pairs:
+            np.testing.assert_array_equal(ours_, theirs_)
 
 
 @pytest.mark.parametrize("container", ["tensorflow", "npz", "keras", "torch", "shards"])
@@ -206,6 +240,32 @@ def test_every_container_is_loaded(container, tmp_path):
         assert (tmp_path / "model.safetensors.index.json").exists()
     back = build_transformer_model(tmp_path, with_mlm="linear", return_keras_model=False)
     np.testing.assert_array_equal(ours(back), ours(transformer))
+
+
+@pytest.mark.parametrize("replaced", ["read_config", "open_checkpoint"])
+def test_a_folder_that_is_replaced_while_it_is_read(tmp_path, monkeypatch, replaced):
+    """A config of the one model and weights of the other are never put together."""
+    folder, old, new = tmp_path / "m", build("bert"), build("bert")
+    old.save_pretrained(folder)
+    new.model.get_layer("MLM-Bias").set_weights([np.full(40, 7.0)])
+    module = configs if replaced == "read_config" else checkpoints
+    read, others = getattr(module, replaced), [new]
+
+    def reading(*args, **kwargs):
+        if others:
+            others.pop().save_pretrained(folder)
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(module, replaced, reading)
+    calls = []
+
+    def loaded(files, *rest):
+        calls.append(files.checkpoint["cls.predictions.bias"].tolist())
+        return new
+
+    monkeypatch.setattr(building, "loaded", loaded)
+    build_transformer_model(folder)
+    assert calls == [[7.0] * 40]
 
 
 def test_hooks_see_official_names(tmp_path):
@@ -294,6 +354,89 @@ def test_a_record_does_not_outlive_its_checkpoint(tmp_path):
     trimmed(tmp_path, keep_tokens=KEEP).save_weights_as_checkpoint(tmp_path / "a.ckpt")
     trimmed(tmp_path).save_weights_as_checkpoint(tmp_path / "a.ckpt")
     assert not (tmp_path / "a.ckpt.vocabulary.json").exists()
+
+
+# -------------------------------------------------------------------------------------- tokenizers
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"今天气好不abcABC,.", "##b", "##c", "ab"]
+WORDS += ["é", "e", "你", "们", "##d", "1", "##1", "!", "，", "x"]
+TEXTS = ["今天天气不好，", "ab ABC cab, é!", "你们[MASK] 11x", "", "？"]
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_transformers_cuts_texts_as_the_tokenizer_did(tmp_path, lower):
+    transformers = pytest.importorskip("transformers")
+    tokens = {token: i for i, token in enumerate(WORDS)}
+    tokenizer = Tokenizer(tokens, do_lower_case=lower)
+    (tmp_path / "tokenizer.json").write_text("{}")  # of another model, which comes before others
+    model = build_transformer_model(model="bert", **SIZES)
+    model.save_pretrained(tmp_path, tokenizer)  # what is returned by default does it too
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt")
+    ]
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs.model_max_length == SIZES["max_position"]
+    for text in TEXTS:
+        if "[" not in text:
+            assert theirs(text)["input_ids"] == tokenizer.encode(text)[0], text
+    ids, segments = tokenizer.encode(TEXTS[0], TEXTS[1])
+    encoded = theirs(TEXTS[0], TEXTS[1])
+    assert (encoded["input_ids"], encoded["token_type_ids"]) == (ids, segments)
+    # Saved again without a tokenizer, the folder says the same.
+    again = build_transformer_model(tmp_path)
+    again.save_weights_as_checkpoint(tmp_path / "again.ckpt")
+    again.save_pretrained(tmp_path / "again")
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        content = json.loads((tmp_path / name).read_text()) if name.endswith("json") else None
+        copy = (tmp_path / "again" / name).read_text()
+        assert content is None or json.loads(copy) == content
+
+
+def test_what_transformers_cannot_do_is_not_claimed(tmp_path):
+    tokens = {token: i for i, token in enumerate(WORDS)}
+    model = build_transformer_model(model="bert", **SIZES)
+    model.save_pretrained(tmp_path, Tokenizer(tokens, pre_tokenize=lambda text: [text]))
+    assert not (tmp_path / "tokenizer_config.json").exists()
+    with pytest.raises(TypeError, match="is not what build_transformer_model returned"):
+        models.Model(model.inputs, model.outputs).save_pretrained(tmp_path)
+
+
+def test_a_tokenizer_of_sentencepiece_goes_along(tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    (tmp_path / "text").write_text("今天天气好不好\n你们好\n" * 50, encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "text"), model_prefix=str(tmp_path / "spiece"), vocab_size=12,
+        minloglevel=9, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+    )  # fmt: skip
+    tokenizer = SpTokenizer(tmp_path / "spiece.model", token_start=None, token_end="</s>")
+    arguments = T5_SIZES | {"hidden_act": "relu", "cross_position_bias": False}
+    model = build_transformer_model(model="t5.1.0", **arguments)
+    model.save_pretrained(tmp_path / "t5", tokenizer)
+    pieces = (tmp_path / "t5/spiece.model").read_bytes()
+    again = SpTokenizer(tmp_path / "t5/spiece.model", token_start=None, token_end="</s>")
+    assert again.encode("今天好") == tokenizer.encode("今天好")
+    back = build_transformer_model(tmp_path / "t5", return_keras_model=False)
+    back.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again/spiece.model").read_bytes() == pieces
+    # The model knows fewer tokens now, and what cuts them down does not know the pieces.
+    cut = build_transformer_model(tmp_path / "t5", keep_tokens=[0, 1, 2, 5])
+    cut.save_pretrained(tmp_path / "cut")
+    assert not (tmp_path / "cut/spiece.model").exists()
+    with pytest.raises(ValueError, match="has 12 tokens and the model 4"):
+        cut.save_pretrained(tmp_path / "cut", tokenizer)
+
+
+def test_names_of_compound_tokens_in_a_longer_vocabulary(tmp_path):
+    names = [*list(TOKENS)[:40], "一二", "三四"]
+    build("bert").save_pretrained(tmp_path / "whole")
+    (tmp_path / "whole/vocab.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    given = {"compound_tokens": [[1, 2], [3, 4]], "return_keras_model": False}
+    for keep, expected in ((None, names), (KEEP, [names[i] for i in (*KEEP, 40, 41)])):
+        transformer = build_transformer_model(tmp_path / "whole", keep_tokens=keep, **given)
+        for folder in ("first", "second"):  # the second time from what the first one wrote
+            transformer.save_pretrained(tmp_path / folder)
+            assert list(load_vocab(tmp_path / folder / "vocab.txt")) == expected
+            transformer = build_transformer_model(tmp_path / folder, return_keras_model=False)
 
 
 # ------------------------------------------------------------------------------------------ config

@@ -11,7 +11,7 @@ import tokenizer_folders
 from bert4keras.generation import Generator
 from bert4keras.generation.defaults import Defaults, options_of
 from bert4keras.models import build_transformer_model
-from bert4keras.text.pretrained import files_of
+from bert4keras.text.saving import files_of
 from bert4keras.tokenizers import SpTokenizer, Tokenizer, TokenizerError, load_tokenizer
 
 pytest.importorskip("tokenizers")
@@ -327,6 +327,8 @@ def test_files_of_tokenizers(tmp_path):
         "unk_token": "[UNK]",
         "cls_token": "[CLS]",
         "sep_token": "[SEP]",
+        "pad_token": None,  # which transformers would add
+        "mask_token": None,
     }
 
 

@@ -9,6 +9,7 @@ from losses import gradients, pointer_crossentropy
 
 from bert4keras import layers
 from bert4keras.backend import sinusoidal_embeddings
+from bert4keras.models import Model
 
 pytestmark = pytest.mark.backend
 
@@ -233,3 +234,106 @@ def test_a_loss_layer_returns_the_outputs_it_is_asked_for():
     assert [float(loss) for loss in layer.losses] == [6.0]
     with pytest.raises(NotImplementedError, match="compute_loss"):
         layers.Loss()([a, b])
+
+
+class WeightedSum(layers.Loss):
+    """Computes with ids and flags as with numbers, which all inputs of Keras 2 were."""
+
+    def compute_loss(self, inputs, mask=None):
+        ids, segments, flags, scores = inputs
+        assert {keras.backend.standardize_dtype(x.dtype) for x in inputs} == {"float32"}
+        return ops.sum(scores * segments * (1 - flags)) / ops.sum(segments) + 0 * ops.sum(ids)
+
+
+def test_a_loss_computes_with_integers_and_returns_them_as_they_are():
+    ids, segments = np.array([[3, 5]]), np.array([[0, 1]], "int32")
+    layer = WeightedSum()
+    outputs = layer([ids, segments, np.array([[True, False]]), np.array([[7.0, 2.0]], "float32")])
+    kinds = [keras.backend.standardize_dtype(x.dtype) for x in outputs]
+    assert kinds[1:] == ["int32", "bool", "float32"] and "int" in kinds[0]
+    assert [float(loss) for loss in layer.losses] == [2.0]
+
+
+@keras.saving.register_keras_serializable("bert4keras_tests")
+def share(inputs, mask=None):
+    """The share of the second segment among what is visible."""
+    segments, x = inputs
+    assert mask[0] is None
+    visible = ops.cast(mask[1], "float32")
+    return ops.sum(segments * visible) / ops.sum(visible) + 0 * ops.sum(x)
+
+
+def test_a_lambda_computes_with_integers_as_with_floats(tmp_path):
+    segments, x = keras.Input((None,), dtype="int32"), keras.Input((None, 2))
+    masked = keras.layers.Masking()(x)
+    outputs = [
+        layers.Lambda(lambda s: s * np.float32(0.5) + (1 - s) * s[:, :1])(segments),
+        layers.Lambda(lambda s: s > 0.5)(segments),
+        layers.Lambda(share, name="share")([segments, masked]),
+        layers.Lambda(lambda x: x[:, 0])(masked),  # no warning of the mask that ends here
+        layers.Lambda(lambda s: s, output_shape=(None,))(segments),
+    ]
+    expected = [("float32", 2), ("bool", 2), ("float32", 0), ("float32", 2), ("float32", 2)]
+    assert [(y.dtype, len(y.shape)) for y in outputs] == expected
+    values = [np.array([[0, 1, 1]], "int32"), np.array([[[1, 1], [1, 1], [0, 0]]], "float32")]
+    results = keras.Model([segments, x], outputs)(values)
+    kinds = [(keras.backend.standardize_dtype(y.dtype), len(y.shape)) for y in results]
+    assert kinds == expected
+    assert np.allclose(NUMPY(results[0]), [[0, 0.5, 0.5]]) and NUMPY(results[2]) == 0.5
+    model = keras.Model([segments, x], outputs[2])
+    model.save(tmp_path / "model.keras")
+    assert NUMPY(keras.saving.load_model(tmp_path / "model.keras")(values)) == 0.5
+
+
+def test_a_lambda_keeps_the_type_of_floats():
+    x, ids = keras.Input((2,)), keras.Input((2,), dtype="int32")
+    layer = layers.Lambda(lambda inputs: inputs[0] * inputs[1], dtype="mixed_float16")
+    output = layer([x, ids])
+    assert output.dtype == "float32"
+    model = keras.Model([x, ids], output)
+    assert NUMPY(model([np.ones((1, 2), "float32"), np.array([[2049, 1]])])).tolist() == [[2049, 1]]
+
+
+class SomeRows(layers.Embedding):
+    """P-tuning: of the table only rows 1 and 2 are trained."""
+
+    def call(self, inputs, mode="embedding"):
+        table = self.embeddings
+        mask = np.zeros((table.shape[0], 1))
+        mask[1:3] += 1
+        self.embeddings = table * mask + ops.stop_gradient(table) * (1 - mask)
+        outputs = super().call(inputs, mode)
+        self.embeddings = table
+        return outputs
+
+
+class Doubled(layers.PositionEmbedding):
+    """Doubles its table in each call, and does not put it back; it starts with ones."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.embeddings.assign(np.ones((3, 4)))
+
+    def call(self, inputs, positions=None):
+        self.embeddings = self.embeddings * np.full((1, 4), 2.0)
+        return super().call(inputs, positions)
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept")  # PyTorch's, of NumPy's arrays
+def test_a_table_may_be_replaced_in_a_call():
+    embedding = SomeRows(5, 4, name="table")
+    positions = Doubled(3, 4, merge_mode="zero")
+    ids = keras.Input((3,), dtype="int32")
+    model = Model(ids, embedding(positions(embedding(ids)) + embedding(ids), mode="dense"))
+    before = NUMPY(embedding.embeddings)
+    for _ in range(2):
+        assert np.allclose(NUMPY(positions(np.ones((1, 3, 4), "float32"))), 2)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    x = np.array([[0, 1, 2], [3, 4, 1]])
+    loss = float(model.train_on_batch(x, np.ones((2, 3, 5))))
+    assert float(model.test_on_batch(x, np.ones((2, 3, 5)))) < loss
+    moved = np.abs(NUMPY(embedding.embeddings) - before).max(axis=1) > 0
+    assert moved.tolist() == [False, True, True, False, False]
+    assert isinstance(embedding.embeddings, keras.Variable)
+    with pytest.raises(AttributeError, match=r"layer\.embeddings\.assign"):
+        embedding.embeddings = np.ones((5, 4))

@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras.src.backend import set_keras_mask
 from losses import gradients as gradients_of_tensors
 
+from bert4keras.backend import compiled, sparse_multilabel_categorical_crossentropy
 from bert4keras.layers import GlobalPointer
 from bert4keras.training import (
     CoSENT,
@@ -238,11 +240,79 @@ def test_sparse_multilabel_is_multilabel_by_index(mask_zero):
     for row, classes in enumerate(indices):
         labels[row, classes[classes > 0] if mask_zero else classes] = 1
     used = slice(1, None) if mask_zero else slice(None)
-    if not mask_zero:
-        scores, indices, labels = scores[:2], indices[:2], labels[:2]  # an index counts once only
     expected = multilabel(labels[:, used], scores[:, used].astype("float64"))
     loss = SparseMultilabelCrossentropy(mask_zero=mask_zero, reduction=None)
     np.testing.assert_allclose(value(loss(indices, scores)), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_sparse_multilabel_of_sure_predictions(dtype):
+    """The sum over all classes less that over the right ones has no correct digit left."""
+    scores = np.array([[-7.75, s, -9, -8] for s in (8, 12, 15, 20, 40)], "float32")
+    indices, labels = np.array([[1]] * 5), np.array([[0, 1, 0, 0]] * 5)
+    expected = multilabel(labels, scores.astype("float64"))
+
+    def loss(y_pred):
+        return sparse_multilabel_categorical_crossentropy(tensor(indices), y_pred)
+
+    found = loss(tensor(scores, dtype))
+    assert keras.backend.standardize_dtype(found.dtype) == dtype
+    exact = dtype == "float32"
+    found = value(ops.cast(found, "float32"))
+    np.testing.assert_allclose(found, expected, rtol=1e-5 if exact else 1e-2, atol=3e-7)
+    (gradient,) = gradients_of_tensors(lambda x: ops.sum(loss(x)), [tensor(scores, dtype)])
+    right = -np.exp(-scores[:, 1]) / (1 + np.exp(-scores[:, 1]))
+    np.testing.assert_allclose(gradient[:, 1], right, rtol=1e-5 if exact else 1e-2, atol=1e-7)
+    assert (gradient[:, [0, 2, 3]] > 0).all()
+
+
+def in_a_compiled_function(function, *arrays):
+    """What a function gives where it does not know the values of its arguments."""
+    dense = keras.layers.Dense(1)
+    dense.build((None, 1))
+    return value(compiled(function, dense)(*map(tensor, arrays)))
+
+
+WRONG_LABELS = {
+    "sparse multilabel, -1": (SparseMultilabelCrossentropy(), [[-1, 1], [2, 3]]),
+    "sparse multilabel, 4": (SparseMultilabelCrossentropy(mask_zero=True), [[0, 1], [2, 4]]),
+    "multilabel, 5": (MultilabelCrossentropy(), [[0, 1, 5, 0], [0, 0, 0, 1]]),
+    "tokens, -1": (TokenCrossentropy(from_logits=True), [-1, 2]),
+    "tokens, 4": (TokenCrossentropy(from_logits=True, ignore=0), [4, 2]),
+    "focal, -1": (SparseCategoricalFocalCrossentropy(from_logits=True), [[-1], [2]]),
+    "R-Drop, -1": (RDropCrossentropy(from_logits=True), [2, -1]),
+}
+
+
+@pytest.mark.parametrize(("loss", "labels"), WRONG_LABELS.values(), ids=WRONG_LABELS)
+def test_labels_out_of_range_are_refused(loss, labels):
+    labels, scores = np.array(labels), normal(2, 4)
+    for given in (labels, tensor(labels)):
+        with pytest.raises(ValueError, match=r"are from 0 to .*, and there is (-1|4|5) at \["):
+            loss(given, scores)
+    if keras.backend.backend() != "torch":  # which compiles nothing
+        assert np.isnan(in_a_compiled_function(loss, labels, scores))
+
+
+@pytest.mark.parametrize("kind", [TokenCrossentropy, SparseCategoricalFocalCrossentropy])
+def test_labels_that_do_not_count_may_be_anything(kind):
+    """Where the model masks, the weight is 0, or the label is `ignore`; compiled as well."""
+    scores, labels = normal(2, 3, 4), np.array([[1, 3, -100], [2, -100, -100]])
+    visible = labels >= 0
+    expected = value(kind(from_logits=True, ignore=-100)(labels, scores))
+    loss = kind(from_logits=True, reduction="sum")
+
+    def masked(labels, scores, visible):
+        set_keras_mask(scores, visible)
+        return loss(labels, scores)
+
+    def weighted(labels, scores, visible):
+        return loss(labels, scores, sample_weight=ops.cast(visible, "float32"))
+
+    for function in (masked, weighted):
+        eagerly = value(function(*map(tensor, (labels, scores, visible))))
+        compiled_too = in_a_compiled_function(function, labels, scores, visible)
+        np.testing.assert_allclose([eagerly / 3, compiled_too / 3], expected, rtol=1e-5)
 
 
 # --- one label a token

@@ -28,6 +28,7 @@ from bert4keras.optimizers import (
     layer_wise_lr_decay,
     warmup_cosine,
 )
+from bert4keras.training import TokenCrossentropy
 
 pytestmark = pytest.mark.backend
 
@@ -393,6 +394,35 @@ def test_accumulating_two_batches_equals_one_batch_of_both(problem):
             np.testing.assert_allclose(weight, wanted, atol=1e-5)
 
 
+def test_accumulation_over_batches_in_which_few_or_many_tokens_count():
+    """The mean of the means is not that of one large batch; sums, divided by a number, are."""
+    x = np.random.default_rng(5).normal(size=(2, 3, 5, 4)).astype("float32")
+    labels = np.ones((2, 3, 5), "int32")
+    labels[0, :, 1:] = 0  # 3 tokens count here, 15 there
+
+    def update(optimizer, loss, x, labels, loss_weights=None):
+        model = keras.Sequential([keras.Input((5, 4)), keras.layers.Dense(3)])
+        model.set_weights([np.ones((4, 3)), np.zeros(3)])
+        model.compile(optimizer, loss, loss_weights=loss_weights)
+        for batch in zip(x, labels, strict=True):
+            model.train_on_batch(*batch)
+        return model.get_weights()[0] - 1
+
+    sgd = keras.optimizers.SGD
+    accumulating = extend_with_gradient_accumulation(sgd)
+    mean, total = (
+        TokenCrossentropy(from_logits=True, ignore=0, reduction=reduction)
+        for reduction in ("sum_over_batch_size", "sum")
+    )
+    large = update(sgd(1.0), mean, x.reshape(1, 6, 5, 4), labels.reshape(1, 6, 5))
+    parts = [update(sgd(1.0), mean, x[i : i + 1], labels[i : i + 1]) for i in (0, 1)]
+    of_means = update(accumulating(1.0, grad_accum_steps=2), mean, x, labels)
+    np.testing.assert_allclose(of_means, np.mean(parts, axis=0), atol=1e-6)
+    assert np.abs(of_means - large).max() > 0.2 * np.abs(large).max()
+    of_sums = update(accumulating(1.0, grad_accum_steps=2), total, x, labels, 2 / 18)
+    np.testing.assert_allclose(of_sums, large, atol=1e-6)
+
+
 @pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm"])
 def test_rows_that_occur_twice_are_added_before_clipping(clip):
     # Keras on TensorFlow clips by the norm of the rows of a sparse gradient as they come.
@@ -655,13 +685,25 @@ def test_first_step_of_a_warm_up_changes_nothing():
     assert all(map(np.array_equal, model.get_weights(), before))
 
 
-def test_rate_counts_real_steps_under_gradient_accumulation():
-    optimizer_class = extend_with_exponential_moving_average(AdamWLR)
+@pytest.mark.parametrize("by", ["Keras", "extension inside", "extension outside"])
+def test_rate_counts_real_steps_under_gradient_accumulation(by):
+    """In the original it counts batches, so that its keys are multiplied by their number."""
+    plain = extend_with_exponential_moving_average(AdamWLR)
+    name = "gradient_accumulation_steps" if by == "Keras" else "grad_accum_steps"
+    accumulating = {
+        "Keras": plain,
+        "extension inside": extend_with_exponential_moving_average(
+            extend_with_piecewise_linear_lr(extend_with_weight_decay(AdamGA))
+        ),
+        "extension outside": extend_with_gradient_accumulation(plain),
+    }[by]
     arguments = {"lr_schedule": {0: 1, 2: 0}, "ema_momentum": 0.5, "weight_decay_rate": 0.1}
     results = []
-    for accumulated in (None, 2):
+    for accumulated in (False, True):
         model, x, y = small_problem()
-        optimizer = optimizer_class(0.1, gradient_accumulation_steps=accumulated, **arguments)
+        optimizer = (
+            accumulating(0.1, **arguments, **{name: 2}) if accumulated else plain(0.1, **arguments)
+        )
         repeated = 2 if accumulated else 1
         train(model, optimizer, x[:3].repeat(repeated, 0), y[:3].repeat(repeated, 0))
         optimizer.apply_ema_weights()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sweeps import swept
 
+from bert4keras.generation import Generator
 from bert4keras.models import ARCHITECTURES, build_transformer_model
 from bert4keras.models.model import Model
 from bert4keras.snippets import sequence_padding
@@ -185,6 +186,21 @@ def test_a_checkpoint_is_read_and_written_in_full(tmp_path):
     data = ("a.ckpt.data-00000-of-00001", "b.ckpt.data-00000-of-00001")
     first, second = ((tmp_path / name).read_bytes() for name in data)
     assert first == second
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "float16"])
+def test_a_t5_of_large_activations_gives_no_nan_in_float16(precision):
+    whole = build("t5.1.1", precision, with_lm="linear")
+    names = [f"{part}-Transformer-0-FeedForward" for part in ("Encoder", "Decoder")]
+    for layer in map(whole.get_layer, names):
+        layer.set_weights([w * 100 for w in layer.get_weights()])
+    ids = np.array([[3, 4, 5, 6, 0], [7, 8, 9, 10, 11]], "int32")
+    layer = whole.get_layer(names[0])
+    output = Model(whole.inputs, [layer.output, whole.output])
+    inner, scores = output.predict_on_batch([ids, ids])
+    assert np.isinf(inner).any() and np.isfinite(scores).all() and np.ptp(scores) > 0.01
+    generated = Generator(whole, end_id=1, maxlen=3).generate([[3, 4], [7, 8, 9]])
+    assert all(len(ids) <= 3 for ids in generated)
 
 
 def test_positions_given_as_floats_are_not_rounded():

@@ -4,13 +4,17 @@
 """
 
 import csv
+import dataclasses
+import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import keras
@@ -30,7 +34,9 @@ import data_utils  # noqa: E402
 import events  # noqa: E402
 import objectives  # noqa: E402
 import records  # noqa: E402
+import stages  # noqa: E402
 import state  # noqa: E402
+import tasks  # noqa: E402
 
 SMALL = {
     "min-count": 1,
@@ -90,15 +96,20 @@ def read_log(output):
         return list(csv.DictReader(file))
 
 
-def final_arrays(output):
-    arrays, info = state.load_state(output / "states")
-    assert not info["damaged"]
-    return arrays
+def final_state(output, name=""):
+    """A state of a run, the newest by default, which has to be whole."""
+    path = output / "states" / name if name else max((output / "states").glob("step-*"))
+    identity = json.loads((path / state.RECORD).read_text(encoding="utf-8"))["identity"]
+    return state.read_state(path, identity)
 
 
-def assert_same_run(output, expected):
+def final_arrays(output, name=""):
+    return list(final_state(output, name).arrays.values())
+
+
+def assert_same_run(output, expected, name=""):
     """Two runs ended in the same bits, and their logs say the same but for times."""
-    pairs = zip(final_arrays(output), final_arrays(expected), strict=True)
+    pairs = zip(final_arrays(output, name), final_arrays(expected), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
     ours, theirs = (
         [{k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second")} for row in log]
@@ -318,7 +329,7 @@ INTERRUPTED = ["roberta", "electra"] if keras.backend.backend() == "torch" else 
 @pytest.mark.long
 @pytest.mark.parametrize("task", INTERRUPTED)
 def test_a_run_that_is_interrupted_ends_as_if_it_was_not(
-    script, corpus, tmp_path, monkeypatch, task
+    script, corpus, tmp_path, monkeypatch, capsys, task
 ):
     more = ["--epoch-steps", 4, "--save-steps", 2, "--valid", corpus, "--dropout", 0.1]
     more += ["--task", task, "--tensorboard"]
@@ -353,6 +364,26 @@ def test_a_run_that_is_interrupted_ends_as_if_it_was_not(
             n_kills += 1
     assert n_kills >= 2
     assert_same_run(output, tmp_path / "whole")
+
+    # Neither does what lies beside the states, nor an edited one.
+    newest = max((output / "states").glob("step-*"))
+    (output / "states/step-0000000099").mkdir()
+    (output / "states/step-0000000098").write_text("")
+    record = json.loads((newest / state.RECORD).read_text())
+    record["rows"][-1]["loss"] = 0.5
+    (newest / state.RECORD).write_text(json.dumps(record))
+    countdown = 0
+    capsys.readouterr()
+    script.main(arguments(corpus, output, 8, *more))
+    assert f"{newest.name}: the checksum in its state.json is wrong" in capsys.readouterr().err
+    assert_same_run(output, tmp_path / "whole", newest.name)
+    # One that is whole and does not fit is refused by name.
+    shutil.rmtree(output / "states" / f"step-{6:010d}")
+    changed = final_state(output, newest.name)
+    arrays = {**changed.arrays, "more": np.zeros(3)}
+    state.save_state(output / "states", dataclasses.replace(changed, arrays=arrays))
+    with pytest.raises(SystemExit, match=f"{newest.name}: it has more, .* has nothing more"):
+        script.main(arguments(corpus, output, 8, *more))
 
 
 @pytest.mark.long
@@ -422,9 +453,11 @@ def test_training_goes_on_from_prepared_data_and_an_official_checkpoint(script, 
     more = ["--epoch-steps", 2, "--start", "random"]
     first, second = tmp_path / "first", tmp_path / "second"
     script.main(arguments(corpus, first, 2, *more))
-    prepared = arguments(corpus, second, 2, *more)
+    prepared = arguments(corpus, second, 2, "--epoch-steps", 2)
     prepared[:2] = ["--data", str(first / "data"), "--valid-data", str(first / "data")]
-    prepared.append("--length=16")  # what counts is how long the prepared sequences are
+    with pytest.raises(SystemExit, match="have 32 tokens, not --length 16"):
+        script.main([*prepared, "--length=16", "--min-count=10"])
+    prepared = [each for each in prepared if each not in ("--length=32", "--min-count=1")]
     script.main([*prepared, "--checkpoint", str(first), "--learning-rate", "1e-30"])
     # All but nothing was learned, so that the weights are those of the first.
     for one, two in zip(final_arrays(first)[:3], final_arrays(second)[:3], strict=True):
@@ -433,11 +466,63 @@ def test_training_goes_on_from_prepared_data_and_an_official_checkpoint(script, 
     assert read_log(second)[-1]["val_loss"] and read_log(second)[-1]["tokens"] == "512"
     data_utils.prepare([corpus], tmp_path / "longer", length=64, min_count=1)
     prepared[3] = str(tmp_path / "longer")
-    with pytest.raises(SystemExit, match="differ in length"):
+    with pytest.raises(SystemExit, match="of 64 tokens are longer than --positions 32"):
         script.main(prepared)
-    prepared[1], prepared[3:4] = str(tmp_path / "longer"), [str(tmp_path / "longer")]
-    with pytest.raises(SystemExit, match="--length 64 is more than --positions 32"):
+    data_utils.prepare([corpus], tmp_path / "other", length=32, min_count=100)
+    prepared[3] = str(tmp_path / "other")
+    with pytest.raises(SystemExit, match="differ in vocabulary"):
         script.main(prepared)
+
+
+def test_short_sequences_come_before_longer_ones(script, corpus, tmp_path):
+    short, long = tmp_path / "short", tmp_path / "long"
+    for folder, length in ((short, 16), (long, 32)):
+        data_utils.prepare([corpus], folder, length=length, min_count=1)
+    output = tmp_path / "whole"
+    command = arguments(corpus, output, 6, "--epoch-steps", 2, "--start", "random")
+    command = [each for each in command if each not in ("--length=32", "--min-count=1")]
+    command[:2] = ["--data", str(short), str(long), "--stages", "2", "1"]
+    command += ["--valid-data", str(long), "--optimizer", "muon", "--masked-share", "0.4"]
+    command += ["--saved-precision", "float16"]
+    script.main(command)
+    log = read_log(output)
+    # Eight sequences of 16, or four of 32.
+    assert [int(row["tokens"]) for row in log] == [256, 512, 768]
+    assert all(row["val_loss"] for row in log)
+    table = load_variable(output, "bert/embeddings/word_embeddings")
+    assert table.dtype == "float16"
+    tables = [array for array in final_arrays(output) if array.shape == table.shape]
+    assert any(np.array_equal(array.astype("float16"), table) for array in tables)
+
+    # Interrupted in the first stage and taken up, it ends the same.
+    again = tmp_path / "again"
+    shutil.copytree(output, again)
+    for path in again.glob("states/step-*6"):
+        shutil.rmtree(path)
+    script.main([str(again) if each == str(output) else each for each in command])
+    assert_same_run(again, output)
+    with pytest.raises(SystemExit, match="3 shares of the steps for 2 folders"):
+        script.main([*command, "--stages", "1", "1", "1"])
+
+
+def test_stages_have_whole_numbers_of_steps():
+    sequences = [types.SimpleNamespace(batch_size=8, length=64)] * 2
+    first, second = stages.stages(sequences, [0.7, 0.3], 100, 20)
+    assert (first.begin, first.end, second.begin, second.end) == (0, 80, 80, 100)
+    assert stages.tokens_until([first, second], 90) == 90 * 8 * 64
+    assert stages.batch_sizes(12, [64, 128, 1024]) == [12, 6, 1]
+    with pytest.raises(SystemExit, match="leaves a stage without steps, of 2 times --save-steps"):
+        stages.stages(sequences, [9, 1], 40, 20)
+
+
+def test_a_share_of_the_tokens_is_masked(corpus, tmp_path):
+    data_utils.prepare([corpus], tmp_path, length=32, min_count=1)
+    examples = tasks.Examples(tmp_path)
+    for share, n_masked in ((0.15, 4), (0.4, 12)):
+        batches = tasks.Batches(examples, "roberta", 8, seed=0, masked_share=share)
+        (_, _, positions), targets, weights = batches[0]
+        assert positions.shape == targets.shape == (8, n_masked)
+        assert 0.8 * 8 * n_masked < weights.sum() <= 8 * n_masked
 
 
 def test_a_head_that_the_checkpoint_lacks_begins_at_random(script, corpus, tmp_path, capsys):
@@ -466,7 +551,7 @@ def test_training_that_runs_away_is_stopped(script, corpus, tmp_path):
     more = ["--epoch-steps", 5, "--learning-rate", 1e30, "--warmup", 0]
     with pytest.raises(SystemExit, match=r"NaN or infinity in .* lower --learning-rate"):
         script.main(arguments(corpus, tmp_path, 10, *more))
-    assert state.load_state(tmp_path / "states") is None
+    assert not (tmp_path / "states").exists()
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="CPUs are split for JAX only here")
@@ -543,7 +628,18 @@ def test_the_files_of_settings_that_come_along(script, file):
         ("--output o --corpus a --steps 10 --epoch-steps 4", "--save-steps 4 has to divide"),
         ("--output o --corpus a --epoch-steps 10 --save-steps 4", "has to divide"),
         ("--output o --corpus a --warmup 1", "--warmup is 1.0"),
-        ("--output o --corpus a --length 1000", "--length 1000 is more than --positions 512"),
+        ("--output o --corpus a --length 1000", "of 1000 tokens are longer than --positions 512"),
+        ("--output o --corpus a --positions 64", "of 128 tokens are longer than --positions 64"),
+        ("--output o --data d --min-count 2", "--min-count 2 has no effect"),
+        ("--output o --data d --segmenter a:b", "--segmenter a:b has no effect"),
+        ("--output o --corpus a --vocab v --min-count 2", "--min-count 2 has no effect"),
+        ("--output o --corpus a --valid-sources s", "--valid-sources .* has no effect"),
+        ("--output o --corpus a --task gpt --masking span", "--masking span has no effect"),
+        ("--output o --corpus a --pairs sop", "--pairs sop has no effect"),
+        ("--output o --corpus a --generator-size 0.5", "--generator-size 0.5 has no effect"),
+        ("--output o --corpus a --checkpoint c --start random", "--start random has no effect"),
+        ("--output o --corpus a --masked-share 1", "--masked-share is 1.0: give a share"),
+        ("--output o --corpus a --stages 1 2", "among folders of --data: give these"),
     ],
 )
 def test_settings_that_do_not_go_together(script, argv, message):

@@ -8,7 +8,7 @@ from keras.layers import Dense
 
 from bert4keras.backend import K, keras
 from bert4keras.generation import Generator
-from bert4keras.layers import Loss
+from bert4keras.layers import Lambda, Loss
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr
 from bert4keras.snippets import AutoRegressiveDecoder, DataGenerator, sequence_padding
@@ -65,7 +65,7 @@ class CrossEntropy(Loss):
     def compute_loss(self, inputs, mask=None):
         y_true, y_mask, y_pred = inputs
         y_true = y_true[:, 1:]
-        y_mask = K.cast(mask[2], K.floatx())[:, 1:] * K.cast(y_mask[:, 1:], K.floatx())
+        y_mask = K.cast(mask[2], K.floatx())[:, 1:] * y_mask[:, 1:]
         y_pred = y_pred[:, :-1]
         loss = K.sparse_categorical_crossentropy(y_true, y_pred)
         return K.sum(loss * y_mask) / K.sum(y_mask)
@@ -175,3 +175,66 @@ def test_a_classification_script(folder):
         scores = np.asarray(model.predict_on_batch(x_true))
         right += int((scores.argmax(axis=1) == y_true[:, 0]).sum())
     assert right == len(TEXTS)
+
+
+def test_a_script_whose_model_outputs_its_loss():
+    """As in pretraining: the outputs are scalars, and the targets zeros that nothing reads."""
+    keras.utils.set_random_seed(0)
+    token_ids, is_masked = keras.Input((None,), dtype="int32"), keras.Input((None,))
+    proba = keras.layers.Dense(9)(keras.layers.Embedding(9, 8)(token_ids))
+
+    def mlm_loss(inputs):
+        y_true, y_pred, mask = inputs
+        loss = K.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+        return K.sum(loss * mask) / (K.sum(mask) + K.epsilon())
+
+    def mlm_acc(inputs):
+        y_true, y_pred, mask = inputs
+        acc = keras.metrics.sparse_categorical_accuracy(y_true, y_pred)
+        return K.sum(acc * mask) / (K.sum(mask) + K.epsilon())
+
+    inputs = [token_ids, proba, is_masked]
+    outputs = [Lambda(f, name=f.__name__)(inputs) for f in (mlm_loss, mlm_acc)]
+    model = Model([token_ids, is_masked], outputs)
+    model.compile(
+        loss={
+            "mlm_loss": lambda y_true, y_pred: y_pred,
+            "mlm_acc": lambda y_true, y_pred: K.stop_gradient(y_pred),
+        },
+        optimizer=keras.optimizers.SGD(1.0),
+        metrics={"mlm_acc": lambda y_true, y_pred: y_pred * 2},
+    )
+    x = [np.arange(48).reshape(8, 6) % 9, np.ones((8, 6))]
+    zeros = {"mlm_loss": np.zeros((8, 1)), "mlm_acc": np.zeros((8, 1))}
+    first = model.fit(x, zeros, batch_size=4, epochs=20, verbose=0).history
+
+    def batches():
+        while True:
+            yield [a[:4] for a in x], {name: zero[:4] for name, zero in zeros.items()}
+
+    history = model.fit(batches(), steps_per_epoch=2, epochs=2, verbose=0).history
+    assert history["mlm_loss_loss"][-1] < 0.5 * first["mlm_loss_loss"][0]
+    assert history["loss"] == pytest.approx(
+        [sum(pair) for pair in zip(history["mlm_loss_loss"], history["mlm_acc_loss"], strict=True)]
+    )
+    results = model.evaluate(x, zeros, verbose=0, return_dict=True)
+    assert results["mlm_acc_lambda"] == pytest.approx(2 * results["mlm_acc_loss"])
+    # Each sample has the loss of its batch.
+    losses, accuracies = model.predict(x, batch_size=8, verbose=0)
+    assert losses.shape == accuracies.shape == (8,)
+    assert losses == pytest.approx(np.full(8, results["mlm_loss_loss"]), rel=1e-5)
+
+
+def test_a_metric_of_integer_labels():
+    """A function of one's own computes with labels as the loss does, where Keras makes floats."""
+    x = keras.Input((3,))
+    model = Model(x, x)
+
+    def f1(y_true, y_pred):
+        y_pred = K.cast(K.greater(y_pred, 0), K.floatx())
+        return 2 * K.sum(y_true * y_pred) / K.sum(y_true + y_pred)
+
+    model.compile(loss=lambda y_true, y_pred: y_true * y_pred, metrics=[f1])
+    labels = np.array([[1, 0, 1], [0, 1, 0]])
+    scores = np.array([[1.0, 1.0, -1.0], [-1.0, 1.0, -1.0]])
+    assert model.evaluate(scores, labels, verbose=0) == pytest.approx([1 / 6, 2 / 3])

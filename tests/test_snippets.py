@@ -1,9 +1,13 @@
+import contextlib
 import itertools
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -275,10 +279,19 @@ def test_an_index_kept_in_a_file_is_renewed_with_the_text(text_file, tmp_path):
         assert list(file) == ["a\n", "b\n"]
 
 
-@pytest.mark.parametrize("options", [{"mode": "a"}, {"encoding": "utf-16"}])
-def test_files_that_cannot_be_indexed_are_refused(text_file, options):
+def test_files_that_cannot_be_indexed_are_refused(text_file):
     with pytest.raises(ValueError, match="cannot be indexed"):
-        open_file(text_file, indexable=True, **options)
+        open_file(text_file, "a", indexable=True)
+
+
+@given(st.text("aĀ\n中\u0a0a\u0a00", max_size=20))
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32", "gb18030"])
+def test_an_index_in_any_encoding(tmp_path_factory, encoding, text):
+    path = tmp_path_factory.mktemp("index") / "text"
+    path.write_text(text, encoding=encoding, newline="\n")
+    with open_file(path, encoding=encoding, indexable=True) as file:
+        assert list(file) == text.splitlines(keepends=True)
+        assert list(file)[-1:] == [file[i] for i in range(len(file))][-1:]
 
 
 # === Parallel work ===
@@ -351,62 +364,176 @@ def test_an_error_in_the_items_reaches_the_caller():
 
 
 FAILURES = """
-import multiprocessing, os, sys, traceback
+import json, multiprocessing, os, signal, sys, time, traceback
 from bert4keras.snippets import parallel_apply
 
 class Unpicklable(Exception):
     def __init__(self, a, b):
         super().__init__(f"{a} and {b}")
 
-def fail(x):
-    if x == 3:
-        raise KeyError("the third")
-    return x
-
-def fail_badly(x):
-    raise Unpicklable("this", "that")
-
-def die(x):
-    os._exit(1)
+class Unloadable:
+    def __reduce__(self):
+        return int, ("no number",)
 
 def double(x):
     return 2 * x
 
-def report(func, **kwargs):
-    try:
-        print(parallel_apply(func, range(9), 2, 4, **kwargs))
-    except Exception as error:
-        text = "".join(traceback.format_exception(error))
-        print(type(error).__name__, error.args, "in fail" in text, "Unpicklable" in text)
+def raises(x):
+    if x == 3:
+        raise KeyError("the third")
+    return x
+
+def raises_badly(x):
+    raise Unpicklable("this", "that")
+
+def exits(x):
+    return sys.exit("done") if x == 3 else x
+
+def interrupts(x):
+    raise KeyboardInterrupt
+
+def dies(x):
+    return os._exit(7) if x == 3 else x
+
+def is_killed(x):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def leaves_a_child(x):
+    if os.fork() == 0:
+        time.sleep(3)
+    os._exit(7)
+
+def returns_a_function(x):
+    return lambda: x
+
+def returns_what_cannot_be_received(x):
+    return Unloadable()
+
+def hangs_after(x):
+    if x == 0:
+        raise ValueError("the first")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        signal.pause()
+
+def fails_to_take(result):
+    raise LookupError("not taken")
 
 if __name__ == "__main__":
-    multiprocessing.set_start_method(sys.argv[1])
-    report(fail)
-    report(fail_badly)
-    report(die)
-    report(double, unordered=False)
-    report(lambda x: -x, unordered=False)
+    method, *names = sys.argv[1:]
+    if method != "threads":
+        multiprocessing.set_start_method(method)
+    for name in names:
+        items, options = range(9), {"dummy": method == "threads", "unordered": False}
+        if name == "takes_lambdas":
+            items = [lambda: 0, 1]
+        elif name == "takes_what_cannot_be_received":
+            items = [Unloadable()]
+        elif name == "fails_to_take":
+            options["callback"] = fails_to_take
+        func = globals().get(name, double) if name != "fails_to_take" else double
+        func = (lambda x: -x) if name == "negate" else func
+        try:
+            outcome = parallel_apply(func, items, 2, 4, **options)
+        except Exception as error:
+            text = "".join(traceback.format_exception(error))
+            outcome = [type(error).__name__, str(error), text]
+        print(json.dumps([outcome, len(multiprocessing.active_children())]))
 """
 
+DEATHS = {
+    "exits": "item 3, 3: the function failed (SystemExit('done'))",
+    "interrupts": "the function failed (KeyboardInterrupt())",
+    "dies": "item 3, 3: its process ended with status 7",
+    "is_killed": "its process was ended by SIGKILL, maybe for lack of memory",
+    "leaves_a_child": "its process ended with status 7",
+    "returns_a_function": "what it returned cannot be sent from a process",
+    "returns_what_cannot_be_received": "what it returned cannot be received (ValueError",
+    "takes_lambdas": "item 0, <function",
+    "takes_what_cannot_be_received": "it cannot be received by a process (ValueError",
+}
+FORKED = ["double", "negate", "raises", "raises_badly", "hangs_after", "fails_to_take", *DEATHS]
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_errors_and_deaths_of_workers_reach_the_caller(tmp_path, method):
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("fork", FORKED),
+        ("spawn", ["double", "negate", "raises", "exits", "dies"]),
+        ("threads", ["double", "raises", "exits", "interrupts", "fails_to_take"]),
+    ],
+)
+def test_a_worker_that_fails_ends_in_an_error_that_names_the_item(tmp_path, method, names):
+    """Whatever it does, and no process is left."""
     if sys.platform == "win32" and method == "fork":
         pytest.skip("processes are not forked on Windows")
     script = tmp_path / "script.py"
     script.write_text(FAILURES)
-    done = subprocess.run(
-        [sys.executable, script, method], capture_output=True, text=True, timeout=120
-    )
-    failed, unpicklable, died, doubled, from_lambda = done.stdout.splitlines()
-    assert failed == "KeyError ('the third',) True False"
-    assert unpicklable == "RuntimeError ('Unpicklable: this and that',) True True"
-    assert died.startswith("BrokenProcessPool")
-    assert doubled == str([2 * i for i in range(9)])
+    command = [sys.executable, script, method, *names]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [children for _, children in lines] == [0] * len(names)
+    outcomes = {name: outcome for name, (outcome, _) in zip(names, lines, strict=True)}
+    assert outcomes.pop("double") == [2 * i for i in range(9)]
     if method == "fork":
-        assert from_lambda == str([-i for i in range(9)])
-    else:
-        assert from_lambda.startswith("TypeError") and "dummy=True" in from_lambda
+        assert outcomes.pop("negate") == [-i for i in range(9)]
+    for name, (kind, message, text) in outcomes.items():
+        if name == "negate":
+            assert kind == "TypeError" and "dummy=True" in message
+        elif name == "raises":
+            assert (kind, message) == ("KeyError", "'the third'")
+            assert "in raises" in text and "parallel_apply: item 3, 3" in text
+        elif name == "raises_badly":
+            assert (kind, message) == ("RuntimeError", "Unpicklable: this and that")
+            assert "in raises_badly" in text and "parallel_apply: item " in text
+        elif name == "hangs_after":
+            assert (kind, message) == ("ValueError", "the first")
+        elif name == "fails_to_take":
+            assert (kind, message) == ("LookupError", "not taken")
+        else:
+            assert kind == "RuntimeError" and message.startswith("parallel_apply: item ")
+            assert DEATHS[name] in message
+
+
+ENDLESS = """
+import itertools, sys, time
+from bert4keras.snippets import parallel_apply_generator
+
+def work(x):
+    time.sleep(0 if x < 4 else 60)
+    return x
+
+for i, x in parallel_apply_generator(work, itertools.count(), 2, 4, dummy=False):
+    print(i, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_is_left_when_the_caller_ends(sent):
+    """Also not where Ctrl-C, as in a terminal, reaches the workers too."""
+    code = ENDLESS.replace("60", "2") if sent != signal.SIGINT else ENDLESS
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(4):
+            process.stdout.readline()
+        began = time.monotonic()
+        (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
+        process.wait(30)
+        # Read to the end, which is when no worker holds the other end any more.
+        _, errors = process.communicate(timeout=30)
+        assert time.monotonic() - began < 20
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert errors.count("KeyboardInterrupt") == (sent == signal.SIGINT)
 
 
 def test_workers_draw_different_random_numbers_or_those_of_their_seeds():
@@ -423,21 +550,26 @@ def test_workers_draw_different_random_numbers_or_those_of_their_seeds():
         np.random.seed(5)
         first = int(np.random.randint(1 << 30))
         print(first in parallel_apply(draw, range(4), 2, 4, random_seeds=[5, 6]))
+        print(first in parallel_apply(draw, range(4), 2, 4, random_seeds=[5, 6, 7]))
+        print(kinds(random_seeds=[5]))
         """
     )
-    counts, seeded = draws.splitlines()
+    counts, seeded, more, fewer = draws.splitlines()
     assert counts.split()[:2] == ["4", "4"]
     assert int(counts.split()[2]) < 4
-    assert seeded == "True"
+    assert seeded == more == "True"
+    assert fewer == "4"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [((0, 1), "workers"), ((1, 0), "max_queue_size"), ((2, 2, None, False, [1]), "random_seeds")],
-)
-def test_parallel_apply_refuses_arguments_without_sense(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        parallel_apply(abs, [1], *arguments)
+def test_parallel_apply_needs_workers():
+    with pytest.raises(ValueError, match="workers is 0"):
+        parallel_apply(abs, [1], 0, 1)
+
+
+def test_a_queue_without_limit():
+    assert parallel_apply(abs, range(-9, 0), 2, 0, dummy=True, unordered=False) == [
+        *range(9, 0, -1)
+    ]
 
 
 # === Arrays ===
@@ -567,6 +699,13 @@ def test_viterbi_finds_the_best_path(data):
     np.testing.assert_array_equal(nodes, given_nodes)
 
 
+def test_viterbi_refuses_nan():
+    with pytest.raises(ValueError, match=r"nodes has NaN at \[1, 0\]"):
+        ViterbiDecoder(np.zeros((2, 2))).decode([[0, -np.inf], [np.nan, 1]])
+    with pytest.raises(ValueError, match=r"trans has NaN at \[0, 1\]"):
+        ViterbiDecoder([[0, np.nan], [0, 0]]).decode(np.zeros((1, 2)))
+
+
 def test_viterbi_takes_integers_and_a_later_transition():
     decoder = ViterbiDecoder([[0, 0], [0, 0]], ends=[0])
     nodes = np.array([[0, 1], [0, 1]])
@@ -657,6 +796,12 @@ def test_samples_of_an_iterable_are_the_reference_ones(generator_cases):
         assert [x for _, x in samples] == case["seed_11_order"]
         assert [is_end for is_end, _ in samples] == case["ends"]
     assert Numbers([], 4).buffer_size == generator_cases["default_buffer_size_for_batch_4"]
+
+
+def test_data_may_have_a_length_and_no_places():
+    generator = Numbers({3, 1, 2, 5}, 3)
+    assert len(generator) == 2
+    assert sorted(x for batch, _ in generator.__iter__(random=True) for x in batch) == [1, 2, 3, 5]
 
 
 def test_a_file_feeds_a_generator(tmp_path):

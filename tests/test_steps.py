@@ -442,6 +442,25 @@ def test_samples_without_labels_count_for_the_divergence_only():
     assert np.abs(trained(model)[0] - start[0]).max() > 1e-4
 
 
+def test_without_the_loss_labels_may_be_anything_and_a_step_may_come_after_compile():
+    results = []
+    for add_loss, weights in ((True, np.zeros(4, "float32")), (False, None)):
+        keras.utils.set_random_seed(1)
+        model = small_model()
+        model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+        model.train_with(VirtualAdversarialTraining(epsilon=2.0, add_loss=add_loss))
+        loss = model.train_on_batch(IDS, LABELS, sample_weight=weights)
+        results.append([np.asarray(loss), *trained(model)])
+    for with_loss, without in zip(*results, strict=True):
+        np.testing.assert_allclose(without, with_loss, atol=1e-6)
+    model.train_with(None)
+    assert model.train_on_batch(IDS, LABELS) > results[1][0] and model.step is None
+    with pytest.raises(TypeError, match="pass an object such as"):
+        model.train_with("adversarial")
+    with pytest.raises(ValueError, match="has no layer 'Nothing'"):
+        model.train_with(AdversarialTraining("Nothing"))
+
+
 def test_float16_trains_with_its_losses_scaled():
     keras.config.set_dtype_policy("mixed_float16")
     try:

@@ -358,6 +358,13 @@ def test_encode_refuses(error, message, args, kwargs):
         CASED.encode(*args, **kwargs)
 
 
+def test_a_maxlen_without_room_for_start_and_end_tokens_is_warned_of():
+    """The original gives [SEP] alone, and so it stays, but not in silence."""
+    with pytest.warns(UserWarning, match="no room for the start and end tokens of 1 text"):
+        assert CASED.encode("中国", maxlen=1)[0] == CASED.tokens_to_ids(["[SEP]"])
+    assert len(CASED.encode("中国", maxlen=2)[0]) == 2
+
+
 def test_tokenize_refuses():
     with pytest.raises(IndexError, match="maxlen=0 is too small"):
         CASED.tokenize("中", maxlen=0)
@@ -395,9 +402,23 @@ def test_id_of_a_missing_token():
 
 @pytest.mark.parametrize("missing", ["[UNK]", "[CLS]", "[SEP]"])
 def test_vocabulary_without_needed_token(missing):
-    vocab = {token: i for token, i in VOCAB.items() if token != missing}
+    """As a vocabulary of formulas or moves has none of them: who needs one is told."""
+    tokenizer = Tokenizer({token: i for token, i in VOCAB.items() if token != missing})
+    assert tokenizer.tokenize("中") == ["[CLS]", "中", "[SEP]"]
+    assert tokenizer.tokens_to_ids(["中"]) == [VOCAB["中"]]
+    assert tokenizer.decode([VOCAB["中"]]) == "中"
+    assert not hasattr(tokenizer, {"[UNK]": "_token_unk_id"}.get(missing, "_token_x_id"))
     with pytest.raises(ValueError, match=rf"lacks \{missing}: is it a vocabulary of BERT"):
-        Tokenizer(vocab)
+        tokenizer.encode("啊" if missing == "[UNK]" else "中")
+
+
+def test_an_id_for_all_that_is_unknown():
+    tokenizer = Tokenizer({"a": 1, "b": 2})
+    with pytest.raises(ValueError, match=r"'\[CLS\]' has no id: .* lacks \[CLS\], \[SEP\]"):
+        tokenizer.encode("a b c")
+    tokenizer._token_unk_id = 0  # as a script for 0.11.5 does
+    assert tokenizer.encode("a b c")[0] == [0, 1, 2, 0, 0]
+    assert Tokenizer({"a": 1}, token_start=None, token_end=None).encode("a") == ([1], [0])
 
 
 def test_unknown_id():
@@ -475,7 +496,7 @@ def test_files_that_are_no_vocabulary(tmp_path):
     with pytest.raises(
         ValueError, match=r"config\.json of 3 tokens lacks \[CLS\], \[SEP\], \[UNK\]"
     ):
-        Tokenizer(config)
+        Tokenizer(config).encode("a")
     with pytest.raises(ValueError, match=r"startswith names \['x'\]"):
         load_vocab(config, simplified=True, startswith=["x"])
 
@@ -729,6 +750,7 @@ def encoded(tokenizer: TokenizerBase, case: dict) -> dict:
     return dict(zip(("ids", "segment_ids"), result, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:maxlen=")  # where start or end tokens are cut off
 def test_recorded_encode(golden):
     recorded = load_json(golden / "encode.json")
     vocab = load_vocab(golden / "vocab.txt")

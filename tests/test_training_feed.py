@@ -433,6 +433,26 @@ class TestToDataset:
         assert list(inputs) == ["tokens"]
         assert target.shape == (2,)
 
+    @pytest.mark.parametrize("names", [(["a", "b"], ["y"]), (("a", "b"), "y"), [["a", "b"], None]])
+    def test_names_in_lists_and_without(self, names):
+        inputs, target = self.first(
+            lambda tokens, label: ((tokens[:1], tokens[:1]), label),
+            types=(("int32", "int32"), "float32"),
+            shapes=(([1], [1]), []),
+            names=names,
+        )
+        assert list(inputs) == ["a", "b"] and target.shape == (2,)
+
+    @pytest.mark.parametrize("names", ["ab", ["a", "b", "c"], (["a"], ["y"]), (["a", "b"],)])
+    def test_names_of_another_structure_are_refused(self, names):
+        with pytest.raises(ValueError, match="are not nested as the types are"):
+            self.first(
+                lambda tokens, label: ((tokens, tokens), label),
+                types=(("int32", "int32"), "float32"),
+                shapes=(([None], [None]), []),
+                names=names if names != "ab" else list(names) * 2,
+            )
+
     def test_one_name(self):
         batch = self.first(
             lambda tokens, label: tokens[:1], types="int32", shapes=[1], names="tokens"

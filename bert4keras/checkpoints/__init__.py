@@ -14,7 +14,9 @@ Every file that is missing, damaged, of another format or of another model ends 
 
 The modules, from the ground up:
 
-* `base`: the exception, the class `Checkpoint`, paths, files that are replaced as a whole;
+* `base`: the exception, the class `Checkpoint`, paths;
+* `writing`: files that take the place of older ones in a single step;
+* `jsons`: JSON that may be damaged;
 * `tensors`: tensors as bytes in a mapped file, for the formats that are no more than that;
 * `bundle`: TensorFlow checkpoints, read and written;
 * `safetensors`: the same for safetensors;
@@ -27,7 +29,7 @@ The modules, from the ground up:
 * `report`: whether a checkpoint fits a model.
 """
 
-from bert4keras.checkpoints.base import Checkpoint, CheckpointError
+from bert4keras.checkpoints.base import ARCHITECTURE, Checkpoint, CheckpointError
 from bert4keras.checkpoints.bundle import TensorBundle, write_checkpoint
 from bert4keras.checkpoints.files import (
     Files,
@@ -42,6 +44,7 @@ from bert4keras.checkpoints.report import Report, match_variables
 from bert4keras.checkpoints.safetensors import write_safetensors
 
 __all__ = [
+    "ARCHITECTURE",
     "Checkpoint",
     "CheckpointError",
     "Files",

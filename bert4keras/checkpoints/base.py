@@ -2,13 +2,14 @@
 
 import contextlib
 import difflib
+import itertools
 import os
-import uuid
+import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 
@@ -17,7 +18,11 @@ class CheckpointError(ValueError):
     """A weight file is missing, unreadable, damaged, of another format or of another model."""
 
 
+ARCHITECTURE = "bert4keras.architecture"
+"""In the metadata of weight files: what architecture they are of, as `model_type` says."""
+
 DAMAGED = "The file is damaged or was not copied completely: fetch it again."
+BOUNDED = "All known files of weights stay far below this: it is not what it claims to be."
 
 
 class Damage(Exception):
@@ -40,7 +45,21 @@ def check_shape(shape: tuple[int, ...]) -> None:
     for n in shape[:33]:
         elements *= n or 1
     if len(shape) > 32 or min(shape, default=0) < 0 or elements >> 58:
-        raise Damage(f"a variable has the impossible shape {shape[:33]}")
+        raise Damage(f"a variable has the impossible shape {str(shape[:33])[:200]}")
+
+
+_MOST_UNPACKED = 64  # times the size of a file: weights of which 99 % are zeros
+_ALWAYS_UNPACKED = 64 << 20  # bytes
+
+
+def check_unpacked(unpacked: int, size: int) -> None:
+    """Refuse a file that says it unpacks to very much more than it has."""
+    if unpacked > _ALWAYS_UNPACKED + _MOST_UNPACKED * size:
+        raise Damage(
+            f"its {size} bytes are said to unpack to {unpacked}, more than {_MOST_UNPACKED} times "
+            "as much",
+            BOUNDED,
+        )
 
 
 # === An open checkpoint ===
@@ -56,12 +75,16 @@ class Checkpoint(ABC):
     Attributes:
         container: the format: "tensorflow", "safetensors", "torch", "npz" or "keras".
         path: the file; of a TensorFlow checkpoint its prefix, of several files their index.
+        metadata: strings by name that the file has besides, which nothing guarantees for.
     """
 
     container: str
 
-    def __init__(self, path: Path, entries: dict[str, Any]):
+    def __init__(
+        self, path: Path, entries: dict[str, Any], metadata: Mapping[str, str] | None = None
+    ):
         self.path = path
+        self.metadata = dict(metadata or {})
         self._entries = {name: entries[name] for name in sorted(entries)}
         self._open = True
 
@@ -138,15 +161,16 @@ class Checkpoint(ABC):
             yield
         except Damage as damage:
             raise CheckpointError(
-                f"{self.path}: the variable {name!r} cannot be read: {damage}. {damage.advice}"
+                f"{self.path}: the variable {name[:200]!r} cannot be read: {damage}. "
+                f"{damage.advice}"
             ) from None
 
     def _entry(self, name: str) -> Any:
         if name in self._entries:
             return self._entries[name]
-        near = difflib.get_close_matches(str(name), self._entries, n=3)
+        near = similar_names(str(name), self._entries)
         raise CheckpointError(
-            f"{self.path} has no variable {name!r} among its {len(self)}. "
+            f"{self.path} has no variable {str(name)[:200]!r} among its {len(self)}. "
             + (f"Similar names: {', '.join(near)}." if near else "No name is similar.")
         )
 
@@ -161,6 +185,12 @@ class Checkpoint(ABC):
     @abstractmethod
     def _read(self, name: str, entry: Any) -> np.ndarray:
         """Read what an entry describes, or raise `Damage`."""
+
+
+def similar_names(name: str, names: Iterable[str]) -> list[str]:
+    """Return up to three names that are spelled similarly, of the first few hundred."""
+    some = (other for other in itertools.islice(names, 500) if len(other) < 300)
+    return difflib.get_close_matches(name[:200], some, n=3)
 
 
 # === Paths ===
@@ -181,6 +211,56 @@ def readable(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading; a pipe, which may wait for ever, and a device are none.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    # Without waiting for somebody who writes into a pipe.
+    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | _NO_WAITING)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise CheckpointError(f"{path} is no regular file, and is not read")
+        yield file
+
+
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0)
+
+
+def file_state(path: str | Path | None) -> tuple[int, ...] | None:
+    """Return what tells whether a path stands for the same file later; None if for none."""
+    try:
+        status = None if path is None else os.stat(path)
+    except OSError:
+        return None
+    return status and (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+_T = TypeVar("_T")
+_TRIALS = 5
+
+
+def unchanged(path: Path, read: Callable[[], _T]) -> _T:
+    """Open files that an index names, again if it is replaced meanwhile: never two mixed.
+
+    Args:
+        path: the index.
+        read: opens everything.
+    """
+    for _ in range(_TRIALS):
+        state = file_state(path)
+        try:
+            result = read()
+        except CheckpointError:
+            if file_state(path) == state:
+                raise
+        else:
+            if file_state(path) == state:
+                return result
+    raise CheckpointError(f"{path} is replaced all the time: try again later")
+
+
+@contextlib.contextmanager
 def undamaged(path: Path, what: str) -> Iterator[None]:
     """Turn `Damage` into a `CheckpointError` that names the file and says what it is not."""
     try:
@@ -193,22 +273,7 @@ def neighbours(path: Path) -> str:
     """Names of files beside `path`, the most similar ones first."""
     if not path.parent.is_dir():
         return f"none, the folder {path.parent} does not exist"
-    names = sorted(p.name for p in path.parent.iterdir())
+    found = itertools.islice(path.parent.iterdir(), 1000)
+    names = sorted(p.name for p in found if not p.name.startswith("."))
     near = difflib.get_close_matches(path.name, names, n=5, cutoff=0.5)
     return ", ".join((near + [n for n in names if n not in near])[:8]) or "none"
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that takes the place of `path` once it is written and synced."""
-    if not path.parent.is_dir():
-        raise CheckpointError(f"cannot write {path}: there is no folder {path.parent}. Create it.")
-    temporary = with_suffix(path, f".{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -6,7 +6,12 @@ buffers, and `PREFIX.data-00000-of-00001`, ..., the bytes of the variables. The 
 `BundleHeaderProto` and `BundleEntryProto` of tensorflow/core/protobuf/tensor_bundle.proto.
 """
 
+import contextlib
+import json
 import math
+import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +21,22 @@ import google_crc32c
 import numpy as np
 
 from bert4keras.checkpoints.base import (
+    BOUNDED,
     DAMAGED,
     Checkpoint,
     CheckpointError,
     Damage,
     check_shape,
     neighbours,
+    open_regular,
     readable,
-    replacing,
+    unchanged,
     undamaged,
     with_suffix,
 )
+from bert4keras.checkpoints.jsons import parse_json
 from bert4keras.checkpoints.tensors import DTYPES, MappedFile, decode, decoded_type, encode
+from bert4keras.checkpoints.writing import replacing
 
 # === Checksums, variable-length integers, protocol buffers ===
 
@@ -68,11 +77,15 @@ def _signed(value: int) -> int:
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Decode a protocol buffer into pairs of field number and value (an integer or bytes)."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
+    at, end = 0, len(message)
+    while at < end:
+        tag, at = _varint(message, at) if message[at] > 0x7F else (message[at], at + 1)
         number, wire = tag >> 3, tag & 7
         if wire == 0:
+            if at < end and message[at] < 0x80:  # as nearly all are
+                yield number, message[at]
+                at += 1
+                continue
             value, at = _varint(message, at)
             value = _signed(value)
         else:
@@ -82,7 +95,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
                 size = 8 if wire == 1 else 4
             else:
                 raise Damage(f"it holds a field of the unknown wire type {wire}")
-            if size > len(message) - at:
+            if size > end - at:
                 raise Damage("it holds a field that is longer than its record")
             value = message[at : at + size]
             at += size
@@ -114,6 +127,14 @@ def _to_field(number: int, value: int | bytes) -> bytes:
 
 MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _FOOTER = 48  # two handles padded to 40 bytes, magic
+# What is read of an index. The largest published models have a few thousand variables with names of
+# a hundred bytes; a table that is partitioned has an entry more for each part.
+_MAX_INDEX = 8 << 20  # bytes, also of names
+_MAX_RECORDS = 3 << 20  # bytes of what is said of variables; one takes about fifty
+_MAX_ITEMS = 1 << 15
+_MAX_KEY = 1 << 14  # bytes
+_MAX_STRINGS = 1 << 20  # of a variable
+_MAX_SHARDS = 99_999  # five digits in the names of files
 
 
 def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
@@ -163,6 +184,10 @@ def _block_items(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         size, at = _varint(block, at)
         if shared > len(key) or at + unshared + size > limit:
             raise Damage("a record is longer than its block")
+        if shared + unshared > _MAX_KEY:
+            raise Damage(
+                f"a name has {shared + unshared} bytes, of which {_MAX_KEY} are read", BOUNDED
+            )
         key = key[:shared] + block[at : at + unshared]
         at += unshared
         yield key, block[at : at + size]
@@ -179,14 +204,35 @@ def _table_items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = data[-_FOOTER:]
     _, at = _handle(footer, 0)
     index, _ = _handle(footer, at)
-    previous = None
+    previous, names, records = None, 0, 0
+    for count, (key, value) in enumerate(_blocks_items(data, index)):
+        names += len(key)
+        records += len(value)
+        if count > _MAX_ITEMS or names > _MAX_INDEX or records > _MAX_RECORDS:
+            raise Damage(
+                f"it has more than the {_MAX_ITEMS} variables that are read, or more than "
+                f"{_MAX_RECORDS} bytes about them",
+                BOUNDED,
+            )
+        if previous is not None and key <= previous:
+            raise Damage("its names are not in order")
+        previous = key
+        yield key, value
+
+
+def _blocks_items(data: bytes, index: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the keys and values of all blocks that the block at `index` lists."""
+    end = size = 0
     for _, value in _block_items(_block(data, index)):
         handle, _ = _handle(value, 0)
-        for item in _block_items(_block(data, handle)):
-            if previous is not None and item[0] <= previous:
-                raise Damage("its names are not in order")
-            previous = item[0]
-            yield item
+        block = _block(data, handle)
+        size += len(block)
+        if handle[0] < end or size > _MAX_INDEX:
+            raise Damage(
+                f"its blocks overlap, or hold more than the {_MAX_INDEX} bytes read", BOUNDED
+            )
+        end = sum(handle)
+        yield from _block_items(block)
 
 
 def _to_block(items: Iterable[tuple[bytes, bytes]], interval: int = 16) -> bytes:
@@ -305,6 +351,10 @@ def _parse_entry(message: bytes) -> _Entry:
             raise Damage(f"a variable of shape {shape} takes {size} bytes instead of {expected}")
     if code == _STRING and not slices and size < math.prod(shape):
         raise Damage(f"a variable of {math.prod(shape)} strings takes {size} bytes")
+    if code == _STRING and math.prod(shape) > _MAX_STRINGS:
+        raise Damage(
+            f"a variable has {math.prod(shape)} strings, of which {_MAX_STRINGS} are read", BOUNDED
+        )
     return _Entry(code, shape, shard, offset, size, crc, tuple(slices))
 
 
@@ -354,13 +404,40 @@ def _lengths_crc(lengths: Sequence[int]) -> int:
 
 # === Reading a tensor bundle ===
 
+_METADATA = 1000  # a field of the header that TensorFlow does not know and passes over
+
+
+def _metadata(message: bytes) -> dict[str, str]:
+    metadata = parse_json(message)
+    if not all(isinstance(text, str) for text in metadata.values()):
+        raise Damage("its metadata are not strings")
+    return metadata
+
+
+def _parse_header(message: bytes) -> tuple[int, dict[str, str]]:
+    """Return the number of data files, and our metadata if there are any."""
+    header = dict(_fields(message))
+    version = dict(_message(header.get(3, b"")))
+    if header.get(2, 0) != 0:
+        raise Damage("it was written on a big-endian machine, which is not supported")
+    if _number(version.get(2, 0)) > 1:
+        raise Damage(f"it needs a reader of version {version[2]}, this one has version 1")
+    metadata = header.get(_METADATA)
+    metadata = _metadata(metadata) if isinstance(metadata, bytes) else {}
+    shards = _number(header.get(1, 0))
+    if shards > _MAX_SHARDS:
+        raise Damage(
+            f"it names {shards} data files, of which {_MAX_SHARDS} can be told apart", BOUNDED
+        )
+    return max(0, shards), metadata
+
 
 class TensorBundle(Checkpoint):
     """An open TensorFlow checkpoint.
 
-    The index is read at once; a data file is mapped into memory when the first of its variables is
-    read, so an index without data files can still be listed. While variables are read one after the
-    other, only the last one of each data file is kept resident.
+    The index is read and the data files are mapped at once, so that a writer that replaces them
+    later changes nothing here; an index without data files can still be listed. While variables are
+    read one after the other, only the last one of each data file is kept resident.
     """
 
     container = "tensorflow"
@@ -368,21 +445,34 @@ class TensorBundle(Checkpoint):
     def __init__(self, prefix: str | Path):
         self.prefix = Path(prefix)
         self.index_path = with_suffix(self.prefix, ".index")
-        self._maps: dict[int, MappedFile] = {}
         self._verified: set[tuple[int, int, int]] = set()
-        with readable(self.index_path):
-            data = self.index_path.read_bytes()
+        self._maps: dict[int, MappedFile] = {}
+        # Whoever replaces a checkpoint meanwhile must not have us mix the two.
+        entries = unchanged(self.index_path, self._read_index)
+        super().__init__(self.prefix, entries, self._metadata)
+
+    def _read_index(self) -> dict[str, _Entry]:
+        """Read the index, and map the data files that are there."""
+        with readable(self.index_path), open_regular(self.index_path) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(min(size, _MAX_INDEX))
         with undamaged(self.index_path, "a readable checkpoint index"):
+            if size > _MAX_INDEX:
+                raise Damage(f"it has {size} bytes, {_MAX_INDEX} are read", BOUNDED)
             entries = self._parse(data)
-        super().__init__(self.prefix, entries)
+        self._maps = {}
+        for shard in self._ends:
+            with contextlib.suppress(CheckpointError):  # which are raised where they matter
+                self._maps[shard] = MappedFile(self._shard_path(shard))
+        return entries
 
     def _parse(self, data: bytes) -> dict[str, _Entry]:
         entries: dict[str, _Entry] = {}
         self._parts: dict[bytes, _Entry] = {}
-        self._shards = 0
+        self._shards, self._metadata = 0, {}
         for key, value in _table_items(data):
             if key == b"":
-                self._shards = self._parse_header(value)
+                self._shards, self._metadata = _parse_header(value)
             elif key[:1] == b"\0":
                 self._parts[key] = _parse_entry(value)
             else:
@@ -395,16 +485,6 @@ class TensorBundle(Checkpoint):
             raise Damage("it has no header, which gives the number of data files")
         self._check_places([*entries.values(), *self._parts.values()])
         return entries
-
-    @staticmethod
-    def _parse_header(message: bytes) -> int:
-        header = dict(_fields(message))
-        version = dict(_message(header.get(3, b"")))
-        if header.get(2, 0) != 0:
-            raise Damage("it was written on a big-endian machine, which is not supported")
-        if _number(version.get(2, 0)) > 1:
-            raise Damage(f"it needs a reader of version {version[2]}, this one has version 1")
-        return max(0, _number(header.get(1, 0)))
 
     def _check_places(self, entries: Sequence[_Entry]) -> None:
         """Check that every variable has bytes of its own in an existing shard."""
@@ -444,7 +524,7 @@ class TensorBundle(Checkpoint):
         return with_suffix(self.prefix, f".data-{shard:05d}-of-{self._shards:05d}")
 
     def _map(self, shard: int) -> MappedFile:
-        """Return a data file, mapped at first use."""
+        """Return a data file."""
         if shard not in self._maps:
             path = self._shard_path(shard)
             if not path.exists():
@@ -452,14 +532,14 @@ class TensorBundle(Checkpoint):
                     f"{path} is missing: the index names {self._shards} data file(s). "
                     f"Files there: {neighbours(path)}. Put it beside {self.index_path.name}."
                 )
-            file = MappedFile(path)
-            if file.size < self._ends[shard]:
-                raise CheckpointError(
-                    f"{path} has {file.size} bytes, its index expects at least "
-                    f"{self._ends[shard]}. {DAMAGED}"
-                )
-            self._maps[shard] = file
-        return self._maps[shard]
+            self._maps[shard] = MappedFile(path)
+        file = self._maps[shard]
+        if file.size < self._ends[shard]:
+            raise CheckpointError(
+                f"{file.path} has {file.size} bytes, its index expects at least "
+                f"{self._ends[shard]}. {DAMAGED}"
+            )
+        return file
 
     def _whole(self, entry: _Entry) -> np.ndarray:
         """Read a variable, or a slice, that lies in one piece."""
@@ -491,7 +571,8 @@ class TensorBundle(Checkpoint):
 
     def _assemble(self, name: str, entry: _Entry) -> np.ndarray:
         """Put a partitioned variable together from its slices."""
-        boxes, parts = [], []
+        boxes: list[_Extents] = []
+        parts = []
         for box in entry.slices:
             part = self._parts.get(_slice_key(name, box))
             if part is None or part.slices:
@@ -505,7 +586,7 @@ class TensorBundle(Checkpoint):
             boxes.append(box)
             parts.append(part)
         # Checked before memory is taken: the slices fill the shape, so it is no larger than they.
-        _check_tiling(np.array(boxes, object).reshape(len(boxes), -1, 2), entry.shape)
+        _check_tiling(boxes, entry.shape)
         for part in parts:
             self._map(part.shard)
         whole = np.empty(entry.shape, self._dtype(entry))
@@ -523,43 +604,90 @@ def _verify(entry: _Entry, crc: int) -> None:
         )
 
 
-def _check_tiling(boxes: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Check that boxes, an array of (start, length) of shape (n, axes, 2), fill `shape` exactly."""
-    starts, ends = boxes[..., 0], boxes[..., 0] + boxes[..., 1]
-    volume = sum(math.prod(lengths) for lengths in boxes[..., 1])
-    if (starts < 0).any() or (ends > np.array(shape, object)).any():
-        raise Damage(f"its slices reach beyond its shape {shape}")
-    for i in range(1, len(boxes)):
-        if ((starts[:i] < ends[i]) & (starts[i] < ends[:i])).all(axis=-1).any():
-            raise Damage("its slices overlap")
+_Extents = list[tuple[int, int]]  # (start, length) of each axis
+
+
+def _check_tiling(boxes: Sequence[_Extents], shape: tuple[int, ...]) -> None:
+    """Check that boxes fill `shape` exactly, without a gap and without an overlap."""
+    for box in boxes:
+        if any(a < 0 or n < 0 or a + n > size for (a, n), size in zip(box, shape, strict=True)):
+            raise Damage(f"its slices reach beyond its shape {shape}")
+    volume = sum(math.prod(length for _, length in box) for box in boxes)
     if volume != math.prod(shape):
         raise Damage(f"its slices hold {volume} numbers, its shape {shape} {math.prod(shape)}")
+    cut = [i for i, n in enumerate(shape) if any(box[i] != (0, n) for box in boxes)]
+    if len(cut) > _MAX_CUT:
+        raise Damage(f"it is sliced along {len(cut)} axes, of which {_MAX_CUT} are implemented")
+    # What counts how often each place is covered is known from its jumps, which are at corners.
+    jumps: Counter = Counter()
+    for box in boxes:
+        _add_corners(jumps, [box[i] for i in cut], 1)
+    _add_corners(jumps, [(0, shape[i]) for i in cut], -1)
+    if any(jumps.values()):
+        raise Damage("its slices overlap")
+
+
+_MAX_CUT = 4
+
+
+def _add_corners(jumps: Counter, box: _Extents, sign: int) -> None:
+    corners = [((), sign)]
+    for start, length in box:
+        corners = [
+            ((*corner, place), way * jump)
+            for corner, way in corners
+            for place, jump in ((start, 1), (start + length, -1))
+        ]
+    for corner, way in corners:
+        jumps[corner] += way
 
 
 # === Writing a tensor bundle ===
 
 
-def write_checkpoint(prefix: str | Path, variables: Mapping[str, np.ndarray]) -> None:
+def write_checkpoint(
+    prefix: str | Path,
+    variables: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write a TensorFlow checkpoint: `PREFIX.index` and `PREFIX.data-00000-of-00001`.
 
-    `tf.train.load_checkpoint(prefix)` reads it. Both files are written under another name, synced
-    and renamed, the index last, so that an interrupted run leaves no checkpoint that could be taken
-    for a whole one. A state file `checkpoint` is neither written nor changed. Variables are taken
-    one after the other, so a mapping may make them when asked.
+    `tf.train.load_checkpoint(prefix)` reads it. Both files take the place of older ones in a single
+    step, and what else belonged to the older checkpoint disappears with it: other data files,
+    `PREFIX.vocabulary.json`. A state file `checkpoint` is neither written nor changed. Variables
+    are taken one after the other, so a mapping may make them when asked.
 
     Args:
         prefix: where to write; its folder must exist.
         variables: arrays by name, of any numpy number type, bool, bfloat16 (of `ml_dtypes`), or
             strings (`str`, `bytes` or objects; written as UTF-8).
+        metadata: strings by name, which stand in the header of the index. TensorFlow passes over
+            them; `open_checkpoint` gives them as `metadata`.
 
     Raises:
-        CheckpointError: the folder is missing, or a name or type cannot be written.
+        CheckpointError: the folder is missing or cannot be written to, the disk is full, or a name
+            or type cannot be written.
     """
     prefix = Path(prefix)
+    with replacing(prefix.parent, f"{prefix.name}.index", former_files(prefix.name)) as folder:
+        write_bundle(folder / prefix.name, variables, metadata)
+
+
+def former_files(name: str) -> str:
+    """Return a regular expression of the files that belong to a checkpoint beside its index."""
+    return re.escape(name) + r"\.(data-\d{5}-of-\d{5}|vocabulary\.json)"
+
+
+def write_bundle(
+    prefix: Path, variables: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write the two files of a checkpoint; see `write_checkpoint`, which puts them in place."""
     keys = {_check_name(name).encode(): name for name in variables}
     header = _to_field(1, 1) + _to_field(3, _to_field(1, 1))  # one shard; producer version 1
+    if metadata:
+        header += _to_field(_METADATA, json.dumps(metadata, sort_keys=True).encode())
     items = [(b"", header)]
-    with replacing(with_suffix(prefix, ".data-00000-of-00001")) as file:
+    with open(with_suffix(prefix, ".data-00000-of-00001"), "wb") as file:
         for key in sorted(keys):
             name = keys[key]
             array = np.asarray(variables[name])
@@ -568,8 +696,7 @@ def write_checkpoint(prefix: str | Path, variables: Mapping[str, np.ndarray]) ->
             for chunk in chunks:
                 file.write(chunk)
             items.append((key, _to_entry(code, array.shape, offset, file.tell() - offset, crc)))
-    with replacing(with_suffix(prefix, ".index")) as file:
-        file.write(_to_table(items, last_key=items[-1][0]))
+    with_suffix(prefix, ".index").write_bytes(_to_table(items, last_key=items[-1][0]))
 
 
 def _check_name(name: str) -> str:

@@ -11,7 +11,10 @@ from bert4keras.checkpoints.base import (
     Checkpoint,
     CheckpointError,
     neighbours,
+    open_regular,
     readable,
+    unchanged,
+    undamaged,
     with_suffix,
 )
 from bert4keras.checkpoints.bundle import TensorBundle
@@ -51,7 +54,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         return TensorBundle(path)
     kind = recognise(path)
     if kind == "shards":
-        return _open_shards(path)
+        return unchanged(path, lambda: _open_shards(path))
     if kind not in _OPENERS:
         raise CheckpointError(
             f"{path} is {describe(path)}. Expected a TensorFlow checkpoint (its prefix, beside "
@@ -74,7 +77,8 @@ _FILE_NAME = re.compile(r"[^/\\\0\ud800-\udfff]{1,255}")  # no folder, no half o
 
 
 def _open_shards(path: Path) -> ShardedCheckpoint:
-    places = read_index(path)["weight_map"]
+    with undamaged(path, "a readable index of shards"):
+        places = read_index(path).get("weight_map")
     names = places.values() if isinstance(places, dict) else [None]
     # A shard lies beside its index: a path could lead anywhere.
     if not all(isinstance(name, str) and _FILE_NAME.fullmatch(name) for name in names):
@@ -131,6 +135,7 @@ _WEIGHTS = (
     ("*.weights.h5", "*.h5", "*.weights"),
     ("*.npz",),
 )
+_LARGEST_STATE = 1 << 20  # bytes of TensorFlow's file `checkpoint`
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
 # What training scripts of Hugging Face leave beside the weights.
 _OTHER_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*\.(bin|pth?)")
@@ -200,9 +205,10 @@ def _search(folder: Path, kind: str) -> Path:
         return _find_checkpoint(folder)
     if kind == "config":
         found = sorted(p for p in folder.glob("*config*.json") if p.name not in _OTHER_CONFIGS)
+        found = [path for path in found if path.is_file()]
         return _one(found, folder, "config (*config*.json)")
     for pattern in ("vocab.txt", "vocab*.txt", "*.model"):
-        if found := sorted(folder.glob(pattern)):
+        if found := sorted(path for path in folder.glob(pattern) if path.is_file()):
             break
     return _one(found, folder, "vocabulary (vocab*.txt, *.model)")
 
@@ -250,7 +256,8 @@ def _is_shard(path: Path) -> bool:
 def _latest(prefixes: list[Path], state: Path) -> list[Path]:
     """Of several TensorFlow checkpoints, keep the one that the file `checkpoint` names."""
     if len(prefixes) > 1 and state.is_file():
-        text = state.read_text(encoding="utf-8", errors="replace")
+        with readable(state), open_regular(state) as file:
+            text = file.read(_LARGEST_STATE).decode(errors="replace")
         latest = re.search(r'^model_checkpoint_path: "(.*)"$', text, re.MULTILINE)
         # The path is often one of the machine that trained the model: only its name counts.
         named = [p for p in prefixes if latest and p.name == re.split(r"[/\\]", latest[1])[-1]]

@@ -2,14 +2,19 @@
 
 libhdf5, which reads them, may hang or crash on a damaged file. The files of this library therefore
 end with a checksum of all bytes before it, which is verified before libhdf5 sees any of them; it
-ignores what follows the end that a file says it has. Files by Keras 2 have no checksum.
+ignores what follows the end that a file says it has. Files by Keras 2 have no checksum. Whatever a
+file says, no other file is read, and nothing that is not there.
 """
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import math
+import mmap
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import google_crc32c
 import numpy as np
@@ -18,10 +23,13 @@ from bert4keras.checkpoints.base import (
     DAMAGED,
     Checkpoint,
     CheckpointError,
+    Damage,
+    check_unpacked,
+    open_regular,
     readable,
-    replacing,
 )
 from bert4keras.checkpoints.recognise import describe, recognise, similar
+from bert4keras.checkpoints.writing import replacing_file
 
 _CHUNK = 1 << 24  # bytes that are written, and summed up, at a time
 _TRAILER = b"b4k-crc32c:"  # followed by the checksum, 4 bytes
@@ -43,9 +51,12 @@ def save_layers(path: str | Path, layers: Mapping[str, Mapping[str, np.ndarray]]
     """
     import h5py
 
-    with replacing(Path(path)) as file:
+    with replacing_file(path) as file:
         # A file format from 1.10 on has checksums in its structure and no limit on attributes.
-        with h5py.File(file, "w", libver=("v110", "v110")) as h5:
+        with (
+            _Output(file) as output,
+            h5py.File(output, "w", libver=("v110", "v110")) as h5,
+        ):
             h5.attrs["layer_names"] = _to_names(layers)
             h5.attrs["backend"] = np.bytes_("tensorflow")  # the layout of kernels
             h5.attrs["keras_version"] = np.bytes_("2.3.1")  # the layout of the file
@@ -53,6 +64,60 @@ def save_layers(path: str | Path, layers: Mapping[str, Mapping[str, np.ndarray]]
                 _write_layer(h5.require_group(layer), layer, weights)
         crc = _checksum(file, file.seek(0, 2))
         file.write(_TRAILER + crc.to_bytes(4, "little"))
+
+
+class _Output:
+    """A file that libhdf5 writes to; its errors are raised when the block ends.
+
+    h5py passes over errors where it lets go of an array, whose values are then missing in silence.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._error: OSError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def read(self, size: int = -1) -> bytes:
+        """Read, as h5py wants every file to do."""
+        return self._file.read(size)
+
+    def readinto(self, data: Any) -> int:
+        """Read; after an error, whatever is there already."""
+        return self._do("readinto", data, instead=len(data))
+
+    def write(self, data: Any) -> int:
+        """Write; after an error, do nothing."""
+        return self._do("write", data, instead=len(data))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place, which may first write what is waiting."""
+        return self._do("seek", offset, whence, instead=offset)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._do("tell", instead=0)
+
+    def truncate(self, size: int) -> int:
+        """Cut or extend the file."""
+        return self._do("truncate", size, instead=size)
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self._do("flush")
+
+    def _do(self, name: str, *arguments: Any, instead: Any = None) -> Any:
+        if self._error is None:
+            try:
+                return getattr(self._file, name)(*arguments)
+            except OSError as error:
+                self._error = error
+        return instead
 
 
 def _checksum(file: BinaryIO, size: int) -> int:
@@ -156,6 +221,14 @@ class KerasWeights(Checkpoint):
             for layer, weights in self._layers.items()
         }
 
+    def shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Return for each layer that has weights their shapes, in the order of the file."""
+        return {
+            layer: {name: dataset.shape for name, dataset in weights.items()}
+            for layer, weights in self._layers.items()
+            if weights
+        }
+
     def close(self) -> None:
         """Let go of the file. Arrays already read stay valid."""
         super().close()
@@ -181,6 +254,8 @@ def _faults_of(path: Path) -> Iterator[None]:
     # What HDF5 finds damaged arrives as one of these, depending on where it is.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. {DAMAGED}") from None
+    except Damage as damage:
+        raise CheckpointError(f"{path} cannot be read: {damage}. {damage.advice}") from None
 
 
 def _opened(path: Path) -> Any:
@@ -191,7 +266,7 @@ def _opened(path: Path) -> Any:
         raise CheckpointError(
             f"{path} is {describe(path)}. Expected an HDF5 file that save_weights wrote."
         )
-    with readable(path), open(path, "rb") as file:
+    with readable(path), open_regular(path) as file:
         size = file.seek(0, 2) - len(_TRAILER) - 4
         file.seek(max(0, size))
         trailer = file.read()
@@ -205,30 +280,83 @@ def _datasets(h5: Any, path: Path) -> Iterator[tuple[str, str | None, Any]]:
     import h5py
 
     root = _root(h5, path)
-    limit = h5.id.get_filesize()
-    layers = _read_names(root, "layer_names")
+    size = h5.id.get_filesize()
+    sizes = {"plain": 0, "packed": 0}
+    addresses: set[int] = set()
+    check_heaps = cache(partial(_check_heaps, path))
+    layers = _read_names(root, "layer_names", check_heaps)
     if len(set(layers)) < len(layers):
         raise ValueError("a layer occurs twice")
     for layer in layers:
-        names = _read_names(root[layer], "weight_names")
+        group = _member(root, layer, h5py.Group)
+        names = _read_names(group, "weight_names", check_heaps)
         if len(set(names)) < len(names):
             raise ValueError(f"a weight of {layer} occurs twice")
         if not names:
             yield layer, None, None
         for name in names:
-            dataset = root[layer][name]
-            if not isinstance(dataset, h5py.Dataset):
-                raise ValueError(f"{layer}/{name} is not one array")
-            # Deflate shrinks data to a thousandth at most: do not allocate more than can be there.
-            if dataset.nbytes > limit * (1032 if dataset.compression else 1):
+            dataset = _member(group, name, h5py.Dataset)
+            sizes[_packing(dataset, f"{layer}/{name}")] += dataset.nbytes
+            address = h5py.h5o.get_info(dataset.id).addr
+            if address in addresses:
+                raise ValueError(f"{layer}/{name} is the array of another weight")
+            addresses.add(address)
+            if sizes["plain"] > size:
                 raise ValueError(f"{layer}/{name} of shape {dataset.shape} exceeds the file")
-            if dataset.dtype.kind not in "biufc":
-                raise ValueError(f"{layer}/{name} is of type {dataset.dtype}, not numbers")
+            check_unpacked(sizes["packed"], size)
             yield layer, name, dataset
+
+
+def _member(group: Any, name: str, kind: type) -> Any:
+    """Go from a group to what a name in it stands for, through members of this file alone.
+
+    A link could lead to another file of the machine, or round in a circle.
+    """
+    import h5py
+
+    for part in filter(None, name.split("/")):
+        if not isinstance(group, h5py.Group):
+            raise ValueError(f"{part!r} lies inside of an array")
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"{part!r} is a link to somewhere else, or is not there")
+        group = group[part]
+    if not isinstance(group, kind):
+        raise ValueError(f"{name} is no {kind.__name__.lower()}")
+    return group
+
+
+def _packing(dataset: Any, name: str) -> str:
+    """Check that all values of an array are in the file; tell how: "plain" or "packed"."""
+    import h5py
+
+    layout = dataset.id.get_create_plist()
+    kind, stored = layout.get_layout(), dataset.id.get_storage_size()
+    if layout.get_external_count() or kind == h5py.h5d.VIRTUAL:
+        raise ValueError(f"{name} lies in other files")
+    if dataset.shape is None or dataset.dtype.kind not in "biufc":
+        raise ValueError(f"{name} is of type {dataset.dtype}, not numbers")
+    filters = {layout.get_filter(i)[0] for i in range(layout.get_nfilters())}
+    if not filters <= _FILTERS:
+        raise ValueError(f"{name} is packed by the filters {sorted(filters)}")
+    if kind == h5py.h5d.CHUNKED:
+        pieces = [-(-n // step) for n, step in zip(dataset.shape, dataset.chunks, strict=True)]
+        complete = dataset.id.get_num_chunks() == math.prod(pieces)
+        if math.prod(dataset.chunks) * dataset.dtype.itemsize > dataset.nbytes + _CHUNK:
+            raise ValueError(f"{name} lies in pieces that are larger than itself")
+    else:
+        complete = stored >= dataset.nbytes
+    if dataset.size and not complete:
+        raise ValueError(f"{name} of shape {dataset.shape} exceeds the file: values are missing")
+    return "packed" if filters & {h5py.h5z.FILTER_DEFLATE} else "plain"
+
+
+_FILTERS = {1, 2, 3}  # deflate, shuffle, checksums; others may be libraries that HDF5 would load
 
 
 def _root(h5: Any, path: Path) -> Any:
     """Return the group that has the layers: the file, or a part of it in a whole model."""
+    import h5py
+
     if "layer_names" in h5.attrs or "layer_names0" in h5.attrs:
         return h5
     if "layers" in h5 or "_layer_checkpoint_dependencies" in h5:
@@ -239,14 +367,47 @@ def _root(h5: Any, path: Path) -> Any:
         )
     if "model_weights" not in h5:
         raise CheckpointError(
-            f"{path} is an HDF5 file without layer_names; it has {sorted(h5)[:10]}. "
+            f"{path} is an HDF5 file without layer_names; it has {list(itertools.islice(h5, 10))}. "
             "Expected a file that save_weights wrote."
         )
-    return h5["model_weights"]
+    return _member(h5, "model_weights", h5py.Group)
 
 
-def _read_names(group, attribute: str) -> list[str]:
+_HEAP = re.compile(re.escape(b"GCOL\1\0\0\0"))
+
+
+def _check_heaps(path: Path) -> None:
+    """Check the heaps that strings of variable size lie in: libhdf5 may walk in them for ever.
+
+    https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html, "Global Heap": a signature,
+    the size of the heap in 8 bytes, and objects, each with its number in 2 bytes (0 for what is
+    free), 6 more bytes, its size in 8 bytes and its content, filled up to a multiple of 8.
+    """
+    with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for heap in _HEAP.finditer(data):
+            at, end = heap.start() + 16, heap.start() + _number(data, heap.start() + 8)
+            while at + 16 <= end <= len(data):
+                size = _number(data, at + 8)
+                if data[at : at + 2] != b"\0\0":
+                    size += 16 + -size % 8
+                at = at + size if size >= 16 else end + 1
+            if not 0 <= end - at < 16:
+                raise ValueError(f"its heap at byte {heap.start()} is damaged")
+
+
+def _number(data: mmap.mmap, at: int) -> int:
+    return int.from_bytes(data[at : at + 8], "little")
+
+
+_MAX_NAMES = 1 << 16
+_MAX_NAME = 1000
+_MAX_NAME_BYTES = 8 << 20
+
+
+def _read_names(group: Any, attribute: str, check_heaps: Callable[[], None]) -> list[str]:
     """Read a list of names; Keras 2 cuts one of more than 64 KiB into `layer_names0`, ..."""
+    import h5py
+
     if attribute in group.attrs:
         pieces = [attribute]
     else:
@@ -254,5 +415,21 @@ def _read_names(group, attribute: str) -> list[str]:
         pieces = list(itertools.takewhile(group.attrs.__contains__, numbered))
         if not pieces:
             raise ValueError(f"{group.name} has no {attribute}")
-    names = [name for piece in pieces for name in group.attrs[piece]]
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    names: list[Any] = []
+    size = 0
+    for piece in pieces:
+        described = group.attrs.get_id(piece)
+        count = math.prod(described.shape)
+        size += count * described.dtype.itemsize
+        if len(names) + count > _MAX_NAMES or size > _MAX_NAME_BYTES:
+            raise ValueError(f"{group.name} has more than {_MAX_NAMES} names in {attribute}")
+        kind = h5py.check_string_dtype(described.dtype)
+        if count and kind is None:
+            raise ValueError(f"{attribute} of {group.name} are of type {described.dtype}")
+        if count and kind.length is None:
+            check_heaps()
+        names += list(group.attrs[piece])
+    texts = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    if any(len(text) > _MAX_NAME for text in texts):
+        raise ValueError(f"{group.name} has a name of more than {_MAX_NAME} characters")
+    return texts

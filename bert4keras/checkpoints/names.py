@@ -13,6 +13,7 @@ Face differs from this, its `Dialect` rewrites the official name before the rule
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -79,7 +80,7 @@ def by_rule(name: str) -> Place:
 # === Where publications differ from the rule ===
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dialect:
     """How the names of one architecture of Hugging Face differ from the rule.
 
@@ -214,7 +215,6 @@ def _spellings(name: str, base: str) -> Iterator[str]:
     yield from names
     if base:
         yield from (n.removeprefix(f"{base}.") for n in names if n.startswith(f"{base}."))
-    yield from (f"module.{n}" for n in names)  # torch.nn.DataParallel
 
 
 # === Reading ===
@@ -228,13 +228,15 @@ class OfficialNames:
     Args:
         checkpoint: the file.
         dialect: how to find official names that are not in it.
+        prefix: what a wrapper of the model put before all of its names: "module.".
     """
 
-    def __init__(self, checkpoint: Checkpoint, dialect: Dialect):
+    def __init__(self, checkpoint: Checkpoint, dialect: Dialect, prefix: str = ""):
         self.checkpoint = checkpoint
         self.path = checkpoint.path
         self.container = checkpoint.container
         self.dialect = dialect
+        self.prefix = prefix
         self.place = cache(self._place)
         self._asked: dict[str, Place] = {}
 
@@ -243,8 +245,8 @@ class OfficialNames:
             return Place(name)
         place = self.dialect.place(name)
         for spelling in _spellings(place.name, self.dialect.base):
-            if spelling in self.checkpoint:
-                return Place(spelling, place.transposed, place.part, place.parts)
+            if self.prefix + spelling in self.checkpoint:
+                return Place(self.prefix + spelling, place.transposed, place.part, place.parts)
         return None
 
     def __contains__(self, name: str) -> bool:
@@ -252,6 +254,10 @@ class OfficialNames:
         if place is not None:
             self._asked[name] = place
         return place is not None
+
+    def holds(self, name: str) -> bool:
+        """Tell whether there is a variable, without counting it as asked for."""
+        return self.place(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names asked for with `in`, then those of the file that are left."""
@@ -277,18 +283,64 @@ class OfficialNames:
         return place.read(self.checkpoint[place.name])
 
 
+_ENOUGH = 60
+
+
 def as_official(checkpoint: Checkpoint, names: Iterable[str]) -> OfficialNames:
     """Show the variables of a file under official names.
 
     Args:
-        checkpoint: an open checkpoint, with official names or with those of Hugging Face.
-        names: official names that are wanted. The dialect is the one that finds most of them.
+        checkpoint: an open checkpoint, with official names or with those of Hugging Face, which may
+            all begin with something that a wrapper of the model put there (`module.`,
+            `_orig_mod.`, `model.`, `0.auto_model.`).
+        names: official names that are wanted. The dialect is the one that finds most of the first
+            few: embeddings and first blocks differ in all of them.
+
+    Raises:
+        CheckpointError: the file holds several models, and nothing says which one is meant.
     """
-    names = list(names)
+    names = list(names)[:_ENOUGH]
     views = [OfficialNames(checkpoint, dialect) for dialect in DIALECTS.values()]
     if all(name in checkpoint for name in names):
         return views[0]
-    return max(views, key=lambda view: sum(view.place(name) is not None for name in names))
+
+    def count(view: OfficialNames) -> int:
+        return sum(view.holds(name) for name in names)
+
+    best = max(views, key=count)
+    if count(best):
+        return best
+    wrapped = _wrapped(checkpoint, names)
+    return max(wrapped, key=count) if wrapped else best
+
+
+def _wrapped(checkpoint: Checkpoint, names: Sequence[str]) -> list[OfficialNames]:
+    """Views of a file in which something stands before all names of Hugging Face."""
+    ends: dict[str, list[str]] = {}
+    for name in checkpoint:
+        ends.setdefault(_end(name), []).append(name)
+    found: Counter[tuple[Dialect, str]] = Counter()
+    for dialect in DIALECTS.values():
+        for name in names:
+            for spelling in _spellings(dialect.place(name).name, dialect.base):
+                longer = [n for n in ends.get(_end(spelling), ()) if n.endswith(f".{spelling}")]
+                found.update((dialect, n.removesuffix(spelling)) for n in longer)
+    most = max(found.values(), default=0)
+    starts: list[str] = []  # "module." is also the start of "module.bert."
+    for prefix in sorted({prefix for (_, prefix), n in found.items() if n == most}, key=len):
+        if not any(map(prefix.startswith, starts)):
+            starts.append(prefix)
+    if len(starts) > 1:
+        raise CheckpointError(
+            f"{checkpoint.path} holds several models, under {', '.join(sorted(starts)[:5])}: save "
+            "the one you want alone, as in torch.save(model.encoder.state_dict(), path)"
+        )
+    return [OfficialNames(checkpoint, *key) for key, n in found.items() if n == most]
+
+
+def _end(name: str) -> str:
+    """The last two parts of a name."""
+    return ".".join(name.rsplit(".", 2)[-2:])
 
 
 class LayerNames:
@@ -297,7 +349,8 @@ class LayerNames:
     Args:
         path: the file.
         layers: what `load_layers` reads from it.
-        mapping: layer → official names of its variables, in weight order.
+        mapping: layer → path of a weight → official name, in weight order. A file of Keras 2 has
+            other paths, and as many weights in the same order.
         create: makes of an official name and the weight of a layer the official variable.
     """
 
@@ -307,16 +360,31 @@ class LayerNames:
         self,
         path: object,
         layers: Mapping[str, Mapping[str, np.ndarray]],
-        mapping: Mapping[str, Sequence[str]],
+        mapping: Mapping[str, Mapping[str, str]],
         create: Callable[[str, np.ndarray], np.ndarray],
     ):
         self.path = path
         self._create = create
-        self._weights = {
-            name: weight
-            for layer, names in mapping.items()
-            for name, weight in zip(names, layers.get(layer, {}).values(), strict=False)
-        }
+        self._weights: dict[str, np.ndarray] = {}
+        for layer, names in mapping.items():
+            self._weights |= self._named(layer, layers.get(layer, {}), names)
+
+    def _named(
+        self, layer: str, weights: Mapping[str, np.ndarray], names: Mapping[str, str]
+    ) -> dict[str, np.ndarray]:
+        """The weights of a layer under official names."""
+        if any(path.rsplit("/", 1)[-1].startswith("lora_") for path in weights):
+            raise CheckpointError(
+                f"{self.path} holds matrices of LoRA for layer {layer!r}: load it by load_weights "
+                "into a model with LoRA, whose save_weights_as_checkpoint adds them to the weights"
+            )
+        by_path = {name: weights[path] for path, name in names.items() if path in weights}
+        if len(weights) > (len(by_path) or len(names)):
+            raise CheckpointError(
+                f"{self.path} holds the weights {list(weights)} for layer {layer!r}, and the model "
+                f"has {list(names)}: build the model as it was saved"
+            )
+        return by_path or dict(zip(names.values(), weights.values(), strict=False))
 
     def __contains__(self, name: str) -> bool:
         return name in self._weights

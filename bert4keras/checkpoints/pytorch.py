@@ -16,6 +16,7 @@ from bert4keras.checkpoints.unpickle import Storage
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the older format begins with a pickle of this number
 MAGIC = _MAGIC.to_bytes(10, "little")  # among the first bytes, behind instructions of the pickle
+_MAX_KEY = 200  # characters; PyTorch numbers its storages
 _VERSION = 1001  # of the older format, in its second pickle
 
 
@@ -58,9 +59,15 @@ def _described(persistent_id: tuple) -> tuple[str | None, str, int]:
     match persistent_id:
         case ("storage", kind, str(key), _, int(count), *view) if not any(view):
             dtype = unpickle.storage_type(kind)
-            if count >> 62 == 0:
+            if count >> 62 == 0 and type(count) is int and len(key) < _MAX_KEY:
                 return dtype, key, count * _width(dtype)
     raise Damage("its pickle asks for something that is no storage")
+
+
+def _check_type(types: dict[str, str | None], key: str, dtype: str | None) -> None:
+    """Check that a storage is of the same type wherever a pickle names it."""
+    if types.setdefault(key, dtype) != dtype:
+        raise Damage(f"storage {key} is both of the type {types[key]} and of {dtype}")
 
 
 def _width(dtype: str | None) -> int:
@@ -86,11 +93,14 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
             raise Damage(f"its member {start}{name} is compressed, which PyTorch never does")
         return stretch
 
+    types: dict[str, str | None] = {}
+
     def find_storage(persistent_id: tuple) -> Storage:
         dtype, key, size = _described(persistent_id)
         source = member(f"data/{key}")
         if source.size != size:
             raise Damage(f"storage {key} has {source.size} bytes instead of {size}")
+        _check_type(types, key, dtype)
         return Storage(dtype, source)
 
     if start + "byteorder" in members and member("byteorder").beginning(9) != b"little":
@@ -109,7 +119,7 @@ def _read_row(path: Path) -> dict[str, Tensor]:
     file = MappedFile(path)
     at = 0
     storages: dict[str, Stretch] = {}
-    widths: dict[str, int] = {}
+    types: dict[str, str | None] = {}
 
     def find_storage(persistent_id: tuple) -> Storage:
         dtype, key, size = _described(persistent_id)
@@ -117,7 +127,7 @@ def _read_row(path: Path) -> dict[str, Tensor]:
         stretch = storages.setdefault(key, Stretch(file, 0, size))
         if stretch.size != size:
             raise Damage(f"storage {key} has both {stretch.size} and {size} bytes")
-        widths.setdefault(key, _width(dtype))
+        _check_type(types, key, dtype)
         return Storage(dtype, stretch)
 
     def next_pickle() -> Any:
@@ -140,6 +150,6 @@ def _read_row(path: Path) -> dict[str, Tensor]:
         count = int.from_bytes(file.read(at, 8).tobytes(), "little")
         stretch.start = at + 8
         at = stretch.start + stretch.size
-        if count * widths[key] != stretch.size or at > file.size:
+        if count * _width(types[key]) != stretch.size or at > file.size:
             raise Damage(f"storage {key} has {count} elements, or ends behind the file")
     return _tensors(value)

@@ -1,14 +1,13 @@
 """What a file is, told from its bytes."""
 
-import json
-import zipfile
 from pathlib import Path
 
-from bert4keras.checkpoints import bundle, pytorch, safetensors
-from bert4keras.checkpoints.base import neighbours, readable, with_suffix
+from bert4keras.checkpoints import bundle, pytorch, safetensors, zips
+from bert4keras.checkpoints.base import Damage, neighbours, open_regular, readable, with_suffix
+from bert4keras.checkpoints.jsons import read_json
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
-_LARGEST_INDEX = 64 << 20  # bytes of the JSON that lists shards; a variable takes about a hundred
+_LARGEST_INDEX = 16 << 20  # bytes of the JSON that lists shards; a variable takes about a hundred
 
 # What `recognise` returns, in the words of a message.
 _WORDS = {
@@ -31,12 +30,11 @@ def recognise(path: Path) -> str:
     Raises:
         CheckpointError: the file cannot be read.
     """
-    with readable(path):
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            head = file.read(64)
-            file.seek(max(0, size - len(bundle.MAGIC)))
-            tail = file.read()
+    with readable(path), open_regular(path) as file:
+        head = file.read(64)
+        size = file.seek(0, 2)
+        file.seek(max(0, size - len(bundle.MAGIC)))
+        tail = file.read()
     if not size:
         return "empty"
     if head.startswith(HDF5):
@@ -47,19 +45,18 @@ def recognise(path: Path) -> str:
         return _recognise_archive(path)
     if tail == bundle.MAGIC:
         return "tensorflow" if path.suffix == ".index" else "tensorflow v1"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= safetensors.MAX_HEADER:
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= safetensors.LARGEST_HEADER:
         return "safetensors"
     if head.lstrip()[:1] == b"{" and size <= _LARGEST_INDEX:
-        return "shards" if "weight_map" in read_index(path) else "a JSON file without weight_map"
+        return _recognise_json(path)
     return f"a file of unknown format that begins with {head[:8].hex()}"
 
 
 def _recognise_archive(path: Path) -> str:
     try:
-        with readable(path), zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        return f"a zip archive whose directory cannot be read ({error}), cut off perhaps"
+        names = [info.filename for info in zips.directory(path)[0]]
+    except Damage as damage:
+        return f"a zip archive whose {str(damage).removeprefix('its ')}, cut off perhaps"
     if "model.weights.h5" in names:
         return "keras 3"
     if any(name.endswith("/data.pkl") for name in names):
@@ -75,14 +72,16 @@ def describe(path: Path) -> str:
     return _WORDS.get(kind, kind)
 
 
-def read_index(path: Path) -> dict:
-    """Read a JSON object; empty if the file is none."""
+def _recognise_json(path: Path) -> str:
     try:
-        with readable(path):
-            value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return "shards" if "weight_map" in read_index(path) else "a JSON file without weight_map"
+    except Damage as damage:
+        return f"a JSON file without weight_map: {damage}"
+
+
+def read_index(path: Path) -> dict:
+    """Read the JSON object that lists shards, or raise `Damage`."""
+    return read_json(path, _LARGEST_INDEX)
 
 
 def similar(path: Path) -> str:

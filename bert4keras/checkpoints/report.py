@@ -5,33 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bert4keras.checkpoints.architectures import architectures
 from bert4keras.checkpoints.base import CheckpointError
 
 _Shape = tuple[int | None, ...]
-
-# The first pattern that a name begins with says which architecture a checkpoint is of.
-_FAMILIES = {
-    r"bert/encoder/transformer/": "albert",
-    r"bert/encoder/layer_\d": "bert",
-    r"electra/": "electra",
-    r"newslm/": "gpt2_ml",
-    r"gpt/output/": "gpt2",
-    r"gpt/": "gpt",
-    r"(encoder|decoder)/block_\d+/layer_\d+/rms_norm": "mt5.1.1",
-    r"(encoder|decoder)/block_\d+/layer_\d+/DenseReluDense/wi_": "t5.1.1",
-    r"(encoder|decoder)/block_": "t5.1.0",
-    # of Hugging Face
-    r"bert\.encoder\.layer\.": "bert",
-    r"albert\.encoder\.": "albert",
-    r"electra\.": "electra",
-    r"ernie\.": "ernie",
-    r"nezha\.": "nezha",
-    r"roformer\.": "roformer",
-    r"deberta\.": "deberta_v2",
-    r"transformer\.h\.": "gpt2",
-    r"transformer\.tokens_embed": "gpt",
-    r"(encoder|decoder)\.block\.": "t5",
-}
 
 
 @dataclass(frozen=True)
@@ -122,14 +99,6 @@ def _fits(expected: _Shape, found: tuple[int, ...]) -> bool:
     )
 
 
-def _family(names: Iterable[str]) -> str | None:
-    names = list(names)
-    for pattern, model in _FAMILIES.items():
-        if any(re.match(pattern, name) for name in names):
-            return model
-    return None
-
-
 def _layers(names: Iterable[str]) -> int:
     """Count layers: one more than the largest number behind `layer_`, `layer` or `block_`."""
     numbers = [re.search(r"/(?:layer_?|block_|inner_group_)(\d+)/", name) for name in names]
@@ -143,11 +112,12 @@ def _cause(
     mismatched: Mapping[str, tuple[_Shape, tuple[int, ...]]],
 ) -> str:
     """Guess in one sentence why a checkpoint does not fit."""
-    wanted, there = _family(expected), _family(found)
-    if missing and wanted != there:
-        if there is None:
+    there = architectures(found)
+    if missing and not set(architectures(expected)).intersection(there):
+        if not there:
             return f"Its names are of no known architecture, e.g. {next(iter(found), 'none')!r}."
-        return f"Its names are those of model={there!r}: pass that as model=."
+        models = " or ".join(f"model={model!r}" for model in there)
+        return f"Its names are those of {models}: pass that."
     if missing:
         return _cause_of_missing(expected, found, missing)
     first, (shape, other) = next(iter(mismatched.items()))
@@ -157,6 +127,11 @@ def _cause(
             return (
                 f"It has {other[0]} positions, the model {shape[0]}: correct "
                 "max_position_embeddings in the config."
+            )
+        if "token_type" in first:
+            return (
+                f"It has {other[0]} types of segments, the model {shape[0]}: correct "
+                "type_vocab_size in the config."
             )
         return (
             f"Only the vocabulary differs: {other[0]} entries in the file, {shape[0]} in the "
@@ -173,8 +148,6 @@ def _cause_of_missing(
             f"It has {_layers(found)} layers, the model {_layers(expected)}: use the config that "
             "belongs to it, or set num_hidden_layers."
         )
-    if set(missing) == {"bert/embeddings/position_embeddings"}:
-        return "It has no table of positions: pass model='nezha' or model='roformer'."
     heads = {
         "cls/predictions/": "with_mlm",
         "cls/seq_relationship/": "with_nsp",

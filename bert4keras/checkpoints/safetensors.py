@@ -4,15 +4,14 @@ Eight bytes with the size of the header, the header in JSON, the bytes of all te
 other. The format has no checksums. Files written here carry them in their metadata, under
 `CHECKSUMS`, where other readers ignore them; here they are verified.
 
-The header is checked by the library `safetensors`; tensors are read through a map of our own, since
-its interface for numpy refuses bfloat16 and float8. Files are written here, one variable after the
-other, since the library wants all bytes in memory at once.
+The library `safetensors` would refuse bfloat16 and float8 in numpy, want all bytes in memory at
+once to write them, and take a key that comes twice.
 """
 
-import contextlib
 import json
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,8 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from bert4keras.checkpoints.base import CheckpointError, Damage, readable, replacing, undamaged
+from bert4keras.checkpoints.base import BOUNDED, CheckpointError, Damage, check_shape, undamaged
+from bert4keras.checkpoints.jsons import parse_json
 from bert4keras.checkpoints.tensors import (
     DTYPES,
     MappedFile,
@@ -30,9 +30,11 @@ from bert4keras.checkpoints.tensors import (
     TensorFile,
     encode,
 )
+from bert4keras.checkpoints.writing import replacing
 
 CHECKSUMS = "bert4keras.crc32c"  # in the metadata: eight hexadecimal digits by tensor, in order
-MAX_HEADER = 100_000_000  # bytes, the limit of the library
+LARGEST_HEADER = 100_000_000  # bytes, by the format
+MAX_HEADER = 16 << 20  # bytes that are read; a tensor takes about a hundred and fifty
 
 _CODES = {
     "bool": "BOOL",
@@ -53,6 +55,11 @@ _CODES = {
     "uint64": "U64",
 }
 _NAMES = {code: name for name, code in _CODES.items()}
+# Sizes of all types in bits; of those that cannot be read, another tensor of the file can be.
+_BITS = {code: 8 * DTYPES[name].itemsize for name, code in _CODES.items()} | {
+    **dict.fromkeys(("F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **{"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6},
+}
 
 
 def _checksum(name: str, code: str, shape: tuple[int, ...]) -> Callable[[np.ndarray], int]:
@@ -71,33 +78,53 @@ def open_safetensors(path: Path) -> TensorFile:
         CheckpointError: the file is damaged.
     """
     with undamaged(path, "a readable safetensors file"):
-        return TensorFile(path, "safetensors", _read_tensors(path))
+        return TensorFile(path, "safetensors", *_read_tensors(path))
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    import safetensors
-
-    try:
-        # Bounds, gaps, overlaps, sizes and types are checked by opening the file.
-        with readable(path), safetensors.safe_open(path, framework="numpy"):
-            pass
-    except safetensors.SafetensorError as error:
-        raise Damage(str(error)) from None
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the header; return the tensors and the metadata."""
     file = MappedFile(path)
     size = int.from_bytes(file.read(0, 8).tobytes(), "little")
-    header = json.loads(file.read(8, size).tobytes())
+    if size > MAX_HEADER:
+        raise Damage(f"it has a header of {size} bytes, of which {MAX_HEADER} are read", BOUNDED)
+    header = parse_json(file.read(8, size).tobytes(), MAX_HEADER)
     metadata = header.pop("__metadata__", None) or {}
-    entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
-    tensors = {}
-    for i, (name, entry) in enumerate(entries):
-        code, shape = entry["dtype"], tuple(entry["shape"])
-        start, end = entry["data_offsets"]
-        source = Stretch(file, 8 + size + start, end - start)
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise Damage("its metadata are not strings")
+    entries = {name: _parse_entry(name, entry) for name, entry in header.items()}
+    tensors, start = {}, 0
+    in_order = sorted(entries.items(), key=lambda item: item[1].place)
+    for i, (name, entry) in enumerate(in_order):
+        if entry.place[0] != start:
+            raise Damage(f"bytes {start} to {entry.place[0]} belong to no tensor, or to two")
+        start = entry.place[1]
+        source = Stretch(file, 8 + size + entry.place[0], start - entry.place[0])
         if CHECKSUMS in metadata:
-            source.checksum = _checksum(name, code, shape)
+            source.checksum = _checksum(name, entry.code, entry.shape)
             source.expected = _expected(metadata[CHECKSUMS], i, len(entries))
-        tensors[name] = Tensor(_NAMES.get(code, code), shape, source)
-    return tensors
+        tensors[name] = Tensor(_NAMES.get(entry.code, entry.code), entry.shape, source)
+    if 8 + size + start != file.size:
+        raise Damage(f"it has {file.size} bytes, its header says {8 + size + start}")
+    return tensors, metadata
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What a header says of a tensor: its type, its shape, where its bytes begin and end."""
+
+    code: str
+    shape: tuple[int, ...]
+    place: tuple[int, int]
+
+
+def _parse_entry(name: str, entry: Any) -> _Described:
+    match entry:
+        case {"dtype": str(code), "shape": [*shape], "data_offsets": [start, end]}:
+            if code in _BITS and all(type(n) is int for n in (*shape, start, end)):
+                check_shape(tuple(shape))
+                if start >= 0 and (end - start) * 8 == math.prod(shape) * _BITS[code]:
+                    return _Described(code, tuple(shape), (start, end))
+    raise Damage(f"it says of {name[:80]!r} what cannot be: {str(entry)[:200]}")
 
 
 def _expected(checksums: str, index: int, count: int) -> int:
@@ -131,9 +158,9 @@ def write_safetensors(
 
     More than `shard_size` bytes go to `NAME-00001-of-0000N.safetensors`, ..., of which
     `NAME.safetensors.index.json` says what lies where, as Hugging Face does. The same variables
-    give the same bytes. Files are written under other names, synced and renamed, the one that is
-    opened first last; what an earlier call wrote under the same path is removed. Variables are
-    taken one after the other, twice each, so a mapping may make them when asked.
+    give the same bytes. All files take the place of what an earlier call wrote under the same path
+    in a single step. Variables are taken one after the other, twice each, so a mapping may make
+    them when asked.
 
     Args:
         path: where to write, with the suffix .safetensors; its folder must exist.
@@ -144,9 +171,28 @@ def write_safetensors(
         shard_size: bytes that a file may hold, except that each holds at least one variable.
 
     Raises:
-        CheckpointError: the folder is missing, or a name or type cannot be written.
+        CheckpointError: the folder is missing or cannot be written to, the disk is full, or a name
+            or type cannot be written.
     """
     path = Path(path)
+    with replacing(path.parent, path.name, former_files(path.name)) as folder:
+        write_shards(folder / path.name, variables, metadata, shard_size)
+
+
+def former_files(name: str) -> str:
+    """Return a regular expression of the files that a file of this name, or its shards, has."""
+    name = Path(name)
+    shard = re.escape(name.stem) + r"-\d{5}-of-\d{5}" + re.escape(name.suffix)
+    return rf"{re.escape(name.name)}(\.index\.json)?|{shard}"
+
+
+def write_shards(
+    path: Path,
+    variables: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+    shard_size: int = 5 * 10**9,
+) -> None:
+    """Write the files themselves; see `write_safetensors`, which puts them in place."""
     entries = [_entry(name, variables[name]) for name in variables]
     # The order of the library: wide types first, so that all of them are aligned.
     entries.sort(key=lambda e: (-DTYPES[_NAMES[e.code]].itemsize, e.name))
@@ -154,21 +200,16 @@ def write_safetensors(
     metadata = {"format": "pt"} if metadata is None else dict(metadata)
     if not all(isinstance(text, str) for item in metadata.items() for text in item):
         raise CheckpointError(f"the metadata of a safetensors file are strings, not {metadata}")
-    index = path.with_name(path.name + ".index.json")
     numbers = range(1, len(shards) + 1)
     names = [f"{path.stem}-{i:05d}-of-{len(shards):05d}{path.suffix}" for i in numbers]
     files = [path] if len(shards) == 1 else [path.with_name(name) for name in names]
-    with contextlib.ExitStack() as stack:  # what is entered first takes its place last
-        if len(shards) > 1:
-            table = {e.name: f.name for f, shard in zip(files, shards, strict=True) for e in shard}
-            total = {"total_size": sum(e.size for e in entries)}
-            text = json.dumps({"metadata": total, "weight_map": table}, indent=2, sort_keys=True)
-            stack.enter_context(replacing(index)).write(text.encode() + b"\n")
-        for file, shard in zip(files, shards, strict=True):
-            _write_shard(stack.enter_context(replacing(file)), shard, variables, metadata)
-        if len(shards) > 1:
-            index.unlink(missing_ok=True)  # from here on it would mix old files and new ones
-    _remove_former(path, [*files, index] if len(shards) > 1 else files)
+    for file, shard in zip(files, shards, strict=True):
+        _write_shard(file, shard, variables, metadata)
+    if len(shards) > 1:
+        table = {e.name: f.name for f, shard in zip(files, shards, strict=True) for e in shard}
+        total = {"total_size": sum(e.size for e in entries)}
+        text = json.dumps({"metadata": total, "weight_map": table}, indent=2, sort_keys=True)
+        path.with_name(path.name + ".index.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _entry(name: str, value: Any) -> _Entry:
@@ -199,7 +240,7 @@ def _shards(entries: list[_Entry], limit: int) -> list[list[_Entry]]:
 
 
 def _write_shard(
-    file: Any, entries: list[_Entry], variables: Mapping[str, np.ndarray], metadata: dict[str, str]
+    path: Path, entries: list[_Entry], variables: Mapping[str, np.ndarray], metadata: dict[str, str]
 ) -> None:
     checksums = "".join(f"{entry.crc:08x}" for entry in entries)
     header: dict[str, Any] = {"__metadata__": metadata | {CHECKSUMS: checksums}}
@@ -211,15 +252,7 @@ def _write_shard(
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
         raise CheckpointError(f"{len(entries)} variables need a header of {len(text)} bytes")
-    file.write(len(text).to_bytes(8, "little") + text)
-    for entry in entries:
-        file.write(encode(np.asarray(variables[entry.name])))
-
-
-def _remove_former(path: Path, written: Sequence[Path]) -> None:
-    """Remove what an earlier call wrote, so that no folder holds two models under one name."""
-    shard = re.escape(path.stem) + r"-\d{5}-of-\d{5}" + re.escape(path.suffix)
-    former = rf"{re.escape(path.name)}(\.index\.json)?|{shard}"
-    for file in path.parent.iterdir():
-        if re.fullmatch(former, file.name) and file not in written:
-            file.unlink()
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for entry in entries:
+            file.write(encode(np.asarray(variables[entry.name])))

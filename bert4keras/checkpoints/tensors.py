@@ -5,13 +5,21 @@ import math
 import mmap
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from bert4keras.checkpoints.base import Checkpoint, CheckpointError, Damage, check_shape, readable
+from bert4keras.checkpoints.base import (
+    Checkpoint,
+    CheckpointError,
+    Damage,
+    check_shape,
+    open_regular,
+    readable,
+)
 
 # === Types ===
 
@@ -31,11 +39,15 @@ DTYPES |= {
 }
 
 
-def _float8_e4m3fn() -> np.ndarray:
-    """Values of all codes of 4 bits exponent, 3 bits mantissa (https://arxiv.org/abs/2209.05433).
+@cache
+def _float8(dtype: str) -> np.ndarray:
+    """Values of all codes of a type of 8 bits (https://arxiv.org/abs/2209.05433).
 
-    The exponent's bias is 7; there is no infinity, and only the code of all ones is NaN.
+    Of "float8_e5m2" a code is the upper half of a float16. "float8_e4m3fn" has 4 bits of exponent,
+    whose bias is 7, and 3 of mantissa; there is no infinity, and only the code of all ones is NaN.
     """
+    if dtype == "float8_e5m2":
+        return (np.arange(256, dtype=np.uint16) << 8).view(np.float16).astype(np.float32)
     codes = np.arange(128)
     exponent, mantissa = codes >> 3, codes & 7
     normal = (8 + mantissa) * 2.0 ** (exponent - 10.0)
@@ -53,11 +65,11 @@ def decode(raw: np.ndarray, dtype: str) -> np.ndarray:
     """
     array = raw.view(DTYPES[dtype])
     if dtype == "bfloat16":
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    if dtype == "float8_e5m2":  # the upper half of float16
-        return (array.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
-    if dtype == "float8_e4m3fn":
-        return _float8_e4m3fn()[array]
+        wide = array.astype(np.uint32)
+        wide <<= 16  # in place: a large variable takes as much room as it has to
+        return wide.view(np.float32)
+    if dtype.startswith("float8"):
+        return _float8(dtype)[array]
     return array if array.flags.aligned else array.copy()
 
 
@@ -84,7 +96,7 @@ class MappedFile:
 
     def __init__(self, path: Path):
         self.path = path
-        with readable(path), open(path, "rb") as file:
+        with readable(path), open_regular(path) as file:
             self.size = os.fstat(file.fileno()).st_size
             # An array keeps its map alive, so the map goes with the last of them.
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else None
@@ -237,10 +249,17 @@ class TensorFile(Checkpoint):
         path: the file.
         container: its format.
         tensors: what lies in it, by name.
+        metadata: see `Checkpoint`.
     """
 
-    def __init__(self, path: Path, container: str, tensors: dict[str, Tensor]):
-        super().__init__(path, tensors)
+    def __init__(
+        self,
+        path: Path,
+        container: str,
+        tensors: dict[str, Tensor],
+        metadata: Mapping[str, str] | None = None,
+    ):
+        super().__init__(path, tensors, metadata)
         self.container = container
 
     def _shape(self, entry: Tensor) -> tuple[int, ...]:
@@ -270,9 +289,11 @@ class ShardedCheckpoint(Checkpoint):
     """
 
     def __init__(self, path: Path, places: dict[str, Checkpoint]):
-        super().__init__(path, {name: (name, shard) for name, shard in places.items()})
+        first = next(iter(places.values()), None)
+        metadata = first.metadata if first is not None else {}
+        super().__init__(path, {name: (name, shard) for name, shard in places.items()}, metadata)
         self._shards = set(places.values())
-        self.container = next((s.container for s in places.values()), "safetensors")
+        self.container = first.container if first is not None else "safetensors"
         for name, shard in places.items():
             if name not in shard:
                 raise CheckpointError(

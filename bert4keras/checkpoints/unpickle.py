@@ -4,7 +4,8 @@ A pickle is a program for a stack machine (https://github.com/python/cpython, Li
 describes its instructions). That of the standard library may call anything that can be imported.
 This one knows only the instructions that `torch.save` writes and, of all functions and classes,
 those in `_GLOBALS`, in whose place stand functions of this module. Whatever else a pickle names is
-refused before anything is done with it. Work and memory are bounded by `_MAX_STEPS`.
+refused before anything is done with it. Work and memory are bounded by `_MAX_STEPS`: to copy the
+items of a list or to look into a value counts as much as to put it there.
 """
 
 import struct
@@ -12,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bert4keras.checkpoints.base import Damage
+from bert4keras.checkpoints.base import BOUNDED, Damage
 from bert4keras.checkpoints.tensors import DTYPES, Stretch, Tensor
 
 MAX_SIZE = 8 << 20  # bytes of a pickle; one tensor takes about two hundred
-_MAX_STEPS = 1 << 20  # instructions; one tensor takes about twenty-five
+_MAX_STEPS = 1 << 19  # instructions; one tensor takes about twenty-five
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,14 @@ class _Function:
 
 @dataclass(frozen=True)
 class _Dtype:
-    """A `torch.dtype`, or the type of a storage; None for bytes of any type."""
+    """A `torch.dtype`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _StorageType:
+    """The class of a storage, which says the type of its elements; None for bytes of any type."""
 
     name: str | None
 
@@ -56,13 +64,16 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
 
 def _rebuild_tensor_v3(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
     _, _, dtype, *_ = rest  # requires_grad, backward_hooks, dtype, metadata
-    return _tensor(storage, offset, shape, strides, _checked(dtype, _Dtype).name)
+    name, stored = _checked(dtype, _Dtype).name, _checked(storage, Storage).dtype
+    if stored not in (None, name):
+        raise Damage(f"its pickle takes a storage of {stored} for a tensor of {name}")
+    return _tensor(storage, offset, shape, strides, name)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: str | None) -> Tensor:
-    numbers = [_checked(offset, int), *_checked(shape, tuple), *_checked(strides, tuple)]
+    numbers = [offset, *_checked(shape, tuple), *_checked(strides, tuple)]
     # Whatever is larger than 63 bits is wrong, and is not multiplied with.
-    if len(shape) != len(strides) or any(_checked(n, int) >> 62 for n in numbers):
+    if len(shape) != len(strides) or any(_number(n) >> 62 for n in numbers):
         raise Damage(f"a tensor of {len(shape)} axes has impossible offset, shape or strides")
     source = _checked(storage, Storage).source
     if dtype not in DTYPES:
@@ -92,20 +103,21 @@ _STORAGES = {
     "QUInt8": "quint8",
     "QInt32": "qint32",
 }
-_GLOBALS: dict[tuple[str, str], _Function | _Dtype] = {
+_Global = _Function | _Dtype | _StorageType
+_GLOBALS: dict[tuple[str, str], _Global] = {
     ("collections", "OrderedDict"): _Function(_ordered_dict),
     ("torch._utils", "_rebuild_tensor"): _Function(_rebuild_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): _Function(_rebuild_tensor),
     ("torch._utils", "_rebuild_tensor_v3"): _Function(_rebuild_tensor_v3),
     ("torch._utils", "_rebuild_parameter"): _Function(_rebuild_parameter),
     ("torch", "Size"): _Function(lambda sizes: tuple(_checked(sizes, list | tuple))),
-    ("torch.storage", "UntypedStorage"): _Dtype(None),
-    **{("torch", f"{start}Storage"): _Dtype(name) for start, name in _STORAGES.items()},
+    ("torch.storage", "UntypedStorage"): _StorageType(None),
+    **{("torch", f"{start}Storage"): _StorageType(name) for start, name in _STORAGES.items()},
     **{("torch", name): _Dtype(name) for name in DTYPES},
 }
 
 
-def _global(module: Any, name: Any) -> _Function | _Dtype:
+def _global(module: Any, name: Any) -> _Global:
     found = _GLOBALS.get((_checked(module, str), _checked(name, str)))
     if found is None:
         raise Damage(
@@ -121,6 +133,12 @@ def _global(module: Any, name: Any) -> _Function | _Dtype:
 
 def _checked(value: Any, kind: Any) -> Any:
     if not isinstance(value, kind):
+        raise Damage(f"its pickle has a {type(value).__name__.strip('_')} in the wrong place")
+    return value
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int:  # bool is an int to Python
         raise Damage(f"its pickle has a {type(value).__name__} in the wrong place")
     return value
 
@@ -132,15 +150,7 @@ def _checked_key(key: Any) -> str | int:
 
 # === The machine ===
 
-_CONSTANTS = {"N": None, "\x88": True, "\x89": False}
-_EMPTY = {"}": dict, "]": list, ")": tuple}
-_NUMBERS = {"K": "<B", "M": "<H", "J": "<i", "G": ">d"}
-_LONGS = {"\x8a": 1, "\x8b": 4}  # size of the number of bytes that follows it
-_TEXTS = {"U": 1, "T": 4, "X": 4, "\x8c": 1, "\x8d": 8}
-_TUPLES = {"\x85": 1, "\x86": 2, "\x87": 3}
-_PUT = {"q": 1, "r": 4}
-_GET = {"h": 1, "j": 4}
-_SKIPPED = {"\x80": 1, "\x95": 8}  # the version of the protocol, the size of a frame
+_MAX_LONG = 64  # bytes of a number
 
 
 class _Machine:
@@ -155,23 +165,36 @@ class _Machine:
         self.data = data
         self.find_storage = find_storage
         self.at = 0
+        self.frame = len(data)  # where the frame ends that instructions are taken from
+        self.steps = 0
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []  # the stacks below each mark
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        for _ in range(_MAX_STEPS):
+        while True:
+            self.spend(1)
+            if self.at == self.frame:  # frames follow one another, or plain instructions do
+                self.frame = len(self.data)
             op = chr(self.take(1)[0])
             if op == ".":
                 return self.pop()
-            if not (self.push_plain(op) or self.remember(op)):
-                self.build(op)
-        raise Damage(f"its pickle has more than {_MAX_STEPS} instructions")
+            if op not in _INSTRUCTIONS:
+                raise Damage(f"its pickle has the instruction {op!r}, which no state dict needs")
+            _INSTRUCTIONS[op](self)
+
+    def spend(self, steps: int) -> None:
+        """Count what is done."""
+        self.steps += steps
+        if self.steps > _MAX_STEPS:
+            raise Damage(f"its pickle has more than {_MAX_STEPS} instructions", BOUNDED)
+
+    # --- bytes of the pickle
 
     def take(self, size: int) -> bytes:
         end = self.at + size
-        if end > len(self.data):
-            raise Damage(f"its pickle ends before {end} bytes")
+        if end > self.frame:
+            raise Damage(f"its pickle, or a frame of it, ends before {end} bytes")
         taken = self.data[self.at : end]
         self.at = end
         return taken
@@ -184,6 +207,15 @@ class _Machine:
         if end < 0:
             raise Damage("its pickle has a name without an end")
         return _text(self.take(end + 1 - self.at)[:-1])
+
+    def begin_frame(self) -> None:
+        """Take instructions from the next bytes only; a frame lies in no other one."""
+        size = self.size(8)
+        if self.frame < len(self.data) or self.at + size > len(self.data):
+            raise Damage("its pickle has a frame inside of another one, or one that is too long")
+        self.frame = self.at + size
+
+    # --- the stack and the memo
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -198,6 +230,10 @@ class _Machine:
         self.push(value)
         return _checked(value, kind)
 
+    def mark(self) -> None:
+        self.marked.append(self.stack)
+        self.stack = []
+
     def pop_mark(self) -> list[Any]:
         """Return the values above the last mark."""
         if not self.marked:
@@ -205,87 +241,116 @@ class _Machine:
         values, self.stack = self.stack, self.marked.pop()
         return values
 
-    def push_plain(self, op: str) -> bool:
-        """Do an instruction that pushes a number, a string or an empty collection."""
-        if op in _CONSTANTS:
-            self.push(_CONSTANTS[op])
-        elif op in _EMPTY:
-            self.push(_EMPTY[op]())
-        elif op in _NUMBERS:
-            self.push(struct.unpack(_NUMBERS[op], self.take(struct.calcsize(_NUMBERS[op])))[0])
-        elif op in _LONGS:
-            self.push(int.from_bytes(self.take(self.size(_LONGS[op])), "little", signed=True))
-        elif op in _TEXTS:
-            self.push(_text(self.take(self.size(_TEXTS[op]))))
-        else:
-            return False
-        return True
+    def put(self, index: int) -> None:
+        self.memo[index] = self.top(object)
 
-    def remember(self, op: str) -> bool:
-        """Do an instruction of the memo, or one that means nothing here."""
-        if op in _PUT:
-            self.memo[self.size(_PUT[op])] = self.top(object)
-        elif op == "\x94":
-            self.memo[len(self.memo)] = self.top(object)
-        elif op in _GET:
-            index = self.size(_GET[op])
-            if index not in self.memo:
-                raise Damage(f"its pickle recalls value {index}, which it has not stored")
-            self.push(self.memo[index])
-        elif op in _SKIPPED:
-            self.take(_SKIPPED[op])
-        else:
-            return False
-        return True
+    def get(self, index: int) -> None:
+        if index not in self.memo:
+            raise Damage(f"its pickle recalls value {index}, which it has not stored")
+        self.push(self.memo[index])
 
-    def build(self, op: str) -> None:
-        """Do an instruction that puts values together."""
-        match op:
-            case "(":
-                self.marked.append(self.stack)
-                self.stack = []
-            case "t":
-                self.push(tuple(self.pop_mark()))
-            case "\x85" | "\x86" | "\x87":
-                values = [self.pop() for _ in range(_TUPLES[op])]
-                self.push(tuple(reversed(values)))
-            case "a":
-                value = self.pop()
-                self.top(list).append(value)
-            case "e":
-                values = self.pop_mark()
-                self.top(list).extend(values)
-            case "s":
-                value, key = self.pop(), self.pop()
-                self.top(dict)[_checked_key(key)] = value
-            case "u":
-                values = self.pop_mark()
-                if len(values) % 2:
-                    raise Damage("its pickle gives a key without a value")
-                for key, value in zip(values[::2], values[1::2], strict=True):
-                    self.top(dict)[_checked_key(key)] = value
-            case "c":
-                self.push(_global(self.line(), self.line()))
-            case "\x93":
-                name, module = self.pop(), self.pop()
-                self.push(_global(module, name))
-            case "Q":
-                self.push(self.find_storage(_checked(self.pop(), tuple)))
-            case "R":
-                self.call()
-            case "b":
-                # A state dict of PyTorch carries the versions of its modules, which nobody needs.
-                self.pop()
-                self.top(dict)
-            case _:
-                raise Damage(f"its pickle has the instruction {op!r}, which no state dict needs")
+    # --- values
+
+    def push_number(self, code: str) -> None:
+        self.push(struct.unpack(code, self.take(struct.calcsize(code)))[0])
+
+    def push_long(self, width: int) -> None:
+        """Push a number of many bytes, which takes time whenever it is used as a key."""
+        size = self.size(width)
+        if size > _MAX_LONG and self.at + size <= len(self.data):
+            raise Damage(f"its pickle has a number of {size} bytes", BOUNDED)
+        self.push(int.from_bytes(self.take(size), "little", signed=True))
+
+    def push_text(self, width: int) -> None:
+        self.push(_text(self.take(self.size(width))))
+
+    def make_tuple(self, size: int) -> None:
+        values = [self.pop() for _ in range(size)]
+        self.push(tuple(reversed(values)))
+
+    def append(self) -> None:
+        value = self.pop()
+        self.top(list).append(value)
+
+    def extend(self) -> None:
+        values = self.pop_mark()
+        self.top(list).extend(values)
+
+    def set_item(self) -> None:
+        value, key = self.pop(), self.pop()
+        self.top(dict)[_checked_key(key)] = value
+
+    def set_items(self) -> None:
+        values = self.pop_mark()
+        if len(values) % 2:
+            raise Damage("its pickle gives a key without a value")
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            self.top(dict)[_checked_key(key)] = value
+
+    def push_global(self) -> None:
+        name, module = self.pop(), self.pop()
+        self.push(_global(module, name))
+
+    def push_storage(self) -> None:
+        described = _checked(self.pop(), tuple)
+        self.spend(len(described))
+        self.push(self.find_storage(described))
+
+    def set_state(self) -> None:
+        """Drop what a state dict of PyTorch carries besides: the versions of its modules."""
+        self.pop()
+        self.top(dict)
 
     def call(self) -> None:
         arguments, function = _checked(self.pop(), tuple), _checked(self.pop(), _Function)
+        self.spend(sum(len(a) for a in arguments if isinstance(a, list | tuple | dict)))
         try:
             self.push(function.call(*arguments))
         except (TypeError, ValueError):
             raise Damage(f"its pickle calls a function with {len(arguments)} arguments") from None
+
+
+# By their names in pickletools: what they do.
+_INSTRUCTIONS: dict[str, Callable[[_Machine], None]] = {
+    "N": lambda m: m.push(None),
+    "\x88": lambda m: m.push(True),  # NEWTRUE
+    "\x89": lambda m: m.push(False),
+    "}": lambda m: m.push({}),
+    "]": lambda m: m.push([]),
+    ")": lambda m: m.push(()),
+    "K": lambda m: m.push_number("<B"),  # BININT1
+    "M": lambda m: m.push_number("<H"),
+    "J": lambda m: m.push_number("<i"),
+    "G": lambda m: m.push_number(">d"),
+    "\x8a": lambda m: m.push_long(1),
+    "\x8b": lambda m: m.push_long(4),
+    "U": lambda m: m.push_text(1),
+    "T": lambda m: m.push_text(4),
+    "X": lambda m: m.push_text(4),
+    "\x8c": lambda m: m.push_text(1),
+    "\x8d": lambda m: m.push_text(8),
+    "q": lambda m: m.put(m.size(1)),
+    "r": lambda m: m.put(m.size(4)),
+    "\x94": lambda m: m.put(len(m.memo)),  # MEMOIZE
+    "h": lambda m: m.get(m.size(1)),
+    "j": lambda m: m.get(m.size(4)),
+    "\x80": lambda m: m.take(1),  # PROTO
+    "\x95": _Machine.begin_frame,
+    "(": _Machine.mark,
+    "t": lambda m: m.push(tuple(m.pop_mark())),
+    "\x85": lambda m: m.make_tuple(1),
+    "\x86": lambda m: m.make_tuple(2),
+    "\x87": lambda m: m.make_tuple(3),
+    "a": _Machine.append,
+    "e": _Machine.extend,
+    "s": _Machine.set_item,
+    "u": _Machine.set_items,
+    "c": lambda m: m.push(_global(m.line(), m.line())),
+    "\x93": _Machine.push_global,
+    "Q": _Machine.push_storage,
+    "R": _Machine.call,
+    "b": _Machine.set_state,
+}
 
 
 def _text(raw: bytes) -> str:
@@ -314,4 +379,4 @@ def unpickle(data: bytes, find_storage: Callable[[tuple], Storage]) -> tuple[Any
 
 def storage_type(value: Any) -> str | None:
     """Return the type of the elements of a storage, from what a persistent id says."""
-    return _checked(value, _Dtype).name
+    return _checked(value, _StorageType).name

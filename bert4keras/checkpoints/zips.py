@@ -6,27 +6,32 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
-from bert4keras.checkpoints.base import Damage, readable, undamaged
+from bert4keras.checkpoints.base import (
+    BOUNDED,
+    CheckpointError,
+    Damage,
+    check_unpacked,
+    open_regular,
+    readable,
+    undamaged,
+)
 from bert4keras.checkpoints.tensors import DTYPES, MappedFile, Stretch, Tensor, TensorFile
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, sizes of the name and of the extra field
 _DESCRIPTOR = 24  # bytes that may follow a member, which repeat its sizes and its checksum
+_MAX_DIRECTORY = 2 << 20  # bytes; a member takes about a hundred
 
 
 def members(path: Path) -> dict[str, Stretch]:
     """Find the members of a zip archive, which are verified with their CRC-32 when read.
 
     Raises:
-        Damage: the directory of the archive is damaged, or a member is of a kind nobody writes.
+        Damage: the directory of the archive is damaged, a member is of a kind nobody writes, or
+            they unpack to much more than they take.
     """
-    with readable(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                infos, directory = archive.infolist(), archive.start_dir
-        # What a damaged directory arrives as, depending on where it is damaged.
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
-            raise Damage(f"its directory cannot be read ({error})") from None
+    infos, start = directory(path)
     file = MappedFile(path)
     found: dict[str, Stretch] = {}
     end = 0
@@ -36,14 +41,54 @@ def members(path: Path) -> dict[str, Stretch]:
         found[info.filename] = stretch = _stretch(file, info)
         _check_gap(end, info.header_offset)
         end = stretch.start + info.compress_size
-    _check_gap(end, directory)
+    _check_gap(end, start)
+    check_unpacked(sum(stretch.size for stretch in found.values()), file.size)
     return found
 
 
+def directory(path: Path) -> tuple[list[zipfile.ZipInfo], int]:
+    """Read the directory of a zip archive; return also where it begins.
+
+    Raises:
+        Damage: it is damaged, or larger than that of any file of weights.
+    """
+    try:
+        with (
+            readable(path),
+            open_regular(path) as file,
+            zipfile.ZipFile(_Sparing(file)) as archive,
+        ):
+            return archive.infolist(), archive.start_dir
+    # What a damaged directory arrives as, depending on where it is damaged.
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise Damage(f"its directory cannot be read ({error})") from None
+
+
+class _Sparing:
+    """A file of which `zipfile` cannot read a directory that is too large."""
+
+    def __init__(self, file: BinaryIO):
+        self.seek, self.tell = file.seek, file.tell
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Read; more than a directory may take is refused."""
+        if size > _MAX_DIRECTORY:
+            raise Damage(
+                f"its directory has {size} bytes, of which {_MAX_DIRECTORY} are read", BOUNDED
+            )
+        return self._file.read(size)
+
+
 def _check_gap(end: int, start: int) -> None:
-    """Check that no member is missing from the directory, where a wrong size can hide it."""
-    if start - end > _DESCRIPTOR:
-        raise Damage(f"bytes {end} to {start} belong to no member")
+    """Check that no member is missing from the directory, where a wrong size can hide it.
+
+    Nor may two have bytes in common: each would unpack them.
+    """
+    if not 0 <= start - end <= _DESCRIPTOR:
+        raise Damage(f"bytes {end} to {start} belong to no member, or to two")
 
 
 def _stretch(file: MappedFile, info: zipfile.ZipInfo) -> Stretch:

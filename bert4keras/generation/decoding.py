@@ -178,7 +178,7 @@ class Decoding:
         seen = ops.arange(reach, dtype="int32")[None]
         visible = ops.logical_and(seen >= offsets, seen < start + length)
         pad = self.decoder.pad_token_id
-        if pad is not None:
+        if pad is not None and self.decoder.padding == "anywhere":
             # As in `Embedding`, the first token of a text is no padding, whatever it is.
             visible = ops.logical_and(visible, ops.logical_or(tokens != pad, seen == offsets))
         cache = Cache(

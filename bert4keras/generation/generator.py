@@ -1,11 +1,13 @@
 """`Generator`: what scripts call to write text."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from bert4keras.backend import TRACING
 from bert4keras.generation.call import Call
 from bert4keras.generation.decoding import Decoding, combined_by_vote, head_of
 from bert4keras.generation.defaults import defaults_of
@@ -88,6 +90,7 @@ class Generator(AutoRegressiveDecoder):
             output_ids: (rows, n), the output so far.
             states: not used.
         """
+        self.prompts.check_ids([int(np.min(inputs[0])), int(np.max(inputs[0]))], "inputs[0]")
         if self.prompts.is_t5:
             inputs = [inputs[0], output_ids, *inputs[1:]]
         else:
@@ -247,14 +250,20 @@ class Generator(AutoRegressiveDecoder):
         rule = combined_by_vote if vote is True else vote or None
         settings = options.settings(self.end_ids, self.transformer.vocab_size)
         key = settings, rule is None
-        if key not in self.decodings or self.decodings[key].vote is not rule:
-            self.decodings[key] = Decoding(self.transformer, settings, rule)
-        return self.decodings[key]
+        with TRACING:
+            decoding = self.decodings.get(key)
+            if decoding is None or decoding.vote is not rule:
+                decoding = self.decodings[key] = Decoding(self.transformer, settings, rule)
+        return decoding
 
     def checked(
         self, prompts: Any, options: Options, vote: Any, chat_arguments: Mapping[str, Any]
     ) -> list[list[Prompt]]:
         """Prompts in groups that vote, by default each alone."""
+        if isinstance(prompts, Mapping | Set):
+            raise ValueError(
+                f"generate() got a {type(prompts).__name__}: give a text, or a list of prompts"
+            )
         groups = []
         for i, group in enumerate(prompts if vote else [[given] for given in prompts]):
             if is_string(group) or not len(group):
@@ -287,11 +296,21 @@ class Generator(AutoRegressiveDecoder):
         if self.tokenizer is None:
             return ids
         known = (getattr(self.tokenizer, name, None) for name in ("settled", "n_context"))
-        return pieces(ids, self.tokenizer.decode, *known)
+        return pieces(ids, self.decoded, *known)
 
     def decoded(self, ids: list[int]) -> Any:
-        """A result as it is returned."""
-        return ids if self.tokenizer is None else self.tokenizer.decode(ids)
+        """A result as it is returned; ids that the tokenizer has no token for are left out."""
+        if self.tokenizer is None:
+            return ids
+        unknown = [i for i in ids if not has_token(self.tokenizer, i)]
+        if unknown:
+            warnings.warn(
+                f"the model wrote {unknown[0]}, which is no token of the tokenizer and is left out "
+                f"of the text: the model has {self.transformer.vocab_size} tokens; give the "
+                "tokenizer that belongs to it",
+                stacklevel=3,
+            )
+        return self.tokenizer.decode([i for i in ids if i not in unknown])
 
 
 def transformer_of(model: Any) -> Transformer:
@@ -330,6 +349,16 @@ def known_id(token: str, tokenizer: Any) -> int | None:
     except KeyError:
         return None
     return None if i == getattr(tokenizer, "_token_unk_id", None) else i
+
+
+def has_token(tokenizer: Any, i: int) -> bool:
+    """Tell whether a tokenizer has a token of an id."""
+    if not hasattr(tokenizer, "id_to_token"):  # one of the user's
+        return True
+    try:
+        return bool(tokenizer.id_to_token(i))
+    except KeyError:
+        return False
 
 
 def token_ids(tokens: Any, tokenizer: Any, vocab_size: int) -> tuple[int, ...]:

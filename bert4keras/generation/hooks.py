@@ -66,6 +66,11 @@ class Hooks:
         """Scores (k, vocab_size) of one prompt, behind the outputs (k, n); `going` (k,) go on."""
         if self.process_probs is not None:
             scores = self.processed(np.exp(scores), output, index)
+            if not np.isfinite(scores[going]).any():
+                raise ValueError(
+                    f"process_probs returned zeros only for prompt {index}, after "
+                    f"{output[going].tolist()}: leave at least one token, such as the end token"
+                )
         if self.allowed[index] is not None:
             mask = np.full_like(scores, -np.inf)
             for row in np.flatnonzero(going):

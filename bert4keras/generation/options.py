@@ -1,8 +1,9 @@
 """How to write: the options of `Generator.generate`, checked."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from bert4keras.backend import ops
@@ -36,12 +37,13 @@ class Options:
         self.require_count("no_repeat_ngram", 0)
         if self.minlen > self.maxlen:
             raise ValueError(f"minlen={self.minlen} is larger than maxlen={self.maxlen}")
-        self.require("topp", self.topp is None or 0 < self.topp <= 1, "above 0 and at most 1")
-        self.require("min_p", self.min_p is None or 0 <= self.min_p <= 1, "from 0 to 1")
-        self.require("temperature", self.temperature > 0, "above 0")
-        self.require("diversity", self.diversity >= 0, "of at least 0")
-        self.require("length_penalty", self.length_penalty >= 0, "of at least 0")
-        self.require("repetition_penalty", self.repetition_penalty > 0, "above 0")
+        for name in ("topp", "min_p"):
+            self.require_number(name, 0, 1, optional=True)
+        self.require("topp", self.topp != 0, "a number above 0 and at most 1")
+        for name in ("temperature", "diversity", "length_penalty", "repetition_penalty"):
+            self.require_number(name, 0)
+        for name in ("temperature", "repetition_penalty"):
+            self.require(name, getattr(self, name) > 0, "a number above 0")
         if self.sample:
             self.check_sampling()
         else:
@@ -79,6 +81,20 @@ class Options:
             name,
             (whole and value >= least) or (optional and value is None),
             f"a whole number of at least {least}",
+        )
+
+    def require_number(
+        self, name: str, least: float, most: float = math.inf, optional: bool = False
+    ) -> None:
+        """Refuse what is no finite number from `least` to `most`."""
+        value = getattr(self, name)
+        real = isinstance(value, Real) and not isinstance(value, bool)
+        fits = real and math.isfinite(value) and least <= value <= most
+        upper = "" if most == math.inf else f" and at most {most}"
+        self.require(
+            name,
+            fits or (optional and value is None),
+            f"a finite number of at least {least}{upper}",
         )
 
     def require(self, name: str, right: bool, wanted: str) -> None:

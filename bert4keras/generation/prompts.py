@@ -1,6 +1,6 @@
 """Prompts: from texts or ids, checked, to arrays of few different shapes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from numbers import Integral
 from types import MappingProxyType
@@ -59,6 +59,8 @@ class Prompts:
         self.start_id = start_id
         self.end_ids = end_ids
         self.segment_id = 1 if segment_id is None and self.is_unilm else segment_id
+        self.check_ids([] if start_id is None else [start_id], "start_id")
+        self.check_segments([] if segment_id is None else [segment_id], "segment_id")
         self.reach, self.why_no_further = positions_of(self.decoder)
 
     def prompt(self, given: Any, name: str, chat_arguments: Mapping[str, Any] = NONE) -> Prompt:
@@ -92,6 +94,12 @@ class Prompts:
                 f"{name} is empty: give at least one token"
                 + ("" if self.is_t5 else ", or a start_id that the output begins with")
             )
+        self.check_ids(token_ids, name)
+        self.check_segments(segment_ids, name)
+        return Prompt(token_ids, segment_ids)
+
+    def check_ids(self, token_ids: Sequence[int], name: str) -> None:
+        """Refuse ids outside of the vocabulary."""
         size = self.transformer.vocab_size
         outside = [i for i in token_ids if not 0 <= i < size]
         if outside:
@@ -99,7 +107,19 @@ class Prompts:
                 f"{name} holds the token id {outside[0]}, and the model has {size} tokens: encode "
                 "it with the tokenizer of this model"
             )
-        return Prompt(token_ids, segment_ids)
+
+    def check_segments(self, segment_ids: Sequence[int], name: str) -> None:
+        """Refuse segments that the model has no vector for."""
+        size = getattr(self.decoder, "segment_vocab_size", 0)
+        if size and getattr(self.decoder, "shared_segment_embeddings", False):
+            size = self.decoder.vocab_size
+        outside = [i for i in segment_ids if i < 0 or (size and i >= size)]
+        if outside:
+            raise ValueError(
+                f"{name} holds the segment {outside[0]}, and "
+                + (f"the model has {size}, from 0" if size else "segments are from 0")
+                + ": correct it"
+            )
 
     def encoded(self, texts: tuple[str, ...], name: str) -> tuple[list[int], list[int]]:
         """Token and segment ids; a text that is to be continued is left open at its end."""
@@ -258,7 +278,8 @@ def ids_behind(tokenizer: Any) -> list[int]:
 
 def as_ids(given: Any, name: str) -> list[int]:
     """A list of whole numbers."""
-    ids = list(given) if isinstance(given, Iterable) else [None]
+    ordered = isinstance(given, Iterable) and not isinstance(given, Mapping | Set)
+    ids = list(given) if ordered else [None]
     if not all(isinstance(i, Integral) for i in ids):
         raise ValueError(
             f"{name} is {given!r:.100}: give a text, a pair of texts, the messages of a chat, "

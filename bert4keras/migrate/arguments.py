@@ -1,95 +1,121 @@
 """What happens to the arguments of calls, whatever script they are in."""
 
-import libcst as cst
-import libcst.matchers as m
+import ast
+from collections.abc import Sequence
 
 from bert4keras.migrate import rules
-from bert4keras.migrate.syntax import (
-    keyword_of,
-    same_quotes,
-    text_of,
-    with_args,
-    with_keyword,
-)
+from bert4keras.migrate.edits import Edits
+from bert4keras.migrate.source import Arg, Source, is_constant, text_of
 
 
-def with_arguments(call: cst.Call, rule: rules.Arguments) -> cst.Call:
-    """Apply the rule for the arguments of a call."""
-    args = []
-    for i, arg in enumerate(call.args):
-        if i and rule.positional and not (arg.keyword or arg.star):
-            if i >= len(rule.positional):
-                return call
-            if name := rule.positional[i]:
-                arg = with_keyword(arg, name)
-        if (new := with_argument(arg, rule)) is not None:
-            args.append(new)
-    return with_args(call, args)
+class Arguments:
+    """The rewriting of the arguments of calls."""
+
+    def __init__(self, source: Source, edits: Edits):
+        self.source = source
+        self.edits = edits
+
+    def apply(self, call: ast.Call, rule: rules.Arguments) -> None:
+        """Apply the rule for the arguments of a call."""
+        args = self.source.args(call)
+        named = {}
+        for i, arg in enumerate(args):
+            if i and rule.positional and not (arg.name or arg.star):
+                if i >= len(rule.positional):
+                    return
+                named[i] = rule.positional[i]
+        dropped = []
+        for i, arg in enumerate(args):
+            name = named.get(i) or arg.name
+            if self.goes(name, arg, rule):
+                dropped.append(i)
+            else:
+                self.rewrite(name, arg, rule)
+        self.drop(args, dropped)
+
+    def goes(self, name: str | None, arg: Arg, rule: rules.Arguments) -> bool:
+        """Tell whether an argument goes."""
+        if name in rule.dropped:
+            return True
+        return name in rule.flags and is_constant(arg.value, False)
+
+    def rewrite(self, name: str | None, arg: Arg, rule: rules.Arguments) -> None:
+        """Apply a rule to an argument that stays."""
+        if name in rule.flags:
+            self.choose(arg, rule.flags[name])
+        elif name in rule.opposites:
+            self.oppose(arg, rule.opposites[name])
+        else:
+            new = rule.renamed.get(name, name)
+            if new != arg.name:
+                self.name(arg, new)
+            values = rule.values.get(new, {})
+            if (text := text_of(arg.value)) in values:
+                self.put_text(arg.value, values[text])
+
+    def name(self, arg: Arg, name: str) -> None:
+        """Give an argument by a name."""
+        start = arg.span[0]
+        if arg.name is None:
+            self.edits.insert(start, f"{name}=")
+        else:
+            self.edits.replace((start, start + len(arg.name)), name)
+
+    def choose(self, arg: Arg, flag: rules.Flag) -> None:
+        """Rewrite an argument that was true or false."""
+        self.name(arg, flag.name)
+        if is_constant(arg.value, True):
+            self.edits.replace(arg.value_span, repr(flag.true))
+        elif text_of(arg.value) is None:
+            start, end = arg.value_span
+            self.edits.insert(start, f"{flag.true!r} if ")
+            self.edits.insert(end, f" else {flag.false!r}")
+
+    def oppose(self, arg: Arg, name: str) -> None:
+        """Rewrite an argument whose opposite is asked for now."""
+        self.name(arg, name)
+        if isinstance(getattr(arg.value, "value", None), bool):
+            self.edits.replace(arg.value_span, str(not arg.value.value))
+        else:
+            self.edits.insert(arg.value_span[0], "not ")
+
+    def put_text(self, literal: ast.Constant, text: str) -> None:
+        """Write another text in the quotes of a literal."""
+        put_text(self.source, self.edits, literal, text)
+
+    def drop(self, args: Sequence[Arg], dropped: Sequence[int]) -> None:
+        """Take arguments out, with their commas; what stands behind the last one stays there."""
+        kept = [i for i in range(len(args)) if i not in dropped]
+        last = max(kept, default=-1)
+        for i in dropped:
+            if i < last:
+                self.edits.remove((args[i].span[0], args[i + 1].span[0]))
+        if last < len(args) - 1:
+            start = args[last].span[1] if kept else args[0].span[0]
+            self.edits.remove((start, args[-1].span[1]))
+
+    def append(self, call: ast.Call, text: str) -> None:
+        """Put an argument behind the others, laid out as they are."""
+        args = self.source.args(call)
+        start, _ = self.source.brackets(call)
+        if not args:
+            self.edits.insert(start, text)
+            return
+        last = args[-1].span
+        before = args[-2].span[1] if len(args) > 1 else start
+        between = self.source.text[before : last[0]]
+        if len(args) == 1:
+            between = f",{between}" if "\n" in between else ", "
+        self.edits.insert(last[1], (", " if "#" in between else between) + text)
 
 
-def with_argument(arg: cst.Arg, rule: rules.Arguments) -> cst.Arg | None:
-    """Apply the rule for the arguments of a call to one of them; None if it goes."""
-    name = keyword_of(arg)
-    if name in rule.dropped:
-        return None
-    if name in rule.flags:
-        return chosen(arg, rule.flags[name])
-    if name in rule.opposites:
-        return opposite(arg, rule.opposites[name])
-    if name in rule.renamed:
-        name = rule.renamed[name]
-        arg = arg.with_changes(keyword=cst.Name(name))
-    values = rule.values.get(name, {})
-    if (text := text_of(arg.value)) in values:
-        arg = arg.with_changes(value=same_quotes(arg.value, values[text]))
-    return arg
-
-
-def chosen(arg: cst.Arg, flag: rules.Flag) -> cst.Arg | None:
-    """Rewrite an argument that was true or false; None if it was false."""
-    if m.matches(arg.value, m.Name("False")):
-        return None
-    value = cst.SimpleString(repr(flag.true))
-    if not m.matches(arg.value, m.Name("True") | m.SimpleString()):
-        value = cst.IfExp(arg.value, value, cst.SimpleString(repr(flag.false)))
-    return arg.with_changes(keyword=cst.Name(flag.name), value=value)
-
-
-def opposite(arg: cst.Arg, name: str) -> cst.Arg:
-    """Rewrite an argument whose opposite is asked for now."""
-    constant = {"True": "False", "False": "True"}.get(getattr(arg.value, "value", ""))
-    value = cst.Name(constant) if constant else cst.UnaryOperation(cst.Not(), arg.value)
-    return arg.with_changes(keyword=cst.Name(name), value=value)
-
-
-def named_weight(call: cst.Call) -> cst.Call:
-    """Give the arguments of `add_weight` by name if a name comes first, as it did in Keras 2."""
-    order = ("name", "shape", "dtype", "initializer")
-    first = call.args[0].value if call.args and not call.args[0].keyword else None
-    texts = m.SimpleString() | m.FormattedString() | m.BinaryOperation(left=m.SimpleString())
-    if first is None or not m.matches(first, texts):
-        return call
-    args = [
-        arg if arg.keyword or arg.star or i >= len(order) else with_keyword(arg, order[i])
-        for i, arg in enumerate(call.args)
-    ]
-    return call.with_changes(args=args)
-
-
-def sliced_tokens(call: cst.Call) -> cst.BaseExpression:
-    """Rewrite `tokenize(text, add_cls=False, add_sep=False)` to a slice of all tokens."""
-    cuts = {"add_cls": "1", "add_sep": "-1"}
-    args, cut = [], dict.fromkeys(cuts, "")
-    for arg in call.args:
-        name = keyword_of(arg)
-        if name not in cuts:
-            args.append(arg)
-        elif m.matches(arg.value, m.Name("False")):
-            cut[name] = cuts[name]
-        elif not m.matches(arg.value, m.Name("True")):
-            return call
-    call = with_args(call, args)
-    if not any(cut.values()):
-        return call
-    piece = cst.parse_expression(f"x[{cut['add_cls']}:{cut['add_sep']}]")
-    return piece.with_changes(value=call)
+def put_text(source: Source, edits: Edits, literal: ast.Constant, text: str) -> None:
+    """Write another text in the quotes of a literal, if it is one literal only."""
+    start, end = source.span(literal)
+    written = source.text[start:end]
+    body = written.lstrip("rRuUbBfF")
+    quote = body[:3] if body[:3] in ('"""', "'" * 3) else body[:1]
+    if quote + literal.value + quote == body:
+        edits.replace((end - len(body) + len(quote), end - len(quote)), text)
+    elif text != literal.value:
+        edits.replace((start, end), repr(text))

@@ -1,31 +1,27 @@
 """Calls: of what is imported, of methods of anything, and as statements of their own."""
 
-from collections.abc import Callable, Mapping
-
-import libcst as cst
-import libcst.matchers as m
+import ast
+from collections.abc import Callable
 
 from bert4keras.migrate import rules
-from bert4keras.migrate.arguments import named_weight, sliced_tokens, with_arguments
+from bert4keras.migrate.arguments import Arguments
 from bert4keras.migrate.comments import Comments
+from bert4keras.migrate.edits import Edits
 from bert4keras.migrate.imports import Imports
 from bert4keras.migrate.metrics import Metrics
-from bert4keras.migrate.names import replaced_prefix
-from bert4keras.migrate.survey import EVERYTHING_OF, Survey
-from bert4keras.migrate.syntax import (
-    call_of,
-    expression,
-    keyword_of,
+from bert4keras.migrate.names import replaced_prefix, unpacks
+from bert4keras.migrate.source import (
+    Arg,
+    Source,
+    dotted,
+    is_constant,
+    is_name,
     keywords_of,
-    same_quotes,
     text_of,
-    with_args,
-    with_keyword,
 )
+from bert4keras.migrate.survey import Survey
 
 SCHEDULE = "optimizers.schedules.InverseTimeDecay"
-
-Rewriting = Callable[[cst.Call], cst.BaseExpression]
 
 
 class Calls:
@@ -38,203 +34,271 @@ class Calls:
 
     def __init__(
         self,
+        source: Source,
         survey: Survey,
         imports: Imports,
         comments: Comments,
+        edits: Edits,
         metrics: Metrics,
-        parents: Mapping[cst.CSTNode, cst.CSTNode],
     ):
+        self.source = source
         self.survey = survey
         self.names = survey.names
         self.imports = imports
         self.comments = comments
+        self.edits = edits
         self.metrics = metrics
-        self.parents = parents
-        self.by_name: dict[str, Rewriting] = {
-            "keras.callbacks.ModelCheckpoint": self.with_new_file,
-            "keras.models.load_model": self.with_new_file,
+        self.arguments = Arguments(source, edits)
+        self.by_name: dict[str, Callable[[ast.Call], None]] = {
+            "bert4keras.snippets.sequence_padding": self.rewrite_padding,
         }
-        self.by_method: dict[str, Rewriting] = {
-            **dict.fromkeys(rules.METHODS, self.of_model),
-            **dict.fromkeys(rules.NODE_METHODS, self.of_layer),
-            "add_weight": named_weight,
-            "load_weights": self.with_new_file,
-            "save": self.with_new_file,
-            "save_weights": self.with_new_file,
+        self.by_method: dict[str, Callable[[ast.Call], None]] = {
+            **dict.fromkeys(rules.METHODS, self.rewrite_method),
+            **dict.fromkeys(rules.NODE_METHODS, self.rewrite_node),
+            "add_weight": self.name_weight,
+            "save": self.mark_arguments,
         }
         if survey.own_tokenizers:
             self.by_method |= {
-                **dict.fromkeys(rules.TOKENIZER_METHODS, self.of_tokenizer),
-                "truncate_sequence": self.truncation,
+                **dict.fromkeys(rules.TOKENIZER_METHODS, self.rewrite_tokenizing),
+                "truncate_sequence": self.rewrite_truncation,
             }
 
-    def rewritten(self, original: cst.Call, call: cst.Call) -> cst.BaseExpression:
-        """Rewrite a call.
-
-        Args:
-            original: the call as it was.
-            call: the call with all that is inside of it rewritten.
-        """
-        function = original.func
-        name = self.names.today(function)
-        if name is not None:
-            return self.of_name(name, original, call)
-        if isinstance(function, cst.Name):
-            if function.value in self.survey.optimizers:
-                return with_arguments(call, rules.OPTIMIZER_ARGUMENTS)
-            alone = isinstance(self.parents[original], cst.Expr)
-            if alone and function.value in self.survey.gradient_functions.values():
-                self.comments.mark(rules.STEP)
-        elif isinstance(function, cst.Attribute):
-            if m.matches(function, m.Attribute(value=m.Name("self"), attr=m.Name("add_metric"))):
-                return self.metrics.updated(original, call)
-            if function.attr.value in self.by_method:
-                return self.by_method[function.attr.value](call)
-        return call
+    def rewrite(self, call: ast.Call) -> None:
+        """Rewrite a call."""
+        function = call.func
+        if isinstance(function, ast.Name | ast.Attribute):
+            name = self.names.today(function)
+            if name is not None:
+                self.rewrite_named(name, call)
+                return
+        if isinstance(function, ast.Name) and function.id in self.survey.optimizers:
+            self.arguments.apply(call, rules.OPTIMIZER_ARGUMENTS)
+        elif isinstance(function, ast.Attribute):
+            if function.attr == "add_metric" and is_name(function.value, "self"):
+                self.metrics.rewrite(call)
+            elif function.attr in self.by_method:
+                self.by_method[function.attr](call)
 
     # === Of what is imported ===
 
-    def of_name(self, name: str, original: cst.Call, call: cst.Call) -> cst.BaseExpression:
+    def rewrite_named(self, name: str, call: ast.Call) -> None:
         """Rewrite a call of something imported, whose full name of today is given."""
-        if name in rules.CALLS and not call.args:
+        if name in rules.CALLS and not (call.args or call.keywords):
             text, needed = rules.CALLS[name]
-            return cst.parse_expression(text.format(*map(self.imports.need, needed)))
+            text = text.format(*(self.imports.need(call, each) for each in needed))
+            self.edits.replace(self.source.span(call), text)
+            return
         # Under its name of today, a wrapper is the function that extends a class.
-        written = self.names.full(original.func)
+        written = self.names.full(call.func)
         wrapper = replaced_prefix(written, rules.MODULES) or written
         if wrapper in rules.OPTIMIZER_WRAPPERS:
-            return self.unwrapped_optimizer(wrapper, call)
+            self.unwrap_optimizer(wrapper, call)
+            return
         if name in rules.ARGUMENTS:
-            call = with_arguments(call, rules.ARGUMENTS[name])
+            self.arguments.apply(call, rules.ARGUMENTS[name])
         if name.startswith("keras.optimizers.") and name.count(".") == 2:
-            call = with_arguments(call, rules.OPTIMIZER_ARGUMENTS)
+            self.arguments.apply(call, rules.OPTIMIZER_ARGUMENTS)
         if name.startswith(("keras.optimizers.", "bert4keras.optimizers.")):
-            call = self.with_schedule(call)
-        return self.by_name[name](call) if name in self.by_name else call
+            self.schedule(call)
+        if name in self.by_name:
+            self.by_name[name](call)
 
-    def unwrapped_optimizer(self, name: str, call: cst.Call) -> cst.Call:
+    def unwrap_optimizer(self, name: str, call: ast.Call) -> None:
         """Turn `Wrapper(Optimizer(…), x)` into `extend_with_…(Optimizer)(…, argument=x)`."""
         extend, old, new = rules.OPTIMIZER_WRAPPERS[name]
-        inner = call.args[0].value if call.args else None
-        given = next((arg for arg in call.args[1:] if keyword_of(arg) in (None, old)), None)
-        if not isinstance(inner, cst.Call) or given is None or len(call.args) != 2:
+        args = self.source.args(call)
+        given = next((arg for arg in args[1:] if arg.name in (None, old)), None)
+        inner = args[0].value if args else None
+        if not isinstance(inner, ast.Call) or given is None or len(args) != 2:
             example = f"{extend.rpartition('.')[2]}(Adam)(1e-5, {new}=...)"
-            self.comments.mark(rules.Mark("graph", example))
-            return call
-        extended = cst.Call(call.func, [cst.Arg(inner.func)])
-        argument = with_keyword(cst.Arg(given.value), new)
-        return with_args(inner.with_changes(func=extended), [*inner.args, argument])
+            self.comments.mark(call, rules.Mark("graph", example))
+            return
+        start, end = self.source.brackets(inner)
+        before = ", " if inner.args or inner.keywords else ""
+        pieces = [
+            self.source.span(call.func),
+            "(",
+            self.source.span(inner.func),
+            ")(",
+            (start, end),
+            f"{before}{new}=",
+            given.value_span,
+            ")",
+        ]
+        self.edits.replace(self.source.span(call), *pieces)
 
-    def with_schedule(self, call: cst.Call) -> cst.Call:
+    def schedule(self, call: ast.Call) -> None:
         """Make a schedule of a learning rate and `decay=`, which divided it by 1 + decay · step."""
-        keywords = {keyword_of(arg): arg for arg in call.args if arg.keyword}
-        if "decay" not in keywords:
-            return call
-        decay = keywords["decay"]
-        args = [arg for arg in call.args if arg is not decay]
-        if m.matches(decay.value, m.Integer("0") | m.Float("0.0") | m.Float("0.")):
-            return with_args(call, args)
-        first = args[0] if args and not args[0].keyword else None
-        rate = keywords.get("learning_rate") or keywords.get("lr") or first
+        args = self.source.args(call)
+        by_name = {arg.name: arg for arg in args if arg.name}
+        if "decay" not in by_name:
+            return
+        decay = by_name["decay"]
+        if is_constant(decay.value, 0) or is_constant(decay.value, 0.0):
+            self.arguments.drop(args, [args.index(decay)])
+            return
+        first = args[0] if not (args[0].name or args[0].star) else None
+        rate = by_name.get("learning_rate") or by_name.get("lr") or first
         if rate is None:
             advice = f"learning_rate=keras.{SCHEDULE}(...) in place of decay="
-            self.comments.mark(rules.Mark("graph", advice))
-            return call
-        function = f"{self.imports.need('keras')}.{SCHEDULE}"
-        schedule = call_of(function, rate.value, cst.Integer("1"), decay.value)
-        return with_args(
-            call, [arg.with_changes(value=schedule) if arg is rate else arg for arg in args]
+            self.comments.mark(call, rules.Mark("graph", advice))
+            return
+        keras = self.imports.need(call, "keras")
+        self.edits.replace(
+            rate.value_span,
+            f"{keras}.{SCHEDULE}(",
+            rate.value_span,
+            ", 1, ",
+            decay.value_span,
+            ")",
         )
+        self.arguments.drop(args, [args.index(decay)])
+
+    def rewrite_padding(self, call: ast.Call) -> None:
+        """Rewrite `sequence_padding(x, padding=…)`, whose value is one number now."""
+        args = self.source.args(call)
+        for i, arg in enumerate(args):
+            if arg.name == "padding" and getattr(getattr(arg.value, "func", None), "attr", "") == (
+                "zeros"
+            ):
+                self.arguments.drop(args, [i])
+            elif arg.name == "padding":
+                self.arguments.name(arg, "value")
 
     # === Of methods ===
 
-    def of_model(self, call: cst.Call) -> cst.Call:
+    def rewrite_method(self, call: ast.Call) -> None:
         """Rewrite `fit_generator`, `compile` and the like."""
-        rule = rules.METHODS[call.func.attr.value]
-        if rule.arguments.positional and any(arg.star for arg in call.args):
-            self.comments.mark(rules.Mark("graph", f"{rule.name}() with keyword arguments"))
-            return call
-        call = with_arguments(call, rule.arguments)
-        if rule.name != call.func.attr.value:
-            call = call.with_changes(func=call.func.with_changes(attr=cst.Name(rule.name)))
-        return self.marked(call)
+        method = call.func.attr
+        rule = rules.METHODS[method]
+        positional = rule.arguments.positional
+        args = self.source.args(call)
+        if rule.name != method and positional and any(arg.star for arg in args):
+            self.comments.mark(call, rules.Mark("graph", f"{rule.name}() with keyword arguments"))
+            return
+        if any(arg.star == "*" for arg in args) or self.names.modern:
+            # What is behind the first ones cannot be told, or is in the order of today.
+            rule_of = rules.Arguments(rule.arguments.renamed, rule.arguments.dropped)
+        else:
+            rule_of = rule.arguments
+        self.arguments.apply(call, rule_of)
+        if rule.name != method:
+            end = self.source.end(call.func)
+            self.edits.replace((end - len(method), end), rule.name)
+        self.mark_arguments(call)
 
-    def of_layer(self, call: cst.Call) -> cst.Call:
+    def rewrite_node(self, call: ast.Call) -> None:
         """Rewrite `get_output_at` and `get_input_at`."""
-        if len(call.args) != 1:
-            return call
-        name = rules.NODE_METHODS[call.func.attr.value]
-        function = self.imports.need(f"bert4keras.legacy.{name}")
-        index = call.args[0].with_changes(keyword=None, equal=cst.MaybeSentinel.DEFAULT)
-        return cst.Call(cst.Name(function), [cst.Arg(call.func.value), index])
+        args = self.source.args(call)
+        if len(args) != 1:
+            return
+        function = self.imports.need(
+            call, f"bert4keras.legacy.{rules.NODE_METHODS[call.func.attr]}"
+        )
+        receiver = self.source.span(call.func.value)
+        pieces = f"{function}(", receiver, ", ", args[0].value_span, ")"
+        self.edits.replace(self.source.span(call), *pieces)
 
-    def of_tokenizer(self, call: cst.Call) -> cst.BaseExpression:
+    def name_weight(self, call: ast.Call) -> None:
+        """Give the arguments of `add_weight` by name if a name comes first, as in Keras 2."""
+        order = ("name", "shape", "dtype", "initializer")
+        args = self.source.args(call)
+        if not args or args[0].name or not is_some_text(args[0].value):
+            return
+        for name, arg in zip(order, args, strict=False):
+            if not (arg.name or arg.star):
+                self.arguments.name(arg, name)
+
+    def rewrite_tokenizing(self, call: ast.Call) -> None:
         """Rewrite `encode` and `tokenize`."""
-        method = call.func.attr.value
-        call = self.marked(with_arguments(call, rules.TOKENIZER_METHODS[method]))
-        return sliced_tokens(call) if method == "tokenize" else call
+        method = call.func.attr
+        self.mark_arguments(call)
+        if method == "tokenize" and self.slice_tokens(call):
+            return
+        self.arguments.apply(call, rules.TOKENIZER_METHODS[method])
 
-    def truncation(self, call: cst.Call) -> cst.Call:
+    def slice_tokens(self, call: ast.Call) -> bool:
+        """Rewrite `tokenize(text, add_cls=False, add_sep=False)` to a slice of all tokens."""
+        cuts = {"add_cls": "1", "add_sep": "-1"}
+        args = self.source.args(call)
+        asked = [i for i, arg in enumerate(args) if arg.name in cuts]
+        if not all(isinstance(getattr(args[i].value, "value", None), bool) for i in asked):
+            return False
+        cut = {args[i].name: cuts[args[i].name] for i in asked if not args[i].value.value}
+        rest = [arg for arg in args if arg.name not in cuts]
+        for arg in rest:
+            self.arguments.rewrite(arg.name, arg, rules.TOKENIZER_METHODS["tokenize"])
+        self.arguments.drop(args, asked)
+        if cut:
+            piece = f"[{cut.get('add_cls', '')}:{cut.get('add_sep', '')}]"
+            self.edits.insert(self.source.end(call), piece)
+        return True
+
+    def rewrite_truncation(self, call: ast.Call) -> None:
         """Rewrite `tokenizer.truncate_sequence(length, first, second, index)`."""
-        if len(call.args) < 2:
-            return call
+        args = self.source.args(call)
+        if len(args) < 2 or any(arg.star for arg in args):
+            return
         order = ("maxlen", "first_sequence", "second_sequence", "pop_index")
-        given = {order[i]: arg.value for i, arg in enumerate(call.args) if not arg.keyword}
-        for name, value in keywords_of(call).items():
-            given[name.replace("max_length", "maxlen")] = value
-        index = given.get("pop_index", cst.parse_expression("-1"))
-        sequences = [given["first_sequence"]]
-        if not m.matches(given.get("second_sequence", cst.Name("None")), m.Name("None")):
-            sequences.append(given["second_sequence"])
-        function = self.imports.need("bert4keras.snippets.truncate_sequences")
-        return call_of(function, given["maxlen"], index, *sequences)
+        given: dict[str, Arg] = {}
+        for i, arg in enumerate(args):
+            given[arg.name.replace("max_length", "maxlen") if arg.name else order[i]] = arg
+        if not {"maxlen", "first_sequence"} <= given.keys():
+            return
+        pieces: list = [given["maxlen"].value_span, ", "]
+        pieces.append(given["pop_index"].value_span if "pop_index" in given else "-1")
+        pieces += [", ", given["first_sequence"].value_span]
+        second = given.get("second_sequence")
+        if second and not is_constant(second.value, None):
+            pieces += [", ", second.value_span]
+        function = self.imports.need(call, "bert4keras.snippets.truncate_sequences")
+        self.edits.replace(self.source.span(call), f"{function}(", *pieces, ")")
 
-    def marked(self, call: cst.Call) -> cst.Call:
+    def mark_arguments(self, call: ast.Call) -> None:
         """Mark arguments that have no counterpart."""
         for name in keywords_of(call):
             if name in rules.ARGUMENT_MARKS:
-                self.comments.mark(rules.ARGUMENT_MARKS[name])
-        return call
-
-    def with_new_file(self, call: cst.Call) -> cst.Call:
-        """Use the new name of a file that Keras 3 wants to end otherwise."""
-        for i, arg in enumerate(call.args):
-            text = text_of(arg.value)
-            if text in self.survey.files:
-                new = arg.with_changes(value=same_quotes(arg.value, self.survey.files[text]))
-                return call.with_changes(args=[*call.args[:i], new, *call.args[i + 1 :]])
-        return call
+                self.comments.mark(call, rules.ARGUMENT_MARKS[name])
 
     # === As statements ===
 
-    def alone(self, original: cst.Call, statement: cst.Expr) -> list[cst.BaseSmallStatement]:
-        """The statements in the place of a call that is one.
+    def rewrite_alone(self, statement: ast.Expr) -> bool:
+        """Rewrite a call that is a statement; tell whether all of it is done."""
+        call = statement.value
+        if self.names.is_today(call.func, *rules.USELESS_CALLS):
+            self.edits.remove_statement(statement)
+            return True
+        if self.survey.unpacked and unpacks(call):
+            module = self.names.today(call.args[0].args[0])
+            self.edits.replace(self.source.span(statement), f"from {module} import *")
+            return True
+        if getattr(call.func, "attr", "") == "add_loss" and dotted(call.func.value):
+            self.rewrite_added_loss(statement)
+        return False
 
-        Args:
-            original: the call as it was.
-            statement: the statement, with all that is inside of it rewritten.
-        """
-        if self.names.today(original.func) in rules.USELESS_CALLS:
-            return []
-        if self.survey.unpacked and m.matches(original, EVERYTHING_OF):
-            module = self.names.today(original.args[0].value.args[0].value)
-            if module is not None:
-                return [cst.ImportFrom(expression(module), cst.ImportStar())]
-        if m.matches(original.func, m.Attribute(value=m.Name(), attr=m.Name("add_loss"))):
-            return [self.added_loss(original, statement)]
-        return [statement]
-
-    def added_loss(self, original: cst.Call, statement: cst.Expr) -> cst.BaseSmallStatement:
+    def rewrite_added_loss(self, statement: ast.Expr) -> None:
         """Rewrite `model.add_loss(x)`, which is a new model now."""
-        receiver = original.func.value
-        if receiver.value == "self" or len(original.args) != 1:
-            return statement
-        scope = self.names.scopes.get(receiver)
-        if scope is None or receiver.value not in {each.name for each in scope.assignments}:
+        call = statement.value
+        receiver = dotted(call.func.value)
+        args = self.source.args(call)
+        if receiver == ["self"] or len(args) != 1:
+            return
+        scope = self.names.scopes.scope_at(call)
+        if len(receiver) == 1 and receiver[0] not in scope.bindings:
             advice = "model = with_loss(model, loss) of bert4keras.legacy"
-            self.comments.mark(rules.Mark("graph", advice))
-            return statement
-        function = self.imports.need("bert4keras.legacy.with_loss")
-        args = [cst.Arg(receiver), *statement.value.args]
-        target = cst.AssignTarget(cst.Name(receiver.value))
-        return cst.Assign([target], cst.Call(cst.Name(function), args))
+            self.comments.mark(statement, rules.Mark("graph", advice))
+            return
+        function = self.imports.need(statement, "bert4keras.legacy.with_loss")
+        model = ".".join(receiver)
+        new = f"{model} = {function}({model}, "
+        self.edits.replace(self.source.span(statement), new, args[0].span, ")")
+
+
+def is_some_text(node: ast.expr) -> bool:
+    """Tell whether an expression is a text: a literal, formatted or not."""
+    while isinstance(node, ast.BinOp):
+        node = node.left
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "format":
+        node = node.func.value
+    return isinstance(node, ast.JoinedStr) or text_of(node) is not None

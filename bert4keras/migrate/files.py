@@ -1,21 +1,18 @@
-"""Scripts on the disk: reading in any encoding, diffs, writing without losing anything."""
+"""Which files are scripts to rewrite, and what becomes of them."""
 
-import argparse
-import difflib
-import io
 import os
-import shutil
-import sys
-import tempfile
-import tokenize
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import libcst as cst
-
 from bert4keras.migrate.comments import PREFIX
-from bert4keras.migrate.rewriting import migrate
+from bert4keras.migrate.names import Names
+from bert4keras.migrate.project import Project
+from bert4keras.migrate.rewriting import rewritten
+from bert4keras.migrate.text import Text, read_text, real
+
+LIBRARY = "bert4keras"
 
 
 @dataclass(frozen=True)
@@ -23,135 +20,125 @@ class Script:
     """A script as it was and as it is to be.
 
     Attributes:
-        path: where it is.
-        encoding: what it is written in.
-        old: its text, line ends included.
+        old: its text on the disk.
         new: its text after the rewriting.
     """
 
-    path: Path
-    encoding: str
-    old: str
+    old: Text
     new: str
 
     @property
-    def comments(self) -> int:
-        """How many places are left to a person."""
-        return sum(line.strip().startswith(PREFIX.strip()) for line in self.new.splitlines())
+    def changed(self) -> bool:
+        """Whether there is something to rewrite."""
+        return self.new != self.old.text
 
-    def diff(self) -> str:
-        """What changes, as `diff -u` says it."""
-        lines = (text.splitlines(keepends=True) for text in (self.old, self.new))
-        changed = difflib.unified_diff(*lines, str(self.path), str(self.path))
-        return "".join(line if line.endswith("\n") else f"{line}\n" for line in changed)
-
-
-def read_script(path: Path) -> Script:
-    """Read a script and rewrite it.
-
-    Raises:
-        ValueError: the file cannot be read as Python 3; the message says where.
-    """
-    data = path.read_bytes()
-    try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        text = data.decode(encoding)
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path}: cannot be decoded ({error}): name its encoding in the first line, as in "
-            "# -*- coding: gbk -*-"
-        ) from error
-    try:
-        new = migrate(text)
-    except cst.ParserSyntaxError as error:
-        raise ValueError(
-            f"{path}:{error.raw_line}: no Python 3 ({error.message}): if it is Python 2, convert "
-            "it first, as with `pip install fissix; fissix -w SCRIPT`"
-        ) from error
-    return Script(path, encoding, text, new)
+    def marks(self) -> Iterator[tuple[int, str]]:
+        """What is left to a person: the number of the line, and the advice."""
+        for number, line in enumerate(re.split(r"\r\n|\r|\n", self.new), 1):
+            if line.strip().startswith(PREFIX):
+                yield number, line.strip().removeprefix(PREFIX)
 
 
-def write_script(script: Script) -> Path:
-    """Write the new text in place of the old one, which is kept beside it.
-
-    Returns:
-        Where the old one is.
-    """
-    path = script.path.resolve()  # a link stays one
-    kept = free_name(path)
-    shutil.copy2(path, kept)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(script.new.encode(script.encoding))
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.copymode(path, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return kept
-
-
-def free_name(path: Path) -> Path:
-    """`train.py.orig`, or `train.py.orig.2` if that is taken, and so on."""
-    kept, number = path.with_name(f"{path.name}.orig"), 2
-    while kept.exists():
-        kept = path.with_name(f"{path.name}.orig.{number}")
-        number += 1
-    return kept
-
-
-def scripts_in(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """The files that are given, and the `*.py` of the folders; each once."""
-    seen = set()
-    for path in map(Path, paths):
-        for found in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            if found.resolve() not in seen:
-                seen.add(found.resolve())
-                yield found
-
-
-def migrate_files(paths: Sequence[str | Path], diff: bool = False) -> int:
-    """Rewrite scripts in place, or print what would change.
+class Folder:
+    """The scripts that are given, by themselves or in folders.
 
     Args:
-        paths: scripts, and folders that are searched for `*.py`.
-        diff: print the differences and write nothing.
+        paths: scripts, and folders that are searched for `*.py`. Hidden folders, virtual
+            environments and copies of this library are left out.
 
-    Returns:
-        1 if a file could not be read or written, otherwise 0.
+    Attributes:
+        scripts: the scripts, each once, as they are called.
+        copies: the copies of the library that come before the installed one.
     """
-    failed = 0
-    for path in scripts_in(paths):
+
+    def __init__(self, paths: Iterable[str | Path]):
+        self.copies: dict[Path, None] = {}
+        self.scripts: dict[Path, Path] = {}
+        tops: dict[Path, Path] = {}
+        for given in map(Path, paths):
+            top = given if given.is_dir() else given.parent
+            for path in scripts_under(given) if given.is_dir() else [given]:
+                self.note_copies(path)
+                if copy := copy_around(path):
+                    self.copies[copy] = None
+                elif real(path) not in self.scripts:
+                    self.scripts[real(path)] = path
+                    tops[real(path)] = top_of(top)
+        self.project = Project(tops)
+
+    def note_copies(self, path: Path) -> None:
+        """Note a copy of the library beside a script."""
+        copy = path.parent / LIBRARY
+        if is_copy(copy):
+            self.copies[copy] = None
+
+    def rewritten(self, path: Path) -> Script:
+        """Read a script and rewrite it.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it cannot be rewritten; the message says where and why.
+        """
+        old = read_text(path)
         try:
-            script = read_script(path)
-            if diff:
-                sys.stdout.write(script.diff())
-            elif script.new == script.old:
-                print(f"{path}: nothing to change")
-            else:
-                print(f"{path}: changed, the original is {write_script(script).name}")
-        except (ValueError, OSError) as error:
-            print(error, file=sys.stderr)
-            failed = 1
-            continue
-        if script.comments:
-            places = "1 place" if script.comments == 1 else f"{script.comments} places"
-            print(f"{path}: {places} left to you, see {PREFIX.strip()}", file=sys.stderr)
-    return failed
+            return Script(old, self.new_text(real(path), old.text))
+        except SyntaxError as error:
+            message = f"{path}:{error.lineno or 1}: Python 3 cannot read this ({error.msg})"
+            if not any(word in str(error.msg) for word in ("nested", "null bytes")):
+                message += (
+                    ": if it is Python 2, convert it first, as with `pip install fissix; fissix -w "
+                    "SCRIPT`"
+                )
+            raise ValueError(message) from error
+
+    def new_text(self, path: Path, text: str) -> str:
+        """The new text of a script."""
+
+        def names_of(text: str) -> Names:
+            return self.project.names(path, text)
+
+        return rewritten(text, names_of, lambda name: self.project.takes(path, name))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bert4keras.migrate",
-        description="Rewrite scripts for bert4keras 0.11.5 and before, in place.",
-        epilog="The original of x.py is kept as x.py.orig. Comments that begin with "
-        f"`{PREFIX.strip()}` say what is left to a person.",
+def scripts_under(folder: Path) -> Iterator[Path]:
+    """The scripts in a folder and all folders in it."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and not Path(parent, name, "pyvenv.cfg").exists()
+        )
+        yield from (Path(parent, name) for name in sorted(files) if name.endswith(".py"))
+
+
+def top_of(folder: Path) -> Path:
+    """The topmost folder in which modules are looked for: the current one or outside packages."""
+    folder = real(folder)
+    here = Path.cwd()
+    if here in folder.parents and here not in (Path.home(), Path(here.anchor)):
+        return here
+    while (folder / "__init__.py").exists() and folder.parent != folder:
+        folder = folder.parent
+    return folder
+
+
+def is_copy(folder: Path) -> bool:
+    """Tell whether a folder is a copy of the original library, or of an old version."""
+    return (folder / "__init__.py").exists() and not (folder / "legacy.py").exists()
+
+
+def copy_around(path: Path) -> Path | None:
+    """The copy of the library that a file is in."""
+    for folder in path.parents:
+        if folder.name == LIBRARY and is_copy(folder):
+            return folder
+    return None
+
+
+def version_of(copy: Path) -> str:
+    """Which version a copy of the library is, as far as it says so."""
+    found = re.search(
+        r"""__version__\s*=\s*['"]([^'"]+)""",
+        (copy / "__init__.py").read_text(encoding="utf-8", errors="replace"),
     )
-    parser.add_argument("scripts", nargs="+", metavar="SCRIPT", help="files, or folders of them")
-    parser.add_argument("--diff", action="store_true", help="print the changes and write nothing")
-    options = parser.parse_args(arguments)
-    return migrate_files(options.scripts, options.diff)
+    return found[1] if found else "of unknown version"

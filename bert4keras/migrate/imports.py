@@ -1,167 +1,368 @@
 """The imports of a script: what they bind, what else is needed, and how they are written."""
 
-from collections.abc import Iterable
-
-import libcst as cst
-import libcst.matchers as m
+import ast
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from bert4keras.migrate import rules
 from bert4keras.migrate.comments import Comments
-from bert4keras.migrate.names import in_backend, module_of, today
+from bert4keras.migrate.edits import Edits
+from bert4keras.migrate.names import in_backend, module_of, replaced_prefix
+from bert4keras.migrate.scopes import Scope
+from bert4keras.migrate.source import Source, Span, is_docstring
 from bert4keras.migrate.survey import Survey
-from bert4keras.migrate.syntax import (
-    expression,
-    import_from,
-    is_star,
-    joined,
-    plain_import,
-    source_of,
-)
+
+Pair = tuple[str, str]
+"""What is imported, and its local name."""
+
+
+@dataclass
+class Rewritten:
+    """What becomes of an import.
+
+    Attributes:
+        kept: the names that stay in it; None if it does not change.
+        modules: other modules that names are imported from now; "" for what is a module itself.
+        lines: further lines.
+    """
+
+    kept: list[ast.alias] | None = None
+    modules: dict[str, dict[Pair, None]] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    def written(self) -> list[str]:
+        """The lines behind what is kept."""
+        lines = []
+        for module, pairs in self.modules.items():
+            if module:
+                lines.append(import_from(module, pairs))
+            else:
+                lines += [plain_import(*pair) for pair in pairs]
+        return [*lines, *self.lines]
 
 
 class Imports:
     """What a script imports, and will have to import.
 
+    Args:
+        source: the script.
+        survey: what is known of it.
+        comments: its comments.
+        edits: its changes.
+        others: tells whether other modules of the project take a name from this one.
+
     Attributes:
-        locals: full names of today, with their local names after the rewriting.
+        statements: the imports, and what becomes of each.
+        locals: for each scope, full names of today with their local names after the rewriting.
         renamed: local names before the rewriting, with those after it.
-        needed: full names for which an import has to be added.
+        needed: the imports that have to be added: the scope, the full name and the local one.
     """
 
-    def __init__(self, module: cst.Module, survey: Survey, comments: Comments):
+    def __init__(
+        self,
+        source: Source,
+        survey: Survey,
+        comments: Comments,
+        edits: Edits,
+        others: Callable[[str], bool],
+    ):
+        self.source = source
         self.names = survey.names
         self.gone = survey.gone
         self.comments = comments
-        self.locals: dict[str, str] = {}
+        self.edits = edits
+        self.others = others
+        self.locals: dict[Scope, dict[str, str]] = {}
         self.renamed: dict[str, str] = {}
-        self.needed: list[str] = []
-        self.k_imported = False
-        for line in module.body:
-            for statement in line.body if isinstance(line, cst.SimpleStatementLine) else ():
-                for old, new, name in self.bound(statement):
-                    self.locals.setdefault(name, new)
-                    self.renamed[old] = new
+        self.needed: list[tuple[Scope, str, str]] = []
+        self.statements: dict[ast.Import | ast.ImportFrom, Rewritten] = {
+            x: Rewritten() for x in source.nodes if isinstance(x, ast.Import | ast.ImportFrom)
+        }
+        for statement in self.statements:
+            for old, new, name in self.bound(statement):
+                self.note(self.names.scopes.scope_at(statement), name, new)
+                self.renamed[old] = new
+        self.note_others()
+
+    def note(self, scope: Scope, name: str, local: str) -> None:
+        """Note how a full name is called in a scope."""
+        self.locals.setdefault(scope, {}).setdefault(name, local)
 
     # === What is there ===
 
-    def bound(self, statement: cst.BaseSmallStatement) -> Iterable[tuple[str, str, str]]:
+    def bound(self, statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str, str]]:
         """What an import binds: the local name before and after, and the full one."""
-        if isinstance(statement, cst.Import):
-            for alias in statement.names:
-                name = alias.evaluated_name
-                local = alias.evaluated_alias or name.split(".")[0]
-                yield local, local, today(name) if alias.asname else local
-        elif is_absolute(statement) and not is_star(statement):
-            for alias in statement.names:
-                final = today(f"{source_of(statement)}.{alias.name.value}")
-                old = alias.evaluated_alias or alias.evaluated_name
-                yield old, self.local_after(alias, final), importable(final)
+        for alias in statement.names:
+            meaning = self.names.of_import(statement, alias) if alias.name != "*" else None
+            if meaning is None or not meaning.full:
+                continue
+            final = self.names.now(meaning.whole)
+            if isinstance(statement, ast.Import):
+                yield meaning.local, meaning.local, final if alias.asname else meaning.local
+            elif self.stays(statement, alias):
+                yield meaning.local, meaning.local, final
+            else:
+                yield meaning.local, self.local_after(alias, final), importable(final)
 
-    def local_after(self, alias: cst.ImportAlias, final: str) -> str:
+    def note_others(self) -> None:
+        """Note what star imports of the project and assignments bring."""
+        scope = self.names.scopes.module
+        for star in self.names.scopes.stars:
+            module = self.names.local_module(star)
+            for name in module.given() if module else ():
+                meaning = module.exported(name, name)
+                if meaning and meaning.full and not meaning.starred:
+                    self.note(scope, self.names.now(meaning.whole), name)
+        for name, bindings in scope.bindings.items():
+            if len(bindings) == 1 and bindings[0].value is not None:
+                meaning = self.names.of_binding(bindings[0])
+                if meaning and meaning.full:
+                    self.note(scope, self.names.now(meaning.whole), name)
+
+    def stays(self, statement: ast.ImportFrom, alias: ast.alias) -> bool:
+        """Tell whether a module of the project goes on having a name that is imported from it."""
+        if not self.names.local_module(statement):
+            return False
+        meaning = self.names.of_import(statement, alias)
+        if meaning is None or not meaning.full:
+            return True
+        return not meaning.starred and self.names.now(meaning.whole) not in self.gone
+
+    def local_after(self, alias: ast.alias, final: str) -> str:
         """The local name that an imported thing has after the rewriting."""
         if in_backend(final):
             return "K"
-        if alias.asname is not None:
-            return alias.evaluated_alias
-        old, new = alias.name.value, final.rsplit(".", 1)[-1]
-        return new if new == old or new not in self.names.used else old
+        old, new = alias.name, final.rsplit(".", 1)[-1]
+        if alias.asname is not None or self.others(old) or "." not in final:
+            return alias.asname or old
+        return new if new == old or new not in self.names.scopes.used else old
 
     # === What becomes of it ===
 
-    def rewritten(self, statement: cst.Import | cst.ImportFrom) -> list[cst.BaseSmallStatement]:
-        """The imports in the place of one."""
-        if isinstance(statement, cst.Import):
-            return self.of_modules(statement)
-        if not is_absolute(statement):
-            return [statement]
-        return self.of_all(statement) if is_star(statement) else self.of_names(statement)
+    def rewrite(self, statement: ast.Import | ast.ImportFrom) -> None:
+        """Decide what becomes of an import."""
+        if isinstance(statement, ast.Import):
+            self.rewrite_modules(statement)
+        elif statement.names[0].name == "*":
+            self.rewrite_star(statement)
+        else:
+            self.rewrite_names(statement)
 
-    def of_modules(self, statement: cst.Import) -> list[cst.BaseSmallStatement]:
+    def rewrite_modules(self, statement: ast.Import) -> None:
         """Rewrite `import module as name`."""
-        kept, statements = [], []
+        new = Rewritten(kept=[])
         for alias in statement.names:
-            name, local = alias.evaluated_name, alias.evaluated_alias
-            final = today(name)
-            self.comments.mark_name(final, imported=True)
-            if final == name or local is None:
-                kept.append(alias)
+            known = alias.name.split(".")[0] in rules.LIBRARIES
+            final = self.names.now(alias.name) if known else alias.name
+            if known:
+                self.comments.mark_name(statement, alias.name, imported=True)
+            if final == alias.name or alias.asname is None:
+                new.kept.append(alias)
             elif final == rules.K:
-                statements.append(import_from("bert4keras.backend", [("K", local)]))
+                new.modules.setdefault("bert4keras.backend", {})["K", alias.asname] = None
             else:
-                statements.append(plain_import(final, local))
-        if not statements:
-            return [statement]
-        if not kept:
-            return statements
-        kept[-1] = kept[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
-        return [statement.with_changes(names=kept), *statements]
+                new.modules.setdefault("", {})[final, alias.asname] = None
+        if len(new.kept) < len(statement.names):
+            self.statements[statement] = new
 
-    def of_all(self, statement: cst.ImportFrom) -> list[cst.BaseSmallStatement]:
+    def rewrite_star(self, statement: ast.ImportFrom) -> None:
         """Rewrite `from module import *`."""
-        module = source_of(statement)
-        moved = today(module)
-        if moved == module or module in rules.IMPORTABLE:
-            return [statement]
+        if self.names.library(statement) is None:
+            return
+        moved = self.names.now(statement.module)
+        if moved == statement.module or statement.module in rules.IMPORTABLE:
+            return
         if moved == rules.K:
-            self.need(rules.K)
-            return []
-        return [statement.with_changes(module=expression(moved))]
+            self.need(statement, rules.K)
+            self.statements[statement] = Rewritten(kept=[])
+        else:
+            self.statements[statement] = Rewritten(kept=[], lines=[f"from {moved} import *"])
 
-    def of_names(self, statement: cst.ImportFrom) -> list[cst.BaseSmallStatement]:
+    def rewrite_names(self, statement: ast.ImportFrom) -> None:
         """Rewrite `from module import names`."""
-        kept: list[cst.ImportAlias] = []
-        moved: dict[str, dict[tuple[str, str], None]] = {}
+        new = Rewritten(kept=[])
         for alias in statement.names:
-            name = f"{source_of(statement)}.{alias.name.value}"
-            final = today(name)
-            if final in self.gone:
+            meaning = self.names.of_import(statement, alias)
+            name = meaning.whole if meaning and meaning.full else ""
+            final = self.names.now(name)
+            if name and final in self.gone:
                 continue
-            self.comments.mark_name(final, imported=True)
-            if final == name or name in rules.IMPORTABLE:
-                kept.append(alias)
-                continue
-            source, _, last = importable(final).rpartition(".")
-            moved.setdefault(source, {})[last, self.local_after(alias, final)] = None
-        if len(kept) == len(statement.names):
-            return [statement]
-        backend = moved.get("bert4keras.backend", {})
-        if self.k_imported:
-            backend.pop(("K", "K"), None)
-        self.k_imported |= ("K", "K") in backend
-        # `from tensorflow import keras` becomes the import of a module.
-        statements = [plain_import(*pair) for pair in moved.pop("", {})]
-        statements += [import_from(source, pairs) for source, pairs in moved.items() if pairs]
-        if not kept:
-            return statements
-        kept[-1] = kept[-1].with_changes(comma=statement.names[-1].comma)
-        return [statement.with_changes(names=kept), *statements]
+            if self.names.local_module(statement):
+                stays = self.stays(statement, alias)
+            else:
+                stays = final == name or name in rules.IMPORTABLE
+                self.comments.mark_name(statement, name, imported=True)
+            if stays:
+                new.kept.append(alias)
+            else:
+                self.move(new, alias, final)
+        if len(new.kept) < len(statement.names):
+            self.without_second_k(statement, new)
+            self.statements[statement] = new
+
+    def move(self, new: Rewritten, alias: ast.alias, final: str) -> None:
+        """Have a name imported from where it is now."""
+        source, _, last = importable(final).rpartition(".")
+        new.modules.setdefault(source, {})[last, self.local_after(alias, final)] = None
+        local = alias.asname or alias.name
+        if in_backend(final) and self.others(local):
+            new.lines.append(f"{local} = K.{final.rpartition('.')[2]}")
+
+    def without_second_k(self, statement: ast.ImportFrom, new: Rewritten) -> None:
+        """Import `K` once where several functions of it were imported."""
+        scope = self.names.scopes.scope_at(statement)
+        earlier = [
+            pair
+            for other, rewritten in self.statements.items()
+            if other is not statement and self.names.scopes.scope_at(other) is scope
+            for pair in rewritten.modules.get("bert4keras.backend", ())
+        ]
+        pairs = new.modules.get("bert4keras.backend", {})
+        if ("K", "K") in earlier and pairs.pop(("K", "K"), 0) is None and not pairs:
+            del new.modules["bert4keras.backend"]
 
     # === What is added ===
 
-    def need(self, name: str, local: str = "") -> str:
-        """Have something imported at the top, and return its local name."""
-        if name not in self.locals:
-            local = local or name.rsplit(".", 1)[-1]
-            if local in self.names.used or local in self.locals.values():
-                local = f"{local}_of_{name.split('.')[0]}"
-            self.locals[name] = local
-            self.needed.append(name)
-        return self.locals[name]
+    def local(self, node: ast.AST, name: str) -> str | None:
+        """How a full name is called at a place; None if nothing that it is in has a name there."""
+        scope: Scope | None = self.names.scopes.scope_at(node)
+        while scope is not None:
+            if found := replaced_prefix(name, self.locals.get(scope, {})):
+                return found
+            scope = scope.parent
+        return None
 
-    def added_to(self, module: cst.Module) -> cst.Module:
-        """A script with the imports that are needed."""
-        body = list(module.body)
-        for name in self.needed:
-            add_import(body, name, self.locals[name])
-        return module.with_changes(body=body)
+    def need(self, node: ast.AST, name: str, local: str = "", scope: Scope | None = None) -> str:
+        """Have something imported, and return its local name.
+
+        Args:
+            node: where it is needed.
+            name: its full name.
+            local: the local name that it should have.
+            scope: where it is to be imported, the script by default.
+        """
+        at: Scope | None = self.names.scopes.scope_at(node)
+        while at is not None:
+            if name in self.locals.get(at, {}):
+                return self.locals[at][name]
+            at = at.parent
+        local = local or name.rsplit(".", 1)[-1]
+        if local in self.names.scopes.used or local in self.taken():
+            local = f"{local}_of_{name.split('.')[0]}"
+        scope = scope or self.names.scopes.module
+        self.note(scope, name, local)
+        self.needed.append((scope, name, local))
+        return local
+
+    def taken(self) -> set[str]:
+        """The local names of all imports."""
+        return {local for names in self.locals.values() for local in names.values()}
+
+    def add(self, scope: Scope, name: str, local: str) -> None:
+        """Put an import behind the others of a scope, or into the one of its module."""
+        module = module_of(name)
+        pair = (name.removeprefix(f"{module}."), local)
+        before = self.before_definitions(scope)
+        for statement in before:
+            new = self.statements[statement]
+            stays = new.kept is None or new.kept
+            if stays and module and is_from(statement, module):
+                self.join(statement, new.kept or statement.names, pair)
+                return
+            if module and module in new.modules:
+                new.modules[module][pair] = None
+                return
+        if before:
+            self.statements[before[-1]].modules.setdefault(module, {})[pair] = None
+            return
+        line = import_from(module, [pair]) if module else plain_import(*pair)
+        self.insert_first(scope, line)
+
+    def before_definitions(self, scope: Scope) -> list[ast.Import | ast.ImportFrom]:
+        """The imports that stand before the first function, class or loop of a scope."""
+        kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.For, ast.While)
+        first = next((x.lineno for x in scope.node.body if isinstance(x, kinds)), None)
+        return [
+            x
+            for x in self.statements
+            if self.source.parents[x] is scope.node and (first is None or x.lineno < first)
+        ]
+
+    def join(self, statement: ast.ImportFrom, names: list[ast.alias], pair: Pair) -> None:
+        """Add a name to the names of an import, whose layout stays."""
+        last, between = names[-1], ", "
+        start, end = self.source.span(last)
+        if len(names) > 1:
+            text = self.source.text[self.source.end(names[-2]) : start]
+            between = text if "#" not in text else between
+        elif self.source.text[end : self.source.end(statement)].startswith(","):
+            before = self.source.text[self.source.line_start(start) : start]
+            between = f",{self.source.newline}{before}" if not before.strip() else between
+        self.edits.insert(end, between + as_name(pair))
+
+    def insert_first(self, scope: Scope, line: str) -> None:
+        """Put a line before all of a scope but a docstring."""
+        first = scope.node.body[0]
+        if is_docstring(first):
+            self.edits.add_lines(first, [line])
+            return
+        place = self.source.line_start(self.source.start(first))
+        indentation = self.source.indentation(first)
+        self.edits.insert(place, f"{indentation}{line}{self.source.newline}")
+
+    # === Writing ===
+
+    def write(self) -> None:
+        """Write all imports."""
+        for needed in self.needed:
+            self.add(*needed)
+        for statement, new in self.statements.items():
+            lines = new.written()
+            if new.kept is None or new.kept:
+                for span in self.without(statement, new.kept):
+                    self.edits.remove(span)
+                if lines:
+                    self.write_behind(statement, lines)
+            elif lines:
+                self.replace(statement, lines)
+            else:
+                self.edits.remove_statement(statement)
+
+    def write_behind(self, statement: ast.stmt, lines: list[str]) -> None:
+        """Write imports behind one that stays."""
+        if self.source.begins_line(statement) and self.source.ends_line(statement):
+            self.edits.add_lines(statement, lines)
+        else:
+            self.edits.insert(self.source.end(statement), "".join(f"; {x}" for x in lines))
+
+    def replace(self, statement: ast.stmt, lines: list[str]) -> None:
+        """Write imports in the place of another one."""
+        alone = self.source.begins_line(statement) and self.source.ends_line(statement)
+        indentation = self.source.indentation(statement)
+        between = f"{self.source.newline}{indentation}" if alone else "; "
+        self.edits.replace(self.source.span(statement), between.join(lines))
+
+    def without(self, statement: ast.stmt, kept: list[ast.alias] | None) -> list[Span]:
+        """What has to go for other names than these to leave an import."""
+        if kept is None:
+            return []
+        spans = [self.source.span(alias) for alias in statement.names]
+        goes = [alias not in kept for alias in statement.names]
+        last = max(i for i, gone in enumerate(goes) if not gone)
+        # Each with what stands before the next one; behind the last that stays, with its comma.
+        found = [(spans[i][0], spans[i + 1][0]) for i in range(last) if goes[i]]
+        if last < len(spans) - 1:
+            found.append((spans[last][1], spans[-1][1]))
+        return found
 
 
-def is_absolute(statement: cst.BaseSmallStatement) -> bool:
-    """Tell whether a statement is `from module import …`, not `from .module import …`."""
+def is_from(statement: ast.stmt, module: str) -> bool:
+    """Tell whether a statement imports names from a module."""
     return (
-        isinstance(statement, cst.ImportFrom)
-        and statement.module is not None
-        and not statement.relative
+        isinstance(statement, ast.ImportFrom)
+        and statement.module == module
+        and not statement.level
+        and statement.names[0].name != "*"
     )
 
 
@@ -170,28 +371,17 @@ def importable(name: str) -> str:
     return rules.K if in_backend(name) else name
 
 
-def add_import(body: list[cst.BaseStatement], name: str, local: str) -> None:
-    """Put an import behind the others of a script, or into the one of its module."""
-    module = module_of(name)
-    pairs = [(name.removeprefix(f"{module}."), local)]
-    statement = import_from(module, pairs) if module else plain_import(name, local)
-    position = 0
-    for i, line in enumerate(body):
-        if isinstance(line, cst.ClassDef | cst.FunctionDef | cst.For | cst.While):
-            break
-        if not isinstance(line, cst.SimpleStatementLine):
-            continue
-        if position == 0 and m.matches(line.body[0], m.Expr(m.SimpleString())):
-            position = i + 1
-        for j, small in enumerate(line.body):
-            if not isinstance(small, cst.Import | cst.ImportFrom):
-                continue
-            position = i + 1
-            if not is_absolute(small) or is_star(small):
-                continue
-            if source_of(small) == module:
-                small = small.with_changes(names=joined(small.names, statement.names[0]))
-                smalls = [*line.body[:j], small, *line.body[j + 1 :]]
-                body[i] = line.with_changes(body=smalls)
-                return
-    body.insert(position, cst.SimpleStatementLine([statement]))
+def as_name(pair: Pair) -> str:
+    """Write `name as local`."""
+    name, local = pair
+    return name if name == local else f"{name} as {local}"
+
+
+def plain_import(module: str, local: str) -> str:
+    """Write `import module as local`."""
+    return f"import {as_name((module, local))}"
+
+
+def import_from(module: str, pairs: Iterable[Pair]) -> str:
+    """Write `from module import name as local, …`."""
+    return f"from {module} import {', '.join(map(as_name, pairs))}"

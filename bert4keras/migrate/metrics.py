@@ -1,70 +1,65 @@
 """The metrics that layers report: `add_metric` becomes an attribute of the layer."""
 
-from collections.abc import Mapping
+import ast
 
-import libcst as cst
-import libcst.matchers as m
-
+from bert4keras.migrate.edits import Edits
 from bert4keras.migrate.imports import Imports
-from bert4keras.migrate.syntax import call_of, keyword_of, keywords_of, text_of
-
-DOCSTRING = m.SimpleStatementLine(body=[m.Expr(m.SimpleString()), m.ZeroOrMore()])
+from bert4keras.migrate.source import Arg, Source, text_of
 
 
 class Metrics:
-    """The metrics of the layers of a script.
+    """The metrics of the layers of a script."""
 
-    Args:
-        parents: what every node is part of.
-        imports: the imports of the script.
-    """
-
-    def __init__(self, parents: Mapping[cst.CSTNode, cst.CSTNode], imports: Imports):
-        self.parents = parents
+    def __init__(self, source: Source, imports: Imports, edits: Edits):
+        self.source = source
         self.imports = imports
-        self.found: dict[cst.ClassDef, dict[str, str]] = {}
+        self.edits = edits
+        self.found: dict[ast.ClassDef, dict[str, str]] = {}
 
-    def owner(self, call: cst.Call) -> cst.ClassDef | None:
-        """The class of a layer that can be given a metric: it has no `__init__` of its own."""
-        if not (text_of(keywords_of(call).get("name")) or "").isidentifier():
-            return None
-        node = call
-        while not isinstance(node, cst.ClassDef | cst.Module):
-            node = self.parents[node]
-        if isinstance(node, cst.Module) or m.findall(
-            node, m.FunctionDef(name=m.Name("__init__") | m.Name("add_metric"))
-        ):
-            return None
-        return node
+    def given(self, call: ast.Call) -> dict[str, Arg]:
+        """The arguments of `add_metric` by name; Keras 2.3 called them so in this order."""
+        order = ("value", "name", "aggregation")
+        args = self.source.args(call)
+        return {arg.name or order[min(i, 2)]: arg for i, arg in enumerate(args)}
 
-    def updated(self, original: cst.Call, call: cst.Call) -> cst.Call:
+    def owner(self, call: ast.Call) -> ast.ClassDef | None:
+        """The class of the layer that reports a metric, if it can be given one."""
+        given = self.given(call)
+        name = text_of(given["name"].value) if "name" in given else None
+        owner = self.source.enclosing(call, ast.ClassDef)
+        if not name or "value" not in given or owner is None:
+            return None
+        return None if method_of(owner, "add_metric") else owner
+
+    def rewrite(self, call: ast.Call) -> None:
         """Rewrite `self.add_metric(value, name=…)`."""
-        given = {keyword_of(arg) or "value": arg.value for arg in call.args}
-        owner = self.owner(original)
-        if owner is None or "value" not in given:
-            return call
-        name = text_of(given["name"])
-        attribute = f"{name}_metric"
+        owner = self.owner(call)
+        if owner is None:
+            return
+        given = self.given(call)
+        name = text_of(given["name"].value)
+        attribute = "".join(x if x.isidentifier() or x.isdigit() else "_" for x in name) + "_metric"
+        attribute = attribute if attribute.isidentifier() else f"_{attribute}"
         self.found.setdefault(owner, {})[attribute] = name
-        return call_of(f"self.{attribute}.update_state", given["value"])
+        new = f"self.{attribute}.update_state("
+        self.edits.replace(self.source.span(call), new, given["value"].value_span, ")")
 
-    def constructed(self, original: cst.ClassDef, updated: cst.ClassDef) -> cst.ClassDef:
-        """Give a layer the metrics that it reports."""
-        metrics = self.found.get(original)
-        if not metrics:
-            return updated
-        keras = self.imports.need("keras")
-        lines = "".join(
-            f"    self.{attribute} = {keras}.metrics.Mean(name={name!r})\n"
-            for attribute, name in metrics.items()
-        )
-        method = cst.parse_statement(
-            f"def __init__(self, *args, **kwargs):\n    super().__init__(*args, **kwargs)\n{lines}"
-        )
-        body = list(updated.body.body)
-        start = int(m.matches(body[0], DOCSTRING))
-        following = body[start]
-        if not following.leading_lines:
-            following = following.with_changes(leading_lines=[cst.EmptyLine(indent=False)])
-        body[start : start + 1] = [method, following]
-        return updated.with_changes(body=updated.body.with_changes(body=body))
+    def write(self) -> None:
+        """Give the layers the metrics that they report."""
+        for owner, metrics in self.found.items():
+            keras = self.imports.need(owner, "keras")
+            lines = [
+                f"self.{attribute} = {keras}.metrics.Mean(name={name!r})"
+                for attribute, name in metrics.items()
+            ]
+            if constructor := method_of(owner, "__init__"):
+                self.edits.add_lines(constructor.body[-1], lines)
+                continue
+            head = ["def __init__(self, *args, **kwargs):", "    super().__init__(*args, **kwargs)"]
+            self.edits.insert_statement(owner, [*head, *(f"    {line}" for line in lines)])
+
+
+def method_of(owner: ast.ClassDef, name: str) -> ast.FunctionDef | None:
+    """A method of a class."""
+    methods = [x for x in owner.body if isinstance(x, ast.FunctionDef) and x.name == name]
+    return methods[0] if methods else None

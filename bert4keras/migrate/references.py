@@ -1,94 +1,98 @@
 """Names and attributes: what they refer to, and how that is written now."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-import libcst as cst
-import libcst.matchers as m
+import ast
 
 from bert4keras.migrate import rules
 from bert4keras.migrate.comments import Comments
-from bert4keras.migrate.imports import Imports
+from bert4keras.migrate.edits import Edits
+from bert4keras.migrate.imports import Imports, import_from, plain_import
 from bert4keras.migrate.metrics import Metrics
-from bert4keras.migrate.names import covered, in_backend, module_of, replaced_prefix, today
+from bert4keras.migrate.names import Meaning, covered, in_backend, module_of
+from bert4keras.migrate.scopes import Scope
+from bert4keras.migrate.source import Source, dotted, is_name
 from bert4keras.migrate.survey import Survey
-from bert4keras.migrate.syntax import dotted, expression, root
-
-OPTIMIZER = m.Attribute(attr=m.Name("optimizer")) | m.Name("optimizer")
-LAYER = m.Call(func=m.Attribute(attr=m.Name("get_layer"))) | m.Subscript(
-    value=m.Attribute(attr=m.Name("layers"))
-)
 
 
-@dataclass
 class References:
     """The rewriting of the names and attributes of a script."""
 
-    survey: Survey
-    imports: Imports
-    comments: Comments
-    metrics: Metrics
-    parents: Mapping[cst.CSTNode, cst.CSTNode]
+    def __init__(
+        self,
+        source: Source,
+        survey: Survey,
+        imports: Imports,
+        comments: Comments,
+        edits: Edits,
+        metrics: Metrics,
+    ):
+        self.source = source
+        self.survey = survey
+        self.names = survey.names
+        self.imports = imports
+        self.comments = comments
+        self.edits = edits
+        self.metrics = metrics
 
-    def rewritten(
-        self, original: cst.Name | cst.Attribute, updated: cst.BaseExpression
-    ) -> cst.BaseExpression:
+    def rewrite(self, node: ast.Name | ast.Attribute) -> None:
         """Rewrite a name, dotted or not, or an attribute of anything."""
-        if self.is_whole(original) and dotted(original):
-            result = self.of_import(original, updated)
-            if result is not updated:
-                return result
-        if isinstance(original, cst.Attribute) and self.survey.names.full(original) is None:
-            return self.of_anything(original, updated)
-        return updated
+        meaning = self.names.meaning(node)
+        if meaning is not None and meaning.full:
+            if self.is_whole(node) and (text := self.of_import(node, meaning)) is not None:
+                self.put(node, text)
+        elif isinstance(node, ast.Attribute) and meaning is None:
+            self.of_anything(node)
 
-    def is_whole(self, node: cst.Name | cst.Attribute) -> bool:
+    def rewrite_alias(self, statement: ast.Assign) -> bool:
+        """Make an import of `Model = keras.models.Model`, if that is elsewhere now."""
+        target, value = statement.targets[0], statement.value
+        meaning = self.names.meaning(value)
+        if meaning is None or not meaning.full or self.of_import(value, meaning) != target.id:
+            return False
+        final = self.names.now(meaning.whole)
+        module, _, name = final.rpartition(".")
+        pair = name, target.id
+        line = import_from(module, [pair]) if module else plain_import(*pair)
+        self.edits.replace(self.source.span(statement), line)
+        return True
+
+    def put(self, node: ast.Name | ast.Attribute, text: str) -> None:
+        """Write something in the place of a name."""
+        written = self.source.code(node)
+        # Inside of f-strings Python does not always know the place.
+        parts = dotted(node)
+        if written.startswith(parts[0]) and written.endswith(parts[-1]):
+            self.edits.replace(self.source.span(node), text)
+        else:
+            self.comments.mark(node, rules.Mark("names", f"{'.'.join(parts)} is {text} now"))
+
+    def is_whole(self, node: ast.Name | ast.Attribute) -> bool:
         """Tell whether a name is a whole name, and read."""
-        parent = self.parents[node]
-        if isinstance(parent, cst.Arg):
-            return parent.keyword is not node
-        return not isinstance(
-            parent,
-            cst.Attribute
-            | cst.AssignTarget
-            | cst.Param
-            | cst.FunctionDef
-            | cst.ClassDef
-            | cst.NameItem
-            | cst.AsName,
-        )
+        if not isinstance(node.ctx, ast.Load):
+            return False
+        parent = self.source.parents[node]
+        return not (isinstance(parent, ast.Attribute) and self.names.full(parent))
 
     # === What is imported ===
 
-    def of_import(
-        self, node: cst.Name | cst.Attribute, updated: cst.BaseExpression
-    ) -> cst.BaseExpression:
-        """Rewrite a name that imports have bound."""
-        bound = self.survey.names.imported(root(node))
-        if bound is None:
-            return updated
-        written, local = bound
-        rest = "".join(f".{part}" for part in dotted(node)[1:])
-        final = today(written + rest)
+    def of_import(self, node: ast.Name | ast.Attribute, meaning: Meaning) -> str | None:
+        """How a name is written that imports have bound; None if it stays."""
+        final = self.names.now(meaning.whole)
         if constant := covered(final, rules.EXPRESSIONS):
-            result = cst.parse_expression(rules.EXPRESSIONS[constant])
-            for part in final.split(".")[constant.count(".") + 1 :]:
-                result = cst.Attribute(result, cst.Name(part))
-            return result
+            return rules.EXPRESSIONS[constant] + final.removeprefix(constant)
         if final in rules.RESULTS:
-            return cst.Call(cst.Name(self.imports.need(rules.RESULTS[final])))
+            return f"{self.imports.need(node, rules.RESULTS[final])}()"
         if final in self.survey.gone:
-            return updated
-        self.comments.mark_name(final)
-        base = today(written)
+            return None
+        if meaning.rest or meaning.starred or covered(final, rules.MARKS):
+            self.comments.mark_name(node, meaning.whole)
+        rest = "".join(f".{part}" for part in meaning.rest)
+        base = self.names.now(meaning.full)
         if final != base + rest or in_backend(base):
-            return self.spelled(final, updated)
-        if not local:  # what a star import brought
-            if written == final and self.is_starred(final):
-                return updated
-            return expression(self.imports.need(base, root(node).value) + rest)
-        new = self.imports.renamed.get(local, local)
-        return expression(new + rest) if new != local else updated
+            return self.spelled(node, final)
+        if meaning.starred and not (meaning.full == base and self.is_starred(base)):
+            return self.imports.need(node, base, dotted(node)[0]) + rest
+        new = self.imports.renamed.get(meaning.local, meaning.local)
+        return new + rest if new != meaning.local else None
 
     def is_starred(self, name: str) -> bool:
         """Tell whether `from module import *` of the script brings a full name, still today."""
@@ -98,45 +102,88 @@ class References:
             and last in rules.STAR_IMPORTS.get(module, {})
             and last not in rules.OWN_LAYERS
         )
-        return module_of(name) in self.survey.names.stars and not missing
+        return module_of(name) in self.names.stars and not missing
 
-    def spelled(self, final: str, updated: cst.BaseExpression) -> cst.BaseExpression:
+    def spelled(self, node: ast.expr, final: str) -> str:
         """Write a full name with the local names that there are, or with an import."""
+        scope = self.scope_of_import(node)
         if in_backend(final):
-            return expression(self.imports.need(rules.K) + final.removeprefix(rules.K))
+            return self.imports.need(node, rules.K, scope=scope) + final.removeprefix(rules.K)
         module = module_of(final)
         if self.is_starred(final):
-            return expression(final.removeprefix(f"{module}."))
-        if found := replaced_prefix(final, self.imports.locals):
-            return expression(found)
-        if final.startswith("keras.") and isinstance(updated, cst.Attribute):
-            return expression(self.imports.need("keras") + final.removeprefix("keras"))
+            return final.removeprefix(f"{module}.")
+        if found := self.imports.local(node, final):
+            return found
+        if final.startswith("keras.") and isinstance(node, ast.Attribute):
+            keras = self.imports.need(node, "keras", scope=scope)
+            return keras + final.removeprefix("keras")
         name = final.removeprefix(f"{module}.").split(".")[0]
         thing = f"{module}.{name}" if module else name
-        return expression(self.imports.need(thing) + final.removeprefix(thing))
+        return self.imports.need(node, thing, scope=scope) + final.removeprefix(thing)
+
+    def scope_of_import(self, node: ast.expr) -> Scope | None:
+        """The function in which the first part of a name is imported, if it is in one."""
+        meaning = self.names.meaning(node)
+        scope = meaning and meaning.scope
+        functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+        return scope if scope and isinstance(scope.node, functions) else None
 
     # === Attributes of anything ===
 
-    def of_anything(self, original: cst.Attribute, updated: cst.Attribute) -> cst.BaseExpression:
+    def of_anything(self, node: ast.Attribute) -> None:
         """Rewrite an attribute by its name, or mark it."""
-        name = original.attr.value
+        name = node.attr
         if name in rules.ATTRIBUTES:
-            return updated.with_changes(attr=cst.Name(rules.ATTRIBUTES[name]))
-        if name == "lr" and m.matches(original.value, OPTIMIZER):
-            return updated.with_changes(attr=cst.Name("learning_rate"))
-        if name in ("output_shape", "input_shape") and m.matches(original.value, LAYER):
-            inner = updated.with_changes(attr=cst.Name(name.removesuffix("_shape")))
-            return cst.Attribute(inner, cst.Name("shape"))
-        if name in rules.ATTRIBUTE_MARKS and not self.is_fine(original):
-            self.comments.mark(rules.ATTRIBUTE_MARKS[name])
-        return updated
+            self.rename(node, rules.ATTRIBUTES[name])
+        elif name == "lr" and is_optimizer(node.value):
+            self.rename(node, "learning_rate")
+        elif name in ("output_shape", "input_shape") and self.is_layer(node.value):
+            self.rename(node, f"{name.removesuffix('_shape')}.shape")
+        elif name in rules.NODES and self.survey.related:
+            self.call(node, rules.NODES[name])
+        elif name in rules.LAYER_NODES and self.is_layer(node.value):
+            self.call(node, rules.LAYER_NODES[name])
+        elif name in rules.ATTRIBUTE_MARKS and not self.is_fine(node):
+            self.comments.mark(node, rules.ATTRIBUTE_MARKS[name])
 
-    def is_fine(self, node: cst.Attribute) -> bool:
+    def rename(self, node: ast.Attribute, name: str) -> None:
+        """Write another attribute."""
+        end = self.source.end(node)
+        span = end - len(node.attr), end
+        if self.source.text[span[0] : span[1]] == node.attr:
+            self.edits.replace(span, name)
+
+    def call(self, node: ast.Attribute, function: str) -> None:
+        """Write a call of a function of `bert4keras.legacy` in the place of an attribute."""
+        if isinstance(node.ctx, ast.Load):
+            local = self.imports.need(node, f"bert4keras.legacy.{function}")
+            pieces = f"{local}(", self.source.span(node.value), ")"
+            self.edits.replace(self.source.span(node), *pieces)
+
+    def is_layer(self, node: ast.expr) -> bool:
+        """Tell whether something is `model.get_layer(…)`, `model.layers[…]` or so."""
+        if isinstance(node, ast.Name):
+            found = self.names.scopes.bindings_of(node)
+            values = [x.value for x in found[1] if x.value is not None] if found else []
+            return any(self.is_layer(x) for x in values if not isinstance(x, ast.Name))
+        if isinstance(node, ast.Call):
+            made = self.names.today(node.func) if dotted(node.func) else None
+            is_made = (made or "").startswith(("keras.layers.", "bert4keras.layers."))
+            is_found = getattr(node.func, "attr", "") == "get_layer"
+            return is_made or is_found or made == "bert4keras.backend.search_layer"
+        return isinstance(node, ast.Subscript) and getattr(node.value, "attr", "") == "layers"
+
+    def is_fine(self, node: ast.Attribute) -> bool:
         """Tell whether a marked attribute is of something else, or is rewritten."""
-        name, parent = node.attr.value, self.parents[node]
+        name, parent = node.attr, self.source.parents[node]
         if name == "truncate_sequence":
-            called = isinstance(parent, cst.Call) and len(parent.args) > 1
+            called = isinstance(parent, ast.Call) and len(parent.args) + len(parent.keywords) > 1
             return called and self.survey.own_tokenizers
-        if name == "add_metric" and isinstance(parent, cst.Call):
+        if name == "add_metric" and isinstance(parent, ast.Call):
             return self.metrics.owner(parent) is not None
-        return not (self.survey.names.stars or any("keras" in each for each in self.imports.locals))
+        return not self.survey.related
+
+
+def is_optimizer(node: ast.expr) -> bool:
+    """Tell whether something is called an optimizer."""
+    return is_name(node, "optimizer") or getattr(node, "attr", "") == "optimizer"

@@ -1,23 +1,26 @@
 """A script is walked once; what happens to each part of it is in the module for that part."""
 
+import ast
 import re
-
-import libcst as cst
-from libcst.metadata import (
-    MetadataWrapper,
-    ParentNodeProvider,
-    PositionProvider,
-    ScopeProvider,
-)
+from collections.abc import Callable
 
 from bert4keras.migrate import rules
+from bert4keras.migrate.arguments import put_text
 from bert4keras.migrate.calls import Calls
+from bert4keras.migrate.classes import Classes
 from bert4keras.migrate.comments import Comments
+from bert4keras.migrate.edits import Edits
+from bert4keras.migrate.gradients import Gradients
 from bert4keras.migrate.imports import Imports
 from bert4keras.migrate.metrics import Metrics
+from bert4keras.migrate.names import Names
 from bert4keras.migrate.references import References
+from bert4keras.migrate.sessions import Sessions
+from bert4keras.migrate.source import Source
 from bert4keras.migrate.survey import Survey
-from bert4keras.migrate.syntax import same_quotes, text_of, without_semicolon
+
+PASSES = 4
+"""How often at most what is written is read again; once is enough, as a rule."""
 
 
 def migrate(source: str) -> str:
@@ -31,139 +34,113 @@ def migrate(source: str) -> str:
         character.
 
     Raises:
-        libcst.ParserSyntaxError: the script is no Python 3.
+        SyntaxError: the script is no Python 3.
     """
-    module = cst.parse_module(source)
-    if not any(package in source for package in ("keras", "tensorflow")):
-        return source
-    script = MetadataWrapper(module)
-    new = script.visit(Migration(source, script)).code
-    # What is imported now can bring further rules with it.
-    return new if new == source else migrate(new)
+    return rewritten(source, lambda text: Names(Source(text)))
 
 
-class Migration(cst.CSTTransformer):
+def concerned(text: str) -> bool:
+    """Tell whether a script has to do with Keras, at first sight."""
+    return "keras" in text or "tensorflow" in text
+
+
+def rewritten(
+    text: str,
+    names_of: Callable[[str], Names],
+    others: Callable[[str], bool] = lambda name: False,
+) -> str:
+    """Rewrite a script until nothing is left to do: what is imported may bring further rules.
+
+    Args:
+        text: the text of the script.
+        names_of: reads a text, and finds what the names in it mean.
+        others: tells whether other modules of the project take a name from this one.
+    """
+    names = names_of(text)
+    for _ in range(PASSES):
+        if not (concerned(text) or names.imports_of_project):
+            break
+        new = Rewriting(names, others).result()
+        if new == text:
+            break
+        text = new
+        try:
+            names = names_of(text)
+        except SyntaxError as error:
+            raise RuntimeError(f"line {error.lineno} would be no Python: {error.text}") from error
+    return text
+
+
+class Rewriting:
     """The rewriting of one script."""
 
-    def __init__(self, source: str, script: MetadataWrapper):
-        super().__init__()
-        self.parents = script.resolve(ParentNodeProvider)
-        self.survey = Survey(script.module, script.resolve(ScopeProvider))
-        self.comments = Comments(source, script.resolve(PositionProvider))
-        self.imports = Imports(script.module, self.survey, self.comments)
-        self.metrics = Metrics(self.parents, self.imports)
-        parts = (self.survey, self.imports, self.comments, self.metrics, self.parents)
-        self.references = References(*parts)
-        self.calls = Calls(*parts)
+    def __init__(self, names: Names, others: Callable[[str], bool]):
+        self.source = source = names.source
+        self.names = names
+        self.edits = Edits(source)
+        self.survey = Survey(source, names)
+        self.comments = Comments(source)
+        self.imports = Imports(source, self.survey, self.comments, self.edits, others)
+        self.metrics = Metrics(source, self.imports, self.edits)
+        parts = (self.survey, self.imports, self.comments, self.edits, self.metrics)
+        self.references = References(source, *parts)
+        self.calls = Calls(source, *parts)
+        self.classes = Classes(source, self.survey, self.comments, self.edits)
+        self.patterns = [Sessions(source, *parts[:-1]), Gradients(source, *parts[:-1])]
 
-    # === Everything ===
+    def result(self) -> str:
+        """The new text."""
+        for pattern in self.patterns:
+            pattern.rewrite()
+        done = {node for pattern in self.patterns for node in pattern.done}
+        stack: list[ast.AST] = [self.source.tree]
+        while stack:
+            node = stack.pop()
+            if node not in done and not self.rewrite(node):
+                stack.extend(reversed(self.source.children[node]))
+        self.metrics.write()
+        self.imports.write()
+        self.comments.write(self.edits)
+        return self.edits.result()
 
-    def on_visit(self, node: cst.CSTNode) -> bool:
-        """Gather the comments of each statement by itself."""
-        self.comments.enter(node)
-        if node in self.survey.gradient_functions:
-            # One comment for all of the function.
-            self.comments.mark(rules.GRADIENTS)
-            self.comments.muted += 1
-        return super().on_visit(node)
+    def rewrite(self, node: ast.AST) -> bool:
+        """Rewrite a node; tell whether what is inside of it is done, too."""
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                self.imports.rewrite(node)
+            case ast.Expr(value=ast.Call()):
+                return self.calls.rewrite_alone(node)
+            case ast.Assign(targets=[ast.Name()], value=ast.Name() | ast.Attribute()):
+                return self.references.rewrite_alias(node)
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                self.rewrite_decorators(node)
+            case ast.ClassDef():
+                self.rewrite_decorators(node)
+                self.classes.rewrite(node)
+            case ast.Call():
+                self.calls.rewrite(node)
+            case ast.Name() | ast.Attribute():
+                self.references.rewrite(node)
+            case ast.Constant(value=str()):
+                self.rewrite_text(node)
+        return False
 
-    def on_leave(self, original_node, updated_node):
-        """Put the comments where they belong."""
-        updated_node = super().on_leave(original_node, updated_node)
-        if original_node in self.survey.gradient_functions:
-            self.comments.muted -= 1
-        return self.comments.leave(original_node, updated_node)
-
-    def leave_Module(self, original_node: cst.Module, updated_node: cst.Module) -> cst.Module:
-        """Add the imports that are needed."""
-        return self.imports.added_to(updated_node)
-
-    # === Statements ===
-
-    def leave_SimpleStatementLine(
-        self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
-    ) -> cst.BaseStatement | cst.FlattenSentinel | cst.RemovalSentinel:
-        """Rewrite imports, and statements that become others."""
-        statements: list[cst.BaseSmallStatement] = []
-        for old, new in zip(original_node.body, updated_node.body, strict=True):
-            statements += self.statements_for(old, new)
-        if statements == list(updated_node.body):
-            return updated_node
-        if not statements:
-            return self.without(original_node, updated_node)
-        statements = [without_semicolon(statement) for statement in statements]
-        if len(updated_node.body) > 1:
-            return updated_node.with_changes(body=statements)
-        lines = [cst.SimpleStatementLine([statement]) for statement in statements]
-        lines[0] = lines[0].with_changes(leading_lines=updated_node.leading_lines)
-        lines[-1] = lines[-1].with_changes(trailing_whitespace=updated_node.trailing_whitespace)
-        return cst.FlattenSentinel(lines)
-
-    def statements_for(
-        self, old: cst.BaseSmallStatement, new: cst.BaseSmallStatement
-    ) -> list[cst.BaseSmallStatement]:
-        """What one statement becomes: itself, others, or nothing."""
-        if isinstance(old, cst.Import | cst.ImportFrom):
-            return self.imports.rewritten(old)
-        if isinstance(old, cst.Expr) and isinstance(old.value, cst.Call):
-            return self.calls.alone(old.value, new)
-        return [new]
-
-    def without(
-        self, original: cst.SimpleStatementLine, updated: cst.SimpleStatementLine
-    ) -> cst.SimpleStatementLine | cst.RemovalSentinel:
-        """Remove a line; where it is all there is in a block, `pass` takes its place."""
-        block = self.parents[original]
-        if len(block.body) > 1 or isinstance(block, cst.Module):
-            return cst.RemoveFromParent()
-        return updated.with_changes(body=[cst.Pass()])
-
-    def leave_ClassDef(
-        self, original_node: cst.ClassDef, updated_node: cst.ClassDef
-    ) -> cst.ClassDef:
-        """Give a layer the metrics that it reports."""
-        return self.metrics.constructed(original_node, updated_node)
-
-    def leave_Decorator(
-        self, original_node: cst.Decorator, updated_node: cst.Decorator
-    ) -> cst.Decorator | cst.RemovalSentinel:
+    def rewrite_decorators(self, node: ast.FunctionDef | ast.ClassDef) -> None:
         """Remove decorators that nothing needs."""
-        if self.survey.names.today(original_node.decorator) in rules.DECORATORS:
-            return cst.RemoveFromParent()
-        return updated_node
+        for decorator in node.decorator_list:
+            if self.names.is_today(decorator, *rules.DECORATORS):
+                start, end = self.source.span(decorator)
+                start = self.source.text.rindex("@", 0, start)
+                whole = self.source.line_start(start), self.source.line_end(end)
+                self.edits.remove(whole)
 
-    # === Expressions ===
-
-    def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
-        """Leave the names in imports to `leave_SimpleStatementLine`."""
-        return False
-
-    def visit_Import(self, node: cst.Import) -> bool:
-        """Leave the names in imports to `leave_SimpleStatementLine`."""
-        return False
-
-    def leave_Name(self, original_node: cst.Name, updated_node: cst.Name) -> cst.BaseExpression:
-        """Rewrite names that stand alone."""
-        return self.references.rewritten(original_node, updated_node)
-
-    def leave_Attribute(
-        self, original_node: cst.Attribute, updated_node: cst.Attribute
-    ) -> cst.BaseExpression:
-        """Rewrite dotted names and attributes."""
-        return self.references.rewritten(original_node, updated_node)
-
-    def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
-        """Rewrite calls."""
-        return self.calls.rewritten(original_node, updated_node)
-
-    def leave_SimpleString(
-        self, original_node: cst.SimpleString, updated_node: cst.SimpleString
-    ) -> cst.SimpleString:
+    def rewrite_text(self, node: ast.Constant) -> None:
         """Rename layers, losses and metrics that strings name."""
-        text = text_of(original_node) or ""
+        text = node.value
         new = rules.LOSSES.get(text, text)
         if found := re.fullmatch(rules.LAYER_NAME, text):
             new = f"Transformer-{int(found[1]) - 1}-{found[2]}"
         elif text in ("acc", "val_acc") and self.survey.accuracy:
             new = text.replace("acc", "accuracy")
-        return same_quotes(updated_node, new) if new != text else updated_node
+        if new != text and not isinstance(self.source.parents[node], ast.JoinedStr):
+            put_text(self.source, self.edits, node, new)

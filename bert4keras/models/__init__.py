@@ -1,6 +1,10 @@
 """Transformer models: assembled from open layers, loaded from official checkpoints.
 
     model        Model: the Keras model that scripts train, save and load
+    whole        load_model: files of whole models, whatever they are called
+    checks       Rules: what a model takes; all else is refused in one sentence
+    given        what scripts give to `fit` and its kin, in the form that Keras takes
+    whole_h5     WholeH5: whole models in HDF5 files
     transformer  Block: what differs between Transformer blocks, as data
                  Transformer: assembling, layers by name, hooks, weights in and out
                  LM_Mask, UniLM_Mask: who sees whom in language models
@@ -43,6 +47,7 @@ from bert4keras.models.encoders import (
 from bert4keras.models.model import Model
 from bert4keras.models.t5 import T5, T5_Base, T5_Decoder, T5_Encoder
 from bert4keras.models.transformer import Block, LM_Mask, Transformer, UniLM_Mask
+from bert4keras.models.whole import load_model
 
 __all__ = [
     "ALBERT",
@@ -77,4 +82,5 @@ __all__ = [
     "extend_with_language_model",
     "extend_with_unified_language_model",
     "keras",
+    "load_model",
 ]

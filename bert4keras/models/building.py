@@ -2,14 +2,17 @@
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from bert4keras import checkpoints, configs
+from bert4keras import checkpoints, configs, settings
 from bert4keras.backend import keras
 from bert4keras.checkpoints import CheckpointError
+from bert4keras.checkpoints.base import file_state
+from bert4keras.models import fitting
 from bert4keras.models.decoders import GPT, GPT2, GPT2_ML, LLaMA, Qwen2, Qwen3
 from bert4keras.models.encoders import (
     ALBERT,
@@ -146,13 +149,76 @@ def build_transformer_model(
             "config_path is the path of a file or folder, not a dict; what a dict says is given as "
             "arguments: build_transformer_model(**config)"
         )
-    vocabulary = None
+    strict = not kwargs.get("ignore_invalid_weights")
+    files = read_files(config_path, checkpoint_path, model, application, strict)
+    with nullcontext() if files.checkpoint is None else files.checkpoint:
+        transformer = loaded(files, model, application, precision, kwargs)
+    return transformer.model if return_keras_model else transformer
+
+
+@dataclass(frozen=True)
+class OpenFiles:
+    """The files of a pretrained model, read and opened.
+
+    Attributes:
+        config: the settings that the config file says, as arguments.
+        inferred: the architecture that it says, None if it says none.
+        config_path: the config file, None for no file.
+        checkpoint: the open checkpoint, None for no weights.
+        vocabulary: the vocabulary file in the folder that was given, None if none was.
+    """
+
+    config: dict[str, Any]
+    inferred: str | None
+    config_path: Path | None
+    checkpoint: Any
+    vocabulary: Path | None
+
+
+def read_files(
+    config_path: str | Path | None,
+    checkpoint_path: str | Path | None,
+    model: str | type[Transformer] | None,
+    application: str,
+    strict: bool,
+) -> OpenFiles:
+    """Read a config and open a checkpoint, which belong together also while both are replaced.
+
+    Args:
+        config_path: see `build_transformer_model`.
+        checkpoint_path: likewise.
+        model: likewise.
+        application: likewise.
+        strict: see `configs.read_config`.
+    """
+    config_file, checkpoint_file, vocabulary = config_path, checkpoint_path, None
     if config_path is not None and Path(config_path).is_dir():
         wanted = ("config",) if checkpoint_path else ("config", "checkpoint")
         files = checkpoints.find_files(config_path, need=wanted)
         vocabulary = Path(config_path) / "vocab.txt"
-        config_path, checkpoint_path = files.config, checkpoint_path or files.checkpoint
-    config, inferred = configs.read_config(config_path, model, application)
+        config_file, checkpoint_file = files.config, checkpoint_path or files.checkpoint
+    state = file_state(config_file)
+    config, inferred = configs.read_config(config_file, model, application, strict)
+    try:
+        file = None if checkpoint_file is None else checkpoints.open_checkpoint(checkpoint_file)
+    except CheckpointError:
+        if state == file_state(config_file):
+            raise
+    else:
+        if state == file_state(config_file):
+            return OpenFiles(config, inferred, config_file and Path(config_file), file, vocabulary)
+    return read_files(config_path, checkpoint_path, model, application, strict)
+
+
+def loaded(
+    files: OpenFiles,
+    model: str | type[Transformer] | None,
+    application: str,
+    precision: str | None,
+    kwargs: dict[str, Any],
+) -> Transformer:
+    """Build a model from what was read, and load what was opened."""
+    config, config_path = files.config, files.config_path
     check_vocabulary_arguments(config, kwargs)
     # What was cut down when it was saved has files that were cut down, too.
     kept_of_folder = kwargs.get("keep_tokens") if config.get("keep_tokens") is None else None
@@ -161,12 +227,11 @@ def build_transformer_model(
         if key in kwargs or argument not in config:
             config[argument] = kwargs.get(key, config.get(key, default))
     config |= kwargs
-    check_config(config, config_path, vocabulary)
-
+    check_config(config, kwargs, config_path, files.vocabulary)
     if isinstance(model, type):
         architecture = model
     else:
-        model = (model or inferred or "bert").lower()
+        model = (model or files.inferred or "bert").lower()
         architecture = chosen(ARCHITECTURES, model, "model")
         if "t5.1" in model:
             config["version"] = kwargs.get("version", model.split("_")[0])
@@ -183,14 +248,16 @@ def build_transformer_model(
         check_arguments(transformer, kwargs)
         transformer.settings = config
         transformer.vocabulary = vocabulary_beside(config_path)
+        transformer.kept_of_folder = kept_of_folder
+        transformer.generation_config = generation_config
         if config_path is not None:
-            transformer.folder = Path(config_path).parent
-            transformer.kept_of_folder = kept_of_folder
-            transformer.generation_config = generation_config
+            transformer.folder = config_path.parent
+        if files.checkpoint is not None:
+            fitting.check_fit(transformer, files.checkpoint, config_path or "the call")
         transformer.build(**config)
-    if checkpoint_path is not None:
-        transformer.load_weights_from_checkpoint(checkpoint_path)
-    return transformer.model if return_keras_model else transformer
+        if files.checkpoint is not None:
+            transformer.load_weights_from_checkpoint(files.checkpoint)
+    return transformer
 
 
 @contextmanager
@@ -220,12 +287,12 @@ def vocabulary_beside(config_path: str | Path | None) -> Path | None:
 
 
 def generation_config_of(
-    config_path: str | Path | None, config: Mapping[str, Any], keep_tokens: Sequence[int] | None
+    config_path: Path | None, config: Mapping[str, Any], keep_tokens: Sequence[int] | None
 ) -> dict[str, Any]:
     """What the folder of a config says about generation, in the numbering of the model."""
     if config_path is None:
         return {}
-    found = read_generation_config(Path(config_path).parent, config)
+    found = read_generation_config(config_path.parent, config)
     return found if keep_tokens is None else renumbered(found, keep_tokens)
 
 
@@ -241,25 +308,41 @@ def check_vocabulary_arguments(config: dict[str, Any], given: dict[str, Any]) ->
         )
 
 
-def check_config(config: dict[str, Any], path: Any, vocabulary: Path | None) -> None:
-    """Refuse a config that lacks a size, or whose vocabulary file has more tokens than it says."""
+def check_config(
+    config: dict[str, Any], given: dict[str, Any], path: Any, vocabulary: Path | None
+) -> None:
+    """Refuse a config that lacks a size, says what cannot be, or is not that of its vocabulary."""
     source = path or "the keyword arguments (there is no config_path)"
     missing = [key for key in REQUIRED if config.get(key) is None]
     if missing:
         raise ValueError(
             f"{source} lacks {', '.join(missing)}: a config needs {', '.join(REQUIRED)}"
         )
-    wrong = [k for k in REQUIRED if not isinstance(config[k], int) or config[k] < 0]
-    if wrong:
-        raise ValueError(f"{source} has {wrong[0]}={config[wrong[0]]!r}: expected a whole number")
-    if vocabulary is not None and vocabulary.exists():
-        with open(vocabulary, encoding="utf-8") as lines:
-            n_tokens = sum(1 for _ in lines)
-        if n_tokens > config["vocab_size"]:
+    settings.check_settings(config, given, source, configs.keys_of(config))
+    if vocabulary is not None and vocabulary.is_file():
+        n_tokens = count_tokens(vocabulary)
+        # The words of compound tokens may stand behind the others.
+        n_most = config["vocab_size"] + len(config.get("compound_tokens") or ())
+        if n_tokens > n_most:
             raise ValueError(
                 f"{vocabulary} has {n_tokens} tokens and {source} says vocab_size="
                 f"{config['vocab_size']}: they are not of the same model"
             )
+
+
+MAX_VOCABULARY = 256 << 20
+"""Bytes that a vocabulary file may have."""
+
+
+def count_tokens(path: Path) -> int:
+    """The number of lines of a vocabulary, without blank ones at its end, in whatever encoding."""
+    if path.stat().st_size > MAX_VOCABULARY:
+        raise ValueError(f"{path} is larger than {MAX_VOCABULARY} bytes: it is no vocabulary")
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        content = content.decode("utf-16", errors="replace").encode()
+    content = content.rstrip()
+    return content.count(b"\n") + 1 if content else 0
 
 
 def chosen(table: Mapping[str, Any], name: str, argument: str) -> Any:

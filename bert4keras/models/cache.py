@@ -7,6 +7,7 @@ from bert4keras.backend import Tensor, keras, laid_out, ops
 from bert4keras.layers import (
     AttentionBias,
     AttentionMask,
+    CopyMask,
     FeedForward,
     GatedAttentionUnit,
     MultiHeadAttention,
@@ -18,13 +19,18 @@ from bert4keras.layers import (
 POSITIONWISE = (
     keras.layers.Activation,
     keras.layers.Add,
+    keras.layers.Average,
     keras.layers.Dense,
     keras.layers.Dropout,
     keras.layers.Embedding,
     keras.layers.LayerNormalization,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
     keras.layers.Multiply,
     keras.layers.RMSNormalization,
+    keras.layers.Subtract,
     AttentionBias,
+    CopyMask,
     FeedForward,
     ScaleOffset,
 )
@@ -120,6 +126,7 @@ class LayerCache:
     def __init__(self, cache: Cache, to_context: bool) -> None:
         self.cache = cache
         self.to_context = to_context
+        self.positions = cache.rows
 
     def keys_and_values(self, project: Callable[[], tuple[Tensor, Tensor]]) -> tuple:
         """What to attend to: keys, values, and where there is text, (rows, slots).

@@ -26,7 +26,7 @@ class GPT(LM_Mask, BERT):
     refused_arguments = ("with_pool", "with_nsp", "with_mlm", "masked_positions")
     variable_names = renamed(
         renamed(BERT.variable_names, "bert/encoder", "gpt/transformer"), "bert/", "gpt/"
-    )
+    ) | {"Output-Mapping": dense("gpt/transformer/embedding_hidden_mapping_out")}
     vocabulary_variables = ("gpt/embeddings/word_embeddings",)
 
     def __init__(
@@ -89,6 +89,8 @@ class GPT2_ML(GPT2):
         "Embedding-Token": ["newslm/embeddings/word_embed"],
         "Embedding-Position": ["newslm/embeddings/pos_embed"],
         "Embedding-Norm": norm("newslm/embeddings/LayerNorm_embed_norm"),
+        "Embedding-Mapping": dense("newslm/embedding_hidden_mapping_in"),
+        "Output-Mapping": dense("newslm/embedding_hidden_mapping_out"),
         "Transformer-{i}-MultiHeadSelfAttention": dense(
             "newslm/layer{i:02}/query_layer",
             "newslm/layer{i:02}/key_layer",
@@ -97,7 +99,7 @@ class GPT2_ML(GPT2):
         ),
         "Transformer-{i}-FeedForward-Norm-0": norm("newslm/layer{i:02}/LayerNorm_mlp_ln0"),
         "Transformer-{i}-FeedForward": dense(
-            "newslm/layer{i:02}/intermediate", "newslm/layer{i:02}/output"
+            "newslm/layer{i:02}/intermediate{gate}", "newslm/layer{i:02}/output"
         ),
         "Transformer-{i}-FeedForward-Norm-1": norm("newslm/layer{i:02}/LayerNorm_mlp_ln1"),
     }
@@ -112,7 +114,8 @@ class LLaMA(GPT2, RoFormer):
     """LLaMA 1 to 3 (Touvron et al., 2023): GPT2 with rotary positions and gated feed-forward.
 
     No token is padding unless `pad_token_id` says so: 0 is a word in most of these vocabularies,
-    and what comes after a text is not seen from it.
+    and what comes after a text is not seen from it. Then it is padding on either side of a text,
+    and a token like others within.
 
     Args:
         num_key_value_heads: see `key_value_heads` of `MultiHeadAttention`.
@@ -125,6 +128,7 @@ class LLaMA(GPT2, RoFormer):
     """
 
     model_type = "llama"
+    takes_gates = False
     block = Block(
         attention_norms=("pre",),
         feed_forward_norms=("pre",),
@@ -137,6 +141,7 @@ class LLaMA(GPT2, RoFormer):
     )
     applications = ("encoder", "lm")
     pad_token_id = None
+    padding = "around"
     refused_arguments = (*GPT2.refused_arguments, "hierarchical_position")
     fixed_settings = dict.fromkeys(("attention_bias", "mlp_bias", "use_sliding_window"), (False,))
     foreign_variables = (
@@ -145,6 +150,8 @@ class LLaMA(GPT2, RoFormer):
     )
     variable_names: ClassVar[Mapping[str, list[str]]] = {
         "Embedding-Token": ["model/embed_tokens/embeddings"],
+        "Embedding-Mapping": ["model/embedding_hidden_mapping_in/kernel"],
+        "Output-Mapping": ["model/embedding_hidden_mapping_out/kernel"],
         "Transformer-{i}-MultiHeadSelfAttention-Norm": ["model/layers_{i}/input_layernorm/gamma"],
         "Transformer-{i}-MultiHeadSelfAttention": [
             f"model/layers_{{i}}/self_attn/{x}_proj/kernel" for x in "qkvo"

@@ -80,7 +80,7 @@ class BERT(Transformer):
             "bert/encoder/layer_{i}/attention/output/LayerNorm"
         ),
         "Transformer-{i}-FeedForward": dense(
-            "bert/encoder/layer_{i}/intermediate/dense", "bert/encoder/layer_{i}/output/dense"
+            "bert/encoder/layer_{i}/intermediate/dense{gate}", "bert/encoder/layer_{i}/output/dense"
         ),
         "Transformer-{i}-FeedForward-Norm": norm("bert/encoder/layer_{i}/output/LayerNorm"),
         "Pooler-Dense": dense("bert/pooler/dense"),
@@ -148,9 +148,9 @@ class BERT(Transformer):
         position_ids = rest.pop(0) if self.custom_position_ids else None
         x = self.apply_token_embedding(token_ids)
         if self.segment_vocab_size > 0:
-            x = self.apply(
-                [x, self.apply_segment_embedding(segment_ids)], Add, name="Embedding-Token-Segment"
-            )
+            segments = self.apply_segment_embedding(segment_ids)
+            # Of one table with the tokens, segment 0 would count as padding.
+            x = self.apply([x, segments], Add, masked_by=0, name="Embedding-Token-Segment")
         x = self.apply_position_embedding(x, position_ids)
         for step in self.embedding_steps:
             if step == "norm":
@@ -217,7 +217,7 @@ class BERT(Transformer):
 
     def apply_mlm(self, x: Tensor) -> Tensor:
         """(batch, length or n, vocab_size), scores or probabilities of tokens."""
-        function = activation(self.hidden_act)
+        function = activation(self.activations[0])
         x = self.apply_dense(x, self.embedding_size, "MLM-Dense", activation=function)
         x = self.apply_norm(x, "MLM-Norm")
         x = self.apply_token_embedding(x, mode="dense")
@@ -237,7 +237,7 @@ def albert_block(layer: str, group: str) -> dict[str, list[str]]:
         ),
         f"{layer}-MultiHeadSelfAttention-Norm": norm(f"{group}/LayerNorm"),
         f"{layer}-FeedForward": dense(
-            f"{group}/ffn_1/intermediate/dense", f"{group}/ffn_1/intermediate/output/dense"
+            f"{group}/ffn_1/intermediate/dense{{gate}}", f"{group}/ffn_1/intermediate/output/dense"
         ),
         f"{layer}-FeedForward-Norm": norm(f"{group}/LayerNorm_1"),
     }
@@ -257,6 +257,7 @@ class ALBERT_Unshared(ALBERT):
 
     block = Block(epsilon=1e-7)
     variable_names = BERT.variable_names | albert_block("Transformer-{i}", "group_{i}")
+    stored_as = ("albert", "albert_unshared")
 
     def stored_name(self, checkpoint: Any, name: str) -> str:
         """A checkpoint with a single group serves all blocks."""
@@ -272,6 +273,7 @@ class NEZHA(BERT):
     refused_arguments = ("custom_position_ids", "hierarchical_position")
     foreign_variables = ("bert/embeddings/position_embeddings",)
     max_distance = 64
+    computed_layers = ("Embedding-Relative-Position", "Embedding-Relative-Position-Value")
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
         """Vectors of relative positions, for the keys and for the values; computed once."""
@@ -303,14 +305,17 @@ def rotary_settings(theta: float, scaling: Mapping[str, Any] | None, reach: int)
     Args:
         theta: `rope_theta`, unless `scaling` has one.
         scaling: `rope_scaling` or `rope_parameters`.
-        reach: the length that the model was trained with, unless `scaling` says it.
+        reach: the length that the model was trained with, unless `scaling` says it. Under dynamic
+            scaling it always is, as in `transformers`, which does not know the key there.
     """
     scaling = dict(scaling or {})
     theta = scaling.pop("rope_theta", theta)
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "default":
         return {"base": theta}
-    if kind != "linear":
+    if kind == "dynamic":
+        scaling["original_max_position_embeddings"] = reach
+    elif kind != "linear":
         scaling.setdefault("original_max_position_embeddings", reach)
     return {"base": theta, "scaling": scaling}
 
@@ -366,22 +371,31 @@ class RoFormerV2(RoFormer):
     variable_names: ClassVar[Mapping[str, list[str]]] = {
         layer: [name for name in names if name.endswith(("kernel", "embeddings"))]
         for layer, names in BERT.variable_names.items()
-    }
+    } | {"Output-Mapping": ["bert/encoder/embedding_hidden_mapping_out/kernel"]}
 
     @property
-    def initializer(self) -> keras.initializers.Initializer:
+    def standard_initializer(self) -> keras.initializers.Initializer:
         """Kernels shrink with the depth, which keeps the updates of a post-norm model bounded."""
         return self.scaled_initializer("fan_in")
 
     @property
     def table_initializer(self) -> keras.initializers.Initializer:
         """Tables likewise; what counts for them is the size of the vectors."""
-        return self.scaled_initializer("fan_out")
+        return self.initializer if self.draws_itself else self.scaled_initializer("fan_out")
 
-    def scaled_initializer(self, mode: str) -> keras.initializers.Initializer:
+    def scaled_initializer(
+        self, mode: str, order: float | None = None
+    ) -> keras.initializers.Initializer:
         """Truncated normal of standard deviation fan^(−1/2) · blocks^(−1/order)."""
-        scale = max(1, self.num_hidden_layers) ** (-2 / self.initializer_order)
+        scale = max(1, self.num_hidden_layers) ** (-2 / (order or self.initializer_order))
         return keras.initializers.VarianceScaling(scale, mode, "truncated_normal")
+
+    def initial_values(
+        self, shape: Sequence[int], dtype: Any = None, order: float | None = None, gain: float = 1.0
+    ) -> Tensor:
+        """Draw the values of a kernel, or of a table: fewer than 10 or more than 10 000 rows."""
+        mode = "fan_in" if 10 <= shape[0] <= 10_000 else "fan_out"
+        return gain * self.scaled_initializer(mode, order)(shape, dtype)
 
     def apply_final_layers(self, inputs: Tensor) -> Tensor:
         """Hidden states, or with `with_mlm` token probabilities by the table of embeddings."""
@@ -425,7 +439,7 @@ class ELECTRA(BERT):
         """Hidden states, or whether each token was replaced."""
         if not self.with_discriminator:
             return inputs
-        function = activation(self.hidden_act)
+        function = activation(self.activations[0])
         x = self.apply_dense(inputs, self.hidden_size, "Discriminator-Dense", activation=function)
         kwargs = {
             "activation": chosen_activation(self.with_discriminator, "sigmoid"),
@@ -632,6 +646,7 @@ class ModernBERT(RoFormer):
     """
 
     model_type = "modernbert"
+    takes_gates = False
     block = Block(
         attention_norms=("pre",),
         feed_forward_norms=("pre",),
@@ -651,6 +666,7 @@ class ModernBERT(RoFormer):
     variable_names: ClassVar[Mapping[str, list[str]]] = {
         "Embedding-Token": ["model/embeddings/tok_embeddings"],
         "Embedding-Norm": ["model/embeddings/norm/gamma"],
+        "Embedding-Mapping": ["model/embeddings/embedding_hidden_mapping_in/kernel"],
         "Transformer-{i}-MultiHeadSelfAttention-Norm": ["model/layers_{i}/attn_norm/gamma"],
         "Transformer-{i}-MultiHeadSelfAttention": [
             "model/layers_{i}/attn/Wqkv/query/kernel",
@@ -728,11 +744,14 @@ class GAU_alpha(RoFormerV2):
     """GAU-α (Su, 2022, https://kexue.fm/archives/9052): RoFormerV2 of gated attention units."""
 
     model_type = "gau_alpha"
+    takes_gates = False
     initializer_order = 3
     # ZhuiyiTechnology/GAU-alpha, models.py
     variable_names: ClassVar[Mapping[str, list[str]]] = {
         "Embedding-Token": ["bert/embeddings/word_embeddings"],
         "Embedding-Segment": ["bert/embeddings/token_type_embeddings"],
+        "Embedding-Mapping": ["GAU_alpha/encoder/embedding_hidden_mapping_in/kernel"],
+        "Output-Mapping": ["GAU_alpha/encoder/embedding_hidden_mapping_out/kernel"],
         "Transformer-{i}-GatedAttentionUnit": [
             "GAU_alpha/encoder/layer_{i}/gau/i_dense/kernel",
             "GAU_alpha/encoder/layer_{i}/gau/q_scaleoffset/gamma",

@@ -1,32 +1,50 @@
 """The Keras model that scripts train, save and load."""
 
-import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# What Keras itself builds a model by, without a batch; there is no public name for it.
+from keras.src.backend import compute_output_spec
 
 import bert4keras.optimizers  # noqa: F401, registers them: a compiled model loads
 from bert4keras import checkpoints
 from bert4keras.backend import keras, registered
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.export import check_export
-from bert4keras.training import steps
+from bert4keras.models import pretrained
+from bert4keras.models.checks import Rules, check_counts
+from bert4keras.models.given import (
+    as_arrays,
+    as_batches,
+    brings_batches,
+    looked_at,
+    own_errors,
+    with_ranks,
+)
+from bert4keras.models.whole import WholeModel
+from bert4keras.training import resuming, steps
 from bert4keras.training.devices import DistributedModel
-from bert4keras.training.feed import as_feed
 from bert4keras.training.gradients import layers_of
+from bert4keras.training.in_place import VariablesInPlace
+from bert4keras.training.methods import with_methods_by_name
+from bert4keras.training.trainable import TrainsAsCompiled
 
 
 @registered
-class Model(DistributedModel):
+class Model(WholeModel, TrainsAsCompiled, VariablesInPlace, DistributedModel):
     """A Keras model that takes what scripts have written for years.
 
     * `predict([[token_ids], [segment_ids]])`: nested Python lists, one per input;
     * `fit(generator)`: batches as lists, `None` as target, lengths that change;
     * `save_weights('best_model.weights')`: any suffix, one file format, keyed by layer name, so
-      that weights of another model are refused instead of loaded by position.
+      that weights of another model are refused instead of loaded by position;
+    * `save('test.model')`: any suffix, which `bert4keras.models.load_model` reads.
 
     Beyond that, `compile(step=)` takes what a training step minimises, see `training.steps`.
     """
@@ -61,6 +79,33 @@ class Model(DistributedModel):
             TypeError: `step` is no step.
             ValueError: the step does not fit the model.
         """
+        self.check_step(step)
+        if auto_scale_loss and computes_in_float16(self):
+            optimizer = with_loss_scale(optimizer)
+        args, kwargs = with_methods_by_name(self, (args, kwargs))
+        vars(self).pop("rules", None)
+        super().compile(optimizer, *args, auto_scale_loss=auto_scale_loss, **kwargs)
+        self.auto_scale_loss = auto_scale_loss
+        self._set_step(step)
+        if self.from_h5:
+            self._build_optimizer()  # Keras would, for no variables at all
+
+    def train_with(self, step: steps.Step | None) -> None:
+        """Change what a training step minimises, after `compile`.
+
+        Args:
+            step: see `compile`; None for the loss itself.
+
+        Raises:
+            TypeError: `step` is no step.
+            ValueError: the step does not fit the model.
+        """
+        self.check_step(step)
+        self._set_step(step)
+        self.train_function = None  # made anew by the next fit
+
+    def check_step(self, step: steps.Step | None) -> None:
+        """Raise an error if a step cannot be what this model trains with."""
         if step is not None and not isinstance(step, steps.Step):
             raise TypeError(
                 f"compile() got step={step!r}; pass an object such as AdversarialTraining() of "
@@ -68,10 +113,8 @@ class Model(DistributedModel):
             )
         if step is not None and self.built:
             step.check(self)
-        if auto_scale_loss and computes_in_float16(self):
-            optimizer = with_loss_scale(optimizer)
-        super().compile(optimizer, *args, auto_scale_loss=auto_scale_loss, **kwargs)
-        self.auto_scale_loss = auto_scale_loss
+
+    def _set_step(self, step: steps.Step | None) -> None:
         self.step = step
         if step is not None and step.draws and self.step_seeds is None:
             self.step_seeds = keras.random.SeedGenerator()
@@ -83,11 +126,16 @@ class Model(DistributedModel):
             config["step"] = keras.saving.serialize_keras_object(self.step)
         if config and not self.auto_scale_loss:
             config["auto_scale_loss"] = False
+        if config and self.compiled_trainable.changed():
+            config["trainable"] = self.compiled_trainable.changed()
         return config
 
     def compile_from_config(self, config: dict) -> None:
         """Compile with what `get_compile_config` returned."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        config = keras.saving.deserialize_keras_object(config)
+        changed = config.pop("trainable", ())
+        self.compile(**config)
+        self.compiled_trainable.change(changed)
         self._build_optimizer()
 
     def make_train_function(self, force: bool = False) -> Any:
@@ -100,14 +148,31 @@ class Model(DistributedModel):
 
     def _build_optimizer(self) -> None:
         """Create the variables of the optimizer, if it is known what it trains."""
-        if self.built and self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+        if not self.built or self.optimizer is None or self.optimizer.built:
+            return
+        if not self._is_complete():
+            self._complete()
+        if self._is_complete():
+            self.compiled_trainable.update()
+            with self.in_use():
+                self.optimizer.build(self.trainable_variables)
+
+    def _is_complete(self) -> bool:
+        """Tell whether all layers have created their weights."""
+        return all(layer.built for layer in self._flatten_layers())
+
+    def _complete(self) -> None:
+        """Let layers of layers create their weights, which some do only when they are called."""
+        if hasattr(self, "inputs"):
+            with suppress(Exception):  # Keras will call them on a batch, and say what is wrong
+                compute_output_spec(self, self.input, training=False)
 
     def train_step(self, *args: Any) -> Any:
         """Train on one batch; Keras compiles this."""
-        if self.step is None or keras.backend.backend() == "jax":
-            return super().train_step(*args)
-        return self._reducible(steps.train_step(self, self.step, self.own_part(*args)))
+        with self.in_use(), self.compiled_trainable.restored():
+            if self.step is None or keras.backend.backend() == "jax":
+                return super().train_step(*args)
+            return self._reducible(steps.train_step(self, self.step, self.own_part(*args)))
 
     def compute_loss_and_updates(
         self,
@@ -139,23 +204,31 @@ class Model(DistributedModel):
         epochs: int = 1,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Train as `keras.Model.fit` does.
+        """Train as `keras.Model.fit` does; a `DataGenerator` is taken too, with its own length.
 
         Raises:
-            ValueError: targets or class weights beside batches that bring their own: Keras would
-                ignore them.
+            ValueError: what is given makes no sense, see `models.checks`; or targets or class
+                weights beside batches that bring their own: Keras would ignore them.
         """
-        if is_stream(x) and (y is not None or kwargs.get("class_weight") is not None):
+        if brings_batches(x) and (y is not None or kwargs.get("class_weight") is not None):
             raise ValueError(
                 "fit() got batches one by one, and y= or class_weight= beside them: let each batch "
                 "be (inputs, targets) or (inputs, targets, sample_weights)"
             )
+        check_counts("fit", batch_size=batch_size)
+        check_counts("fit", validation_batch_size=kwargs.get("validation_batch_size"))
+        x, y = self._taken("fit", x, y, kwargs)
         validation = kwargs.get("validation_data")
-        if is_stream(validation):
-            kwargs["validation_data"] = as_feed(validation)
-        elif isinstance(validation, tuple | list) and validation:
-            kwargs["validation_data"] = (self.as_inputs(validation[0]), *validation[1:])
-        return super().fit(self.as_inputs(x), y, batch_size, epochs=epochs, **kwargs)
+        if isinstance(validation, tuple | list):
+            if not validation:
+                raise ValueError("fit got an empty validation_data: give (x, y), or leave it out")
+            parts = [*validation, None, None][:3]
+            parts[:2] = self._taken("validation_data", *parts[:2], {"sample_weight": parts[2]})
+            kwargs["validation_data"] = tuple(parts[: len(validation)])
+        elif validation is not None:
+            kwargs["validation_data"], _ = self._taken("validation_data", validation, None, kwargs)
+        with self.in_training(), own_errors(x, kwargs.get("validation_data")):
+            return super().fit(x, y, batch_size, epochs=epochs, **kwargs)
 
     def evaluate(
         self,
@@ -165,38 +238,95 @@ class Model(DistributedModel):
         verbose: Any = "auto",
         **kwargs: Any,
     ) -> Any:
-        """Evaluate as `keras.Model.evaluate` does."""
-        return super().evaluate(self.as_inputs(x), y, batch_size, verbose=verbose, **kwargs)
+        """Evaluate as `keras.Model.evaluate` does; see `fit` for what is taken and refused."""
+        check_counts("evaluate", batch_size=batch_size)
+        if not kwargs.get("_use_cached_eval_dataset"):  # what `fit` has looked at
+            x, y = self._taken("evaluate", x, y, kwargs)
+        with self.in_use(), own_errors(x):
+            return super().evaluate(x, y, batch_size, verbose=verbose, **kwargs)
 
-    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Predict as `keras.Model.predict` does."""
-        return super().predict(self.as_inputs(x), *args, **kwargs)
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+    ) -> Any:
+        """Predict as `keras.Model.predict` does; see `fit` for what is taken and refused."""
+        check_counts("predict", batch_size=batch_size)
+        options = {"steps": steps}
+        x, _ = self._taken("predict", x, None, options)
+        with self.in_use(), own_errors(x):
+            return super().predict(
+                x, batch_size=batch_size, verbose=verbose, callbacks=callbacks, **options
+            )
 
-    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Train on one batch as `keras.Model.train_on_batch` does."""
-        return super().train_on_batch(self.as_inputs(x), *args, **kwargs)
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Train on one batch as `keras.Model.train_on_batch` does; see `fit`."""
+        x, y = self._taken("train_on_batch", x, y, {"sample_weight": sample_weight})
+        with self.in_training():
+            return super().train_on_batch(x, y, sample_weight, *args, **kwargs)
 
-    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate on one batch as `keras.Model.test_on_batch` does."""
-        return super().test_on_batch(self.as_inputs(x), *args, **kwargs)
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Evaluate on one batch as `keras.Model.test_on_batch` does; see `fit`."""
+        x, y = self._taken("test_on_batch", x, y, {"sample_weight": sample_weight})
+        with self.in_use():
+            return super().test_on_batch(x, y, sample_weight, *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
-        """Predict one batch as `keras.Model.predict_on_batch` does."""
-        return super().predict_on_batch(self.as_inputs(x))
+        """Predict one batch as `keras.Model.predict_on_batch` does; see `fit`."""
+        x, _ = self._taken("predict_on_batch", x, None, {})
+        with self.in_use():
+            return super().predict_on_batch(x)
 
     def as_inputs(self, x: Any) -> Any:
-        """Turn nested lists into one array per input, and generators into feeds."""
-        if is_stream(x):
-            return as_feed(x)
-        if not isinstance(x, list | tuple):
-            return x
-        n_inputs = len(getattr(self, "inputs", None) or [None])
-        if n_inputs > 1 or (len(x) == 1 and hasattr(x[0], "shape")):
-            return [as_array(each, i) for i, each in enumerate(x)]
-        return as_array(x, 0)
+        """Turn nested lists into one array per input."""
+        return as_arrays(x, len(getattr(self, "inputs", None) or [None]))
+
+    def _taken(self, call: str, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+        """Give inputs and targets in the form that Keras takes, or refuse what makes no sense.
+
+        Args:
+            call: what was called, or 'validation_data' for that of `fit`.
+            x: as it was given.
+            y: likewise.
+            options: arguments of the call. The number of steps is filled in if it is known.
+        """
+        if brings_batches(x):
+            return as_batches(call, x, options, partial(self._prepared, call)), y
+        x = self.as_inputs(x)
+        return x, self._checked(call, x, y, options.get("sample_weight"))
+
+    def _prepared(self, call: str, batch: tuple) -> tuple:
+        """Check a batch, and give it in the form that the model takes."""
+        x, *rest = batch
+        y, sample_weight, *_ = [*rest, None, None]
+        y = self._checked(call, x, y, sample_weight)
+        return (x, y, *rest[1:]) if rest else batch
+
+    def _checked(self, call: str, x: Any, y: Any, sample_weight: Any) -> Any:
+        """Check arrays; give the targets in the form that the model takes."""
+        if self.rules is None or looked_at(x) is None:
+            return y
+        self.rules.check(call, looked_at(x), y, sample_weight)
+        if y is None or keras.backend.backend() != "tensorflow":
+            return y
+        return with_ranks(y, self.rules.ranks)
+
+    @cached_property
+    def rules(self) -> Rules | None:
+        """What the model takes; None if it is not known how it is built."""
+        return Rules(self) if hasattr(self, "inputs") else None
 
     def save_weights(self, filepath: str | Path, overwrite: bool = True) -> None:
         """Write all weights to an HDF5 file, whatever its suffix, keyed by layer name.
+
+        The file of `keras.callbacks.BackupAndRestore` gets the state of the optimizer besides.
 
         Raises:
             FileExistsError: the file exists and `overwrite` is false.
@@ -207,7 +337,20 @@ class Model(DistributedModel):
             name: {weight_name(layer, weight): to_numpy(weight) for weight in layer.weights}
             for name, layer in layers_by_key(self.layers).items()
         }
+        if resuming.is_backup(filepath) and self._trains():
+            state = resuming.state_of_training(self)
+            layers[resuming.ENTRY] = {name: to_numpy(v) for name, v in state.items()}
         checkpoints.save_layers(filepath, layers)
+
+    def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
+        """Write a folder that `transformers` loads; see `Transformer.save_pretrained`."""
+        pretrained.transformer_of(self).save_pretrained(folder, tokenizer)
+
+    def save_weights_as_checkpoint(
+        self, filename: str | Path, mapping: dict[str, list[str]] | None = None, dtype: Any = None
+    ) -> None:
+        """Write a TensorFlow checkpoint; see `Transformer.save_weights_as_checkpoint`."""
+        pretrained.transformer_of(self).save_weights_as_checkpoint(filename, mapping, dtype)
 
     def load_weights(
         self, filepath: str | Path, skip_mismatch: bool = False, by_name: bool = False
@@ -225,7 +368,9 @@ class Model(DistributedModel):
         """
         layers = layers_by_key(self.layers)
         known = {auto_prefix(layer) for layer in self.layers}
-        file = keyed_by_order(checkpoints.load_layers(filepath), known)
+        found = checkpoints.load_layers(filepath)
+        training = found.pop(resuming.ENTRY, None)
+        file = keyed_by_order(found, known)
         file = {name: list(arrays.values()) for name, arrays in file.items() if arrays}
         missing, unexpected = layers.keys() - file.keys(), file.keys() - layers.keys()
         if (missing or unexpected) and not by_name:
@@ -248,7 +393,20 @@ class Model(DistributedModel):
                     f"model has {expected}. Build the model as it was saved, or pass "
                     "skip_mismatch=True to leave such layers out"
                 )
+        if training is not None and self._trains():
+            resuming.restore_training(self, training, filepath)
         assign(pairs)
+
+    def _trains(self) -> bool:
+        """Tell whether there is an optimizer, and it has its variables."""
+        return self.compiled and self.optimizer is not None and self.optimizer.built
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse to quantize: Keras would leave all layers of this library as they are."""
+        raise NotImplementedError(
+            "the layers of bert4keras cannot be quantized, and Keras would leave the model as it "
+            "is: for less memory build it with precision='bfloat16' or 'float16'"
+        )
 
     def export(self, filepath: str | Path, format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Write the model for serving, as `keras.Model.export` does, with free batch and length.
@@ -275,25 +433,6 @@ def with_loss_scale(optimizer: Any) -> Any:
     if optimizer is None or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer
     return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
-
-
-def is_stream(x: Any) -> bool:
-    """Tell whether batches come one by one: a generator or iterator of the user's."""
-    return inspect.isgenerator(x) or (isinstance(x, Iterable) and hasattr(x, "__next__"))
-
-
-def as_array(values: Any, index: int) -> Any:
-    """An array of nested lists; arrays and tensors are passed on as they are."""
-    if hasattr(values, "shape"):
-        return values
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(
-            f"input {index} of the model is a list whose rows differ in length: pad it with "
-            "bert4keras.snippets.sequence_padding"
-        ) from error
-    return array.astype(keras.config.floatx()) if array.dtype == "float64" else array
 
 
 def auto_prefix(layer: keras.Layer) -> str:

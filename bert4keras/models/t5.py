@@ -1,15 +1,16 @@
 """T5 and mT5: an encoder and a decoder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from keras.layers import Input
 
-from bert4keras.backend import Tensor
+from bert4keras.backend import Tensor, keras
 from bert4keras.layers import (
     Dropout,
     RelativePositionEmbeddingT5,
+    Saturation,
     ScaleOffset,
 )
 from bert4keras.models.model import Model
@@ -27,8 +28,10 @@ def t5_names(version: str) -> dict[str, list[str]]:
     names = {
         "Embedding-Token": ["shared/embedding"],
         "Decoder-Output-LM": ["decoder/logits/kernel"],
+        "Encoder-Embedding-Mapping": ["encoder/embedding_hidden_mapping_in/kernel"],
+        "Decoder-Embedding-Mapping": ["decoder/embedding_hidden_mapping_in/kernel"],
+        "Decoder-Output-Mapping": ["decoder/embedding_hidden_mapping_out/kernel"],
     }
-    inner = ("wi",) if version == "t5.1.0" else ("wi_0", "wi_1")
     norm, last = ("rms_norm",) * 2 if version == "mt5.1.1" else ("layer_norm", "final_layer_norm")
     for part, sub_layers in (
         ("Encoder", ("SelfAttention", "FeedForward")),
@@ -43,7 +46,7 @@ def t5_names(version: str) -> dict[str, list[str]]:
             theirs = sub_layer.replace("Cross", "EncDec")
             if sub_layer == "FeedForward":
                 layer = f"{part}-Transformer-{{i}}-{sub_layer}"
-                names[layer] = [f"{block}/DenseReluDense/{x}/kernel" for x in (*inner, "wo")]
+                names[layer] = [f"{block}/DenseReluDense/{x}/kernel" for x in ("wi{gate}", "wo")]
             else:
                 layer = f"{part}-Transformer-{{i}}-MultiHead{sub_layer}"
                 names[layer] = [f"{block}/{theirs}/{x}" for x in "qkvo"]
@@ -85,13 +88,24 @@ class T5_Base(Transformer):
         super().__init__(**kwargs)
         self.version = version
         self.gated = version != "t5.1.0"
+        self.saturates = keras.config.dtype_policy().compute_dtype == "float16"
         self.model_type = "mt5" if version == "mt5.1.1" else "t5"
         self.block = replace(self.block, name=f"{self.part}Transformer-{{i}}")
+
+    @property
+    def stored_as(self) -> tuple[str, ...]:
+        """The version; of the encoder there are files of its own."""
+        return (self.version, f"{self.version}_encoder")[: 2 if self.part == "Encoder-" else 1]
 
     @property
     def variable_names(self) -> dict[str, list[str]]:
         """The table of names, which depends on the version."""
         return t5_names(self.version)
+
+    @staticmethod
+    def gate_suffixes(count: int) -> list[str]:
+        """What {gate} stands for in the names of variables: `wi`, or `wi_0` and `wi_1`."""
+        return [""] if count == 1 else [f"_{i}" for i in range(count)]
 
     def apply_embeddings(self, inputs: Any) -> Any:
         """Token vectors; what comes before the tokens (the context of a decoder) is passed on."""
@@ -101,6 +115,13 @@ class T5_Base(Transformer):
         if self.embedding_size != self.hidden_size:
             x = self.apply_dense(x, self.hidden_size, f"{self.part}Embedding-Mapping")
         return self.simplify([*context, x])
+
+    def apply_residual(
+        self, x: Tensor, sub_layer: Callable, name: str, norms: tuple[str, ...]
+    ) -> Tensor:
+        """As in all architectures; in float16, without infinity."""
+        x = super().apply_residual(x, sub_layer, name, norms)
+        return self.apply(x, Saturation, name=f"{name}-Saturation") if self.saturates else x
 
     def apply_relative_position(self, x: Tensor, context: Tensor, bidirectional: bool) -> Tensor:
         """(length of x, length of context, heads), numbers for the scores."""

@@ -1,7 +1,11 @@
 """What architectures share: the block as data, layers by name, weights in and out, masks."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,14 +26,15 @@ from bert4keras.layers import (
     LMMask,
     MultiHeadAttention,
     Recomputable,
+    ScaleOffset,
     UniLMMask,
+    as_list,
 )
+from bert4keras.models import fitting, pretrained
 from bert4keras.models.cache import Cache
-from bert4keras.models.model import Model, assign, some, to_numpy
-from bert4keras.models.tokenizer_files import tokenizer_files
+from bert4keras.models.initializers import InitializerMethod
+from bert4keras.models.model import Model, assign, some, to_numpy, weight_name
 from bert4keras.snippets import orthogonally_resize
-from bert4keras.text.json import JsonTokenizer
-from bert4keras.tokenizers import SpTokenizer, load_vocab, save_vocab
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ class Transformer:
         num_hidden_layers: number of blocks.
         num_attention_heads: heads of each attention.
         intermediate_size: size inside the feed-forward layers.
-        hidden_act: their activation, or a list of activations for gated ones.
+        hidden_act: their activation, or a list of activations for gated ones, see `FeedForward`;
+            heads take the first of these.
         dropout_rate: dropout after embeddings and sub-layers.
         attention_dropout_rate: dropout of attention weights.
         embedding_size: size of the embeddings, `hidden_size` by default; another size is mapped.
@@ -88,6 +94,9 @@ class Transformer:
         sequence_length: fixed length of the inputs; any length by default.
         pad_token_id: token that is padding and hidden from attention, in the numbering of the
             checkpoint; that of the architecture by default.
+        eos_token_id: token, or tokens, that end a text or a turn. Where one of them is
+            `pad_token_id` as well, a language model takes it for padding around a text only, and
+            the first one after the text for its end.
         keep_tokens: token ids to keep, in the new order: a smaller vocabulary.
         compound_tokens: new tokens, each an average of old ones: a list of ids, or a pair (ids,
             weights). They come after the kept ones.
@@ -110,7 +119,13 @@ class Transformer:
     refused_arguments: tuple[str, ...] = ()
     """Arguments of the base that the architecture cannot honour."""
     variable_names: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """Layer → its variables in official checkpoints, in weight order; with {i}, for each block."""
+    """Layer → its variables in official checkpoints, in weight order; with {i}, for each block.
+
+    Variables with {gate} are there once for each activation of gated feed-forward layers: '' for
+    the first, '_1' for the second, and so on.
+    """
+    computed_layers: tuple[str, ...] = ()
+    """Layers whose weights are computed and in no checkpoint."""
     vocabulary_variables: tuple[str, ...] = ()
     """Variables whose first axis is the vocabulary."""
     vocabulary_kernels: tuple[str, ...] = ()
@@ -119,12 +134,18 @@ class Transformer:
     """The argument that says which activation token scores get."""
     pad_token_id: int | None = 0
     """Which token is padding; None hides no token."""
+    padding = "anywhere"
+    """Where that token is padding, see `Embedding`."""
+    pad_ends_text = False
+    """Whether it ends a text as well."""
     fixed_settings: ClassVar[Mapping[str, Sequence[Any]]] = {}
     """Settings of config files of which only these values are implemented."""
     transposed_variables: tuple[str, ...] = ()
     """Ends of the names of variables that are stored transposed."""
     foreign_variables: tuple[str, ...] = ()
     """Variables that tell a checkpoint of another architecture, although all of ours are in it."""
+    takes_gates = True
+    """Whether `hidden_act` may be a list, which gates the feed-forward layers."""
 
     def __init__(
         self,
@@ -143,6 +164,7 @@ class Transformer:
         layer_norm_epsilon: float | None = None,
         sequence_length: int | None = None,
         pad_token_id: int | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
         keep_tokens: Sequence[int] | None = None,
         compound_tokens: Sequence[Any] | None = None,
         residual_attention_scores: bool = False,
@@ -160,10 +182,17 @@ class Transformer:
                 f"{num_attention_heads}: correct the config or give attention_head_size"
             )
         check_settings(type(self), kwargs)
+        if isinstance(hidden_act, list | tuple) and not self.takes_gates:
+            raise ValueError(
+                f"{type(self).__name__} is gated in a way of its own, so that hidden_act is a "
+                f"single activation, not {hidden_act!r}"
+            )
         self.full_vocab_size = vocab_size
         self.keep_tokens = checked_tokens(keep_tokens, vocab_size)
         if pad_token_id is not None:
             self.pad_token_id = renumbered(pad_token_id, keep_tokens)
+            if isinstance(self, LM_Mask) and pad_token_id in as_list(eos_token_id):
+                self.padding, self.pad_ends_text = "around", True
         self.compound_tokens = compound_tokens
         if keep_tokens is not None:
             vocab_size = len(keep_tokens)
@@ -201,6 +230,12 @@ class Transformer:
         self.cache: Cache | None = None
         self.forget()
         self.built = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        initializer = inspect.getattr_static(cls, "initializer")
+        if inspect.isfunction(initializer):
+            cls.initializer = InitializerMethod(initializer)
 
     # --- assembling
 
@@ -273,22 +308,25 @@ class Transformer:
         Returns:
             (batch, 1, vocab_size), the outputs at the last position.
         """
-        kept = dict(vars(self))
         names = [x.name for x in self.inputs]
-        try:
-            self.cache, self.inputs, self.layer_norm_conds = cache, list(whole), list(conditions)
-            self.layers = self.layers | dict(zip(names, inputs, strict=True))
-            n_own = len(names) - self.n_additional_inputs
-            return self.call(self.simplify(inputs[:n_own]))
-        finally:
-            vars(self).update(kept)
-            self.forget()
+        n_own = len(names) - self.n_additional_inputs
+        # Hooks read and write attributes: those of this call, whatever other threads do meanwhile.
+        part = copy(self)
+        part.cache, part.inputs, part.layer_norm_conds = cache, list(whole), list(conditions)
+        part.layers = self.layers | dict(zip(names, inputs, strict=True))
+        return part.call(part.simplify(inputs[:n_own]))
 
     def forget(self) -> None:
         """Drop the tensors that the blocks share, which belong to one call."""
         self.attention_bias: Any = None
         self.position_bias: Any = None
         self.attention_scores: dict[str, Tensor] = {}
+
+    @property
+    def stored_as(self) -> tuple[str, ...]:
+        """What `checkpoints.architectures` calls the files that the model can be loaded from."""
+        name = self.model_type.removeprefix("openai-").replace("-", "_")
+        return (name,) if name else ()
 
     def prefixed(self, name: str | None) -> str | None:
         """A layer's name with the prefix of this model."""
@@ -318,7 +356,7 @@ class Transformer:
             attends = is_class and issubclass(layer, MultiHeadAttention)
             if attends and self.residual_attention_scores:
                 kwargs["return_attention_scores"] = True
-            if layer is keras.layers.Lambda:
+            if is_class and issubclass(layer, keras.layers.Lambda):
                 kwargs["arguments"] = arguments
             created = layer(**{**kwargs, "name": name})
             if isinstance(created, Recomputable) and self.recompute is not None:
@@ -489,11 +527,17 @@ class Transformer:
             x,
             FeedForward,
             units=self.intermediate_size,
-            activation=[self.hidden_act, "linear"] if self.block.gated else self.hidden_act,
+            activation=self.activations,
             use_bias=self.block.use_bias,
             kernel_initializer=self.initializer,
             name=name,
         )
+
+    @property
+    def activations(self) -> list[Any]:
+        """Activations of the feed-forward layers, several if they are gated."""
+        given = as_list(self.hidden_act) or ["linear"]
+        return [*given, "linear"] if self.block.gated else given
 
     def apply_input(self, name: str, dtype: str = "int32") -> Tensor:
         """An input (batch, length), one number for each token."""
@@ -510,6 +554,8 @@ class Transformer:
             embeddings_initializer=self.table_initializer,
             mask_zero=self.pad_token_id is not None,
             mask_id=self.pad_token_id or 0,
+            padding=self.padding,
+            ends_text=self.pad_ends_text,
             name="Embedding-Token",
         )
 
@@ -539,14 +585,42 @@ class Transformer:
         self.output = self.outputs if len(self.outputs) > 1 else self.outputs[0]
 
     @property
-    def initializer(self) -> keras.initializers.Initializer:
-        """A new initializer of kernels and embeddings: normal, cut off at two deviations."""
+    def initializer(self) -> Any:
+        """Hook: a new initializer of kernels and embeddings.
+
+        A subclass may write it as a property that returns an initializer of Keras, or as a method
+        `initializer(self, shape, dtype=None, order=3, gain=1.0)` that draws values; in there
+        `super().initializer(shape, dtype, order, gain)` are those of `initial_values`.
+        """
+        return self.initial_values if self.draws_itself else self.standard_initializer
+
+    @property
+    def draws_itself(self) -> bool:
+        """Whether a subclass has written `initializer` as a method."""
+        return isinstance(inspect.getattr_static(type(self), "initializer"), InitializerMethod)
+
+    @property
+    def standard_initializer(self) -> keras.initializers.Initializer:
+        """A new initializer of kernels: normal, cut off at two deviations."""
         return keras.initializers.TruncatedNormal(stddev=self.initializer_range)
 
     @property
     def table_initializer(self) -> keras.initializers.Initializer:
         """A new initializer of embeddings."""
         return self.initializer
+
+    def initial_values(
+        self, shape: Sequence[int], dtype: Any = None, order: float | None = None, gain: float = 1.0
+    ) -> Tensor:
+        """Draw the values of a kernel or a table, `gain` times those of `standard_initializer`.
+
+        Args:
+            shape: of the values.
+            dtype: of the values, the default float type by default.
+            order: of what depends on the number of blocks; nothing does, except in RoFormerV2.
+            gain: the factor.
+        """
+        return gain * self.standard_initializer(shape, dtype)
 
     def simplify(self, inputs: Sequence[Any]) -> Any:
         """Leave out what is None; of a single thing no list is made."""
@@ -557,11 +631,22 @@ class Transformer:
 
     def variable_mapping(self) -> dict[str, list[str]]:
         """Hook: layer name → names of its variables in official checkpoints, in weight order."""
+        return self.mapping_of(len(self.activations))
+
+    def mapping_of(self, n_gates: int) -> dict[str, list[str]]:
+        """`variable_mapping`, if the feed-forward layers had so many activations."""
         mapping: dict[str, list[str]] = {}
+        suffixes = self.gate_suffixes(n_gates)
         for layer, names in self.variable_names.items():
+            names = repeated_gates(names, suffixes)
             for i in range(self.num_hidden_layers if "{i" in layer else 1):
                 mapping[layer.format(i=i)] = [name.format(i=i) for name in names]
         return mapping
+
+    @staticmethod
+    def gate_suffixes(count: int) -> list[str]:
+        """What {gate} stands for in the names of variables."""
+        return ["", *(f"_{i}" for i in range(1, count))]
 
     def stored_name(self, checkpoint: Any, name: str) -> str:
         """Hook: under which name an open checkpoint holds the variable `name`."""
@@ -573,18 +658,21 @@ class Transformer:
         if self.tables_are_cut or (self.keep_tokens is None and self.compound_tokens is None):
             return embeddings
         if len(embeddings) != self.full_vocab_size:
-            raise CheckpointError(
-                f"keep_tokens and compound_tokens are about a vocabulary of {self.full_vocab_size} "
-                f"tokens, and the checkpoint has {len(embeddings)}. If it was saved from a model "
-                "with them, set vocab_size to its number and leave both out; otherwise correct "
-                "vocab_size"
-            )
+            raise CheckpointError(self.of_another_vocabulary(len(embeddings)))
         if self.keep_tokens is not None:
             embeddings = embeddings[self.keep_tokens]
         if self.compound_tokens is not None:
             compounds = [average_rows(embeddings, item) for item in self.compound_tokens]
             embeddings = np.concatenate([embeddings, np.asarray(compounds, embeddings.dtype)])
         return embeddings
+
+    def of_another_vocabulary(self, n_tokens: int) -> str:
+        """What is wrong when a vocabulary to be cut down or extended is not that of the config."""
+        return (
+            f"keep_tokens and compound_tokens are about a vocabulary of {self.full_vocab_size} "
+            f"tokens, and the checkpoint has {n_tokens}. If it was saved from a model with them, "
+            "set vocab_size to its number and leave both out; otherwise correct vocab_size"
+        )
 
     def load_variable(self, checkpoint: Any, name: str) -> np.ndarray:
         """Hook: the value of one variable of an open checkpoint, as the layer wants it."""
@@ -603,16 +691,19 @@ class Transformer:
     def mapped_layers(self, mapping: dict[str, list[str]] | None) -> list[tuple[Any, list[str]]]:
         """The layers of this model that checkpoints know, with the names of their variables."""
         mapping = self.variable_mapping() if mapping is None else mapping
-        return [
-            (self.layers[self.prefixed(name)], names)
-            for name, names in mapping.items()
-            if self.prefixed(name) in self.layers
-        ]
+        layers = [(self.layers.get(self.prefixed(name)), names) for name, names in mapping.items()]
+        return [(layer, with_condition(layer, names)) for layer, names in layers if layer]
 
     def load_weights_from_checkpoint(
-        self, checkpoint: str | Path, mapping: dict[str, list[str]] | None = None
+        self,
+        checkpoint: str | Path | checkpoints.Checkpoint,
+        mapping: dict[str, list[str]] | None = None,
     ) -> checkpoints.Report:
         """Load a checkpoint: every variable, or none and an error.
+
+        What a condition of the layer normalisations goes through (`layer_norm_cond`) is loaded if
+        the file has it, and starts from scratch otherwise. Layers that train by LoRA get their
+        kernel or table, and the product of the LoRA matrices is 0 again.
 
         What `save_pretrained` or `save_weights_as_checkpoint` recorded about the vocabulary counts:
         tables that were cut down to `keep_tokens` already are not cut again.
@@ -620,21 +711,27 @@ class Transformer:
         Args:
             checkpoint: prefix of a TensorFlow checkpoint, a safetensors, PyTorch or numpy file, a
                 file of `Model.save_weights`, or a folder that holds one; with official names or
-                those of Hugging Face.
+                those of Hugging Face. Or one that is open already, and known to be of this
+                architecture (`fitting.check_fit`).
             mapping: layer name → variable names instead of `variable_mapping()`.
 
         Returns:
-            What was loaded, what the file has besides, and which layers start from scratch.
+            What was loaded, what the file has besides, and which layers, or weights of a layer,
+            start from scratch.
 
         Raises:
             CheckpointError: the file is damaged, or a variable is missing, has another shape, or
                 holds NaN. The model is unchanged then.
         """
         targets = [t for pair in self.mapped_layers(mapping) for t in weights_of(*pair)]
-        with checkpoints.open_checkpoint(checkpoint) as file:
+        with opened(checkpoint) as file:
+            if mapping is None and file is not checkpoint:
+                fitting.check_fit(self, file)
+            checkpoint = file.path
             self.tables_are_cut = self.is_cut(file)
             bundle = self.officially_named(file, mapping)
             targets = [(self.stored_name(bundle, name), *rest) for name, *rest in targets]
+            targets = [x for x in targets if x[0] in bundle or not x[0].endswith(CONDITIONAL)]
             found = {name: bundle.shape(name) for name in bundle}
             not_finite = []
             # Two passes, so that an error changes nothing and no value is held: the pages of the
@@ -646,7 +743,7 @@ class Transformer:
                     if not finite(value):
                         not_finite.append(name)
             report = checkpoints.match_variables(
-                expected={name: tuple(layer.weights[i].shape) for name, layer, i in targets},
+                expected={name: tuple(own_weights(x)[i].shape) for name, x, i in targets},
                 found=found,
                 layers={name: layer.name for name, layer, _ in targets},
                 from_scratch=self.from_scratch(targets),
@@ -658,20 +755,22 @@ class Transformer:
                 raise CheckpointError(f"{checkpoint} holds NaN or infinity in {some(not_finite)}")
             loaded = set(report.loaded)
             assign(
-                (layer.weights[index], self.loaded_value(bundle, name, layer, index))
+                (own_weights(layer)[index], self.loaded_value(bundle, name, layer, index))
                 for name, layer, index in targets
                 if name in loaded
             )
+            for layer, _ in self.mapped_layers(mapping):
+                forget_lora(layer)
         return report
 
     def officially_named(self, file: Any, mapping: dict[str, list[str]] | None) -> Any:
         """The variables of an open file under the names of `variable_mapping()`."""
         layers = self.mapped_layers(mapping)
         if file.container == "keras":
-            names = {layer.name: names for layer, names in layers}
+            names = {layer.name: names_by_path(layer, names) for layer, names in layers}
             return checkpoints.LayerNames(file.path, file.layers(), names, self.create_variable)
         names = [name for _, names in layers for name in names]
-        return checkpoints.as_official(file, [*names, *self.foreign_variables])
+        return checkpoints.as_official(file, [*names, *self.telling_variables()])
 
     def is_cut(self, file: Any) -> bool:
         """Whether the vocabulary of an open file is that of this model, cut down and extended.
@@ -702,7 +801,7 @@ class Transformer:
 
     def check_foreign(self, unused: Sequence[str], checkpoint: str | Path) -> None:
         """Refuse a checkpoint of another architecture that happens to hold all our variables."""
-        foreign = [name for name in self.foreign_variables if name in unused]
+        foreign = [name for name in self.telling_variables() if name in unused]
         if foreign:
             raise CheckpointError(
                 f"{checkpoint} holds {foreign[0]}, which {type(self).__name__} does not have: it "
@@ -710,10 +809,25 @@ class Transformer:
                 "pass ignore_invalid_weights=True"
             )
 
+    def telling_variables(self) -> list[str]:
+        """Variables that tell a checkpoint of another architecture, or of more gates."""
+        count = len(self.activations)
+        ours, theirs = (chain(*self.mapping_of(n).values()) for n in (count, count + 1))
+        return [*self.foreign_variables, *sorted(set(theirs) - set(ours))]
+
     def from_scratch(self, targets: Sequence[tuple[str, keras.Layer, int]]) -> tuple[str, ...]:
-        """Names of the layers with weights that no checkpoint knows."""
-        known = {layer.name for _, layer, _ in targets}
-        return tuple(x.name for x in self.model.layers if x.weights and x.name not in known)
+        """Names of the layers with weights that no checkpoint knows, and of weights of others."""
+        known = {(layer.name, index) for _, layer, index in targets}
+        computed = [self.prefixed(name) for name in self.computed_layers]
+        names = []
+        for layer in self.model.layers:
+            if layer.name in computed:
+                continue
+            weights = [weight_name(layer, weight) for weight in own_weights(layer)]
+            missing = [x for i, x in enumerate(weights) if (layer.name, i) not in known]
+            whole = len(missing) == len(weights)
+            names += [layer.name] if whole and missing else [f"{layer.name}/{x}" for x in missing]
+        return tuple(names)
 
     def resized(self, layer: keras.Layer, index: int, value: np.ndarray) -> np.ndarray:
         """With `autoresize_weights`, a variable cut or repeated to the shape of the weight.
@@ -721,7 +835,7 @@ class Transformer:
         https://kexue.fm/archives/8444. Queries and keys are scaled so that the scores, and the two
         kernels of a feed-forward layer so that its output, stay as large as they were.
         """
-        shape = tuple(layer.weights[index].shape)
+        shape = tuple(own_weights(layer)[index].shape)
         if not self.autoresize_weights or value.shape == shape:
             return value
         resized = orthogonally_resize(value, shape)
@@ -745,28 +859,56 @@ class Transformer:
         mapping: dict[str, list[str]] | None = None,
         dtype: Any = None,
     ) -> None:
-        """Write a TensorFlow checkpoint with the official variable names.
+        """Write a TensorFlow checkpoint with the official variable names, which TensorFlow reads.
+
+        An older one of the same name is replaced in a single step.
+
+        Layers that train by LoRA are written with their product added to the kernel or the table.
 
         Args:
             filename: its prefix, as in 'folder/bert_model.ckpt'.
             mapping: layer name → variable names instead of `variable_mapping()`.
             dtype: type of the variables, that of the weights by default.
+
+        Raises:
+            ValueError: a weight of the model has no name. The message says which.
+            CheckpointError: the folder is missing or cannot be written to, or the disk is full.
         """
-        checkpoints.write_checkpoint(filename, self.official_variables(mapping, dtype))
-        configs.write_record(filename, configs.vocabulary_record(self))
+        pretrained.save_checkpoint(self, filename, mapping, dtype)
 
     def official_variables(
         self, mapping: dict[str, list[str]] | None = None, dtype: Any = None
     ) -> dict[str, np.ndarray]:
-        """The variables of this model as official checkpoints hold them, by name."""
+        """The variables of this model as official checkpoints hold them, by name.
+
+        Raises:
+            ValueError: a weight has no name, so that it would be lost.
+        """
+        if mapping is None:
+            self.check_names()
         return {
-            name: self.create_variable(name, to_numpy(weight), dtype)
+            name: self.create_variable(name, value, dtype)
             for layer, names in self.mapped_layers(mapping)
-            for name, weight in zip(names, layer.weights, strict=False)
+            for name, value in named_values(layer, names)
         }
+
+    def check_names(self) -> None:
+        """Refuse to write a model of which a layer would be left out."""
+        known = {layer.name for layer, _ in self.mapped_layers(None)}
+        known |= {self.prefixed(name) for name in self.computed_layers}
+        unnamed = [x.name for x in self.model.layers if x.weights and x.name not in known]
+        if unnamed:
+            raise ValueError(
+                f"no checkpoint has a place for the weights of {some(unnamed)}: add them to "
+                "variable_names of the class, or write the others by "
+                "save_weights_as_checkpoint(…, mapping=transformer.variable_mapping())"
+            )
 
     def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
         """Write `config.json`, `model.safetensors` and the tokenizer, which `transformers` loads.
+
+        What an earlier call wrote into the folder is replaced in a single step: a reader finds the
+        old model or the new one, whatever happens meanwhile.
 
         `architectures` in the config says which heads there are: a head that the model was built
         without is not in the file. The mask of UniLM, and that of a language model where Hugging
@@ -775,57 +917,20 @@ class Transformer:
 
         Args:
             folder: where to write; it is created.
-            tokenizer: the tokenizer whose vocabulary and settings are written. Without it, the
-                files beside the config are, `generation_config.json` among them, cut down to
-                `keep_tokens`; with `compound_tokens`, whose names only a tokenizer knows, none is.
+            tokenizer: the tokenizer that is written: `vocab.txt`, `tokenizer.json` or the model of
+                SentencePiece, the template of chats, and `tokenizer_config.json`, which
+                `transformers.AutoTokenizer` reads, unless texts are cut by a function of yours
+                first. Without it, the files beside the config are taken, cut down to `keep_tokens`,
+                `generation_config.json` among them; a model of SentencePiece cannot be cut down,
+                and the names of `compound_tokens` only a tokenizer or a longer `vocab.txt` knows.
 
         Raises:
-            ValueError: Hugging Face cannot describe the model, or the tokenizer is of another one.
+            ValueError: Hugging Face cannot describe the model, a weight of it has no name, or the
+                tokenizer is of another one.
+            CheckpointError: the folder cannot be written to, or the disk is full.
         """
-        folder = Path(folder)
         causal = isinstance(self, LM_Mask) and self.model_type not in ("t5", "mt5")
-        config = configs.to_hugging_face(self, causal)
-        tokens = self.saved_tokens(tokenizer)
-        tensors = checkpoints.to_hugging_face(self.official_variables(), self.model_type)
-        files = tokenizer_files(self, tokenizer)
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoints.write_safetensors(folder / "model.safetensors", tensors)
-        configs.write_json(folder / "config.json", config)
-        if tokenizer is None or tokens is not None:
-            self.save_vocabulary(folder, tokens)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-
-    def save_vocabulary(self, folder: Path, tokens: dict[str, int] | None) -> None:
-        """Write `saved_tokens`, or the SentencePiece model that the vocabulary is."""
-        if tokens is not None:
-            save_vocab(folder / "vocab.txt", tokens)
-        elif self.vocabulary is not None and self.vocabulary.suffix == ".model":
-            (folder / self.vocabulary.name).write_bytes(self.vocabulary.read_bytes())
-
-    def saved_tokens(self, tokenizer: Any) -> dict[str, int] | None:
-        """The vocabulary of the model as far as it is known: token → id."""
-        if isinstance(tokenizer, JsonTokenizer | SpTokenizer):
-            return None  # which have files of their own
-        if tokenizer is not None:
-            tokens = dict(tokenizer.token_dict)
-        elif (
-            self.compound_tokens is not None
-            or self.vocabulary is None
-            or self.vocabulary.suffix != ".txt"
-        ):
-            return None
-        else:
-            tokens = load_vocab(self.vocabulary)
-            if self.keep_tokens is not None and len(tokens) > self.vocab_size:
-                names = {i: token for token, i in tokens.items()}
-                tokens = {names[i]: new for new, i in enumerate(self.keep_tokens)}
-        if max(tokens.values(), default=0) >= self.vocab_size:
-            raise ValueError(
-                f"the vocabulary has {len(tokens)} tokens and the model {self.vocab_size}: give "
-                "the tokenizer of this model as tokenizer="
-            )
-        return tokens
+        pretrained.save_pretrained(self, folder, tokenizer, causal)
 
 
 def check_settings(architecture: type[Transformer], given: Mapping[str, Any]) -> None:
@@ -838,14 +943,100 @@ def check_settings(architecture: type[Transformer], given: Mapping[str, Any]) ->
             )
 
 
+CONDITIONAL = ("/hidden_dense/kernel", "/beta_dense/kernel", "/gamma_dense/kernel")
+"""How the variables end that a condition of a normalisation goes through; few files have them."""
+
+
+def opened(checkpoint: str | Path | checkpoints.Checkpoint) -> AbstractContextManager:
+    """A checkpoint that is open meanwhile."""
+    if isinstance(checkpoint, checkpoints.Checkpoint):
+        return nullcontext(checkpoint)
+    return checkpoints.open_checkpoint(checkpoint)
+
+
 def weights_of(layer: keras.Layer, names: Sequence[str]) -> list[tuple[str, keras.Layer, int]]:
-    """Each variable name with the layer and the index of the weight that it belongs to."""
-    if len(layer.weights) < len(names):
+    """Each variable name with the layer and the index in `own_weights` that it belongs to."""
+    count = len(own_weights(layer))
+    if count < len(names):
         raise ValueError(
-            f"layer {layer.name!r} has {len(layer.weights)} weights, and {len(names)} variables "
-            f"are mapped to it: {list(names)}. Correct variable_mapping()"
+            f"layer {layer.name!r} has {count} weights, and {len(names)} variables are mapped to "
+            f"it: {list(names)}. Correct variable_mapping()"
         )
     return [(name, layer, index) for index, name in enumerate(names)]
+
+
+def names_by_path(layer: keras.Layer, names: Sequence[str]) -> dict[str, str]:
+    """Path of a weight in its layer → variable name."""
+    weights = own_weights(layer)
+    return {weight_name(layer, weights[i]): name for name, _, i in weights_of(layer, names)}
+
+
+def own_weights(layer: keras.Layer) -> list[Any]:
+    """The weights of a layer without what `enable_lora` of Keras has added."""
+    return [weight for weight in layer.weights if not weight.name.startswith("lora_")]
+
+
+def with_condition(layer: keras.Layer, names: Sequence[str]) -> list[str]:
+    """Variable names of a layer, with those of what the condition of a normalisation goes through.
+
+    Official checkpoints have none; they are named by their path in the layer: `gamma_dense/kernel`.
+    """
+    if not names or not (isinstance(layer, ScaleOffset) and layer.conditional):
+        return list(names)
+    start = names[0].rsplit("/", 1)[0]
+    paths = (f"{start}/{weight_name(layer, x)}" for x in own_weights(layer)[len(names) :])
+    return [*names, *paths]
+
+
+def named_values(layer: keras.Layer, names: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    """Each variable name with the value of its weight, to which that of LoRA is added.
+
+    Raises:
+        ValueError: the layer has more or fewer weights.
+    """
+    paths = [weight_name(layer, weight) for weight in own_weights(layer)]
+    if len(paths) != len(names):
+        raise ValueError(
+            f"layer {layer.name!r} has the weights {paths}, and its variables are {list(names)}: "
+            "some would be lost. Correct variable_names of the class, or mapping="
+        )
+    return list(zip(names, merged_values(layer), strict=True))
+
+
+def merged_values(layer: keras.Layer) -> list[np.ndarray]:
+    """The values of `own_weights`, with those of LoRA added."""
+    values = {id(weight): to_numpy(weight) for weight in own_weights(layer)}
+    for weight, scale, a, b in lora_of(layer):
+        value = values[id(weight)]
+        values[id(weight)] = (value + scale * to_numpy(a) @ to_numpy(b)).astype(value.dtype)
+    return list(values.values())
+
+
+def lora_of(layer: keras.Layer) -> list[tuple[Any, float, Any, Any]]:
+    """What LoRA trains in a layer: the frozen weight, and scale, A and B of what is added to it."""
+    found = []
+    for part in [layer, *layer._flatten_layers(include_self=False)]:
+        if not getattr(part, "lora_enabled", False):
+            continue
+        weights = {weight.name: weight for weight in part.weights}
+        for kind in ("kernel", "embeddings"):
+            if f"lora_{kind}_a" in weights:
+                matrices = weights[f"lora_{kind}_a"], weights[f"lora_{kind}_b"]
+                found.append((weights[kind], part.lora_alpha / part.lora_rank, *matrices))
+    return found
+
+
+def forget_lora(layer: keras.Layer) -> None:
+    """Let what LoRA adds to the weights of a layer be 0, as at its beginning."""
+    for _, _, _, b in lora_of(layer):
+        b.assign(np.zeros(b.shape))
+
+
+def repeated_gates(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
+    """Variable names of which those with {gate} stand there once for each suffix."""
+    gates = [name for name in names if "{gate}" in name]
+    repeated = [name.replace("{gate}", suffix) for suffix in suffixes for name in gates]
+    return [*repeated, *(name for name in names if name not in gates)]
 
 
 def listed(value: Any) -> list:

@@ -199,7 +199,8 @@ class _PiecewiseLinearLR(_Extension):
     Args:
         lr_schedule: `{step: factor}`; `{0: 1}`, which changes nothing, by default. Between two
             steps the factor is interpolated, after the last it stays; without a key 0 it rises
-            from 0. `{1000: 1, 10000: 0.1}` warms up for 1000 steps, then decays until 10000.
+            from 0. `{1000: 1, 10000: 0.1}` warms up for 1000 steps, then decays until 10000. Under
+            gradient accumulation these are steps of the optimizer; 0.11.5 counted batches.
     """
 
     def __init__(self, *args, lr_schedule: Mapping[int, float] | None = None, **kwargs):
@@ -274,6 +275,10 @@ def _norm(x):
 
 class _GradientAccumulation(_Extension):
     """One step for the mean gradient of several batches.
+
+    All that counts steps counts these, not batches: `iterations`, `lr_schedule`, lookahead. Of
+    losses that are a mean over what counts of a batch it is the mean of the means, see
+    `training.TokenCrossentropy`.
 
     It is Keras' `gradient_accumulation_steps`, with what that lacks: it works under a
     `MirroredStrategy`, and a Keras schedule counts steps, not batches. The original applies each
@@ -674,7 +679,9 @@ def extend_with_piecewise_linear_lr(BaseOptimizer: type, name: str | None = None
     New argument of the class: `lr_schedule={0: 1}`, from steps to factors of the learning rate.
     `{1000: 1, 10000: 0.1}` warms up from 0 for 1000 steps and decays to a tenth until 10000. The
     factor is read before a step is counted, so that the first step has factor 0 unless the
-    schedule has the key 0. Weight decay follows the schedule too, wherever it stands in the stack.
+    schedule has the key 0. Under gradient accumulation a step is one of the optimizer: scripts for
+    0.11.5, which counted batches, divide the keys by `grad_accum_steps`. Weight decay follows the
+    schedule too, wherever it stands in the stack.
 
     Args:
         BaseOptimizer: any Keras optimizer class, extended or not.
@@ -693,8 +700,10 @@ def extend_with_gradient_accumulation(BaseOptimizer: type, name: str | None = No
     """Give an optimizer class steps for the mean gradient of several batches.
 
     New argument of the class: `grad_accum_steps=2`. `iterations`, bias correction, `lr_schedule`
-    and Keras schedules count steps, not batches. A window that is not full when training ends is
-    kept in the optimizer, and saved with it.
+    and Keras schedules count steps, not batches (0.11.5 counted batches). Each batch has the same
+    share in the mean; where batches differ in the number of tokens that count, see
+    `training.TokenCrossentropy` for what is equal to one large batch. A window that is not full
+    when training ends is kept in the optimizer, and saved with it.
 
     Args:
         BaseOptimizer: any Keras optimizer class, extended or not.

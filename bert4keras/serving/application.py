@@ -95,7 +95,7 @@ async def _answer(call: Call, worker: Worker, request: "fastapi.Request") -> byt
         raise Refusal(400, "the client has gone")
     finally:
         leaving.cancel()
-        answer.cancel()
+        worker.withdraw(call)
 
 
 def _handlers(routes: Sequence[Route]) -> dict[type[Exception], Callable]:

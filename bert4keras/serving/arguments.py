@@ -1,17 +1,19 @@
 """The arguments of a route: what each may be, and the conversion of what was sent."""
 
+import cmath
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Number, Rational
 from typing import TYPE_CHECKING, Any, get_origin
 
 from bert4keras.serving.answers import MISSING_ARGUMENT, Refusal
+from bert4keras.serving.logs import log_failure
 
 if TYPE_CHECKING:
     import pydantic
-
-_logger = logging.getLogger("bert4keras.serving")
 
 
 @dataclass(frozen=True)
@@ -23,24 +25,42 @@ class Argument:
     adapter: "pydantic.TypeAdapter | None"
     required: bool
 
-    def convert(self, value: Any, is_text: bool) -> Any:
-        """Give the value that the function is called with.
+    def check(self, value: Any, is_text: bool) -> Any:
+        """Give the value of the type that the argument has; where it has none, what was sent.
 
         Raises:
             Refusal: it is of another type.
         """
+        if self.adapter is None:
+            return value
+        if is_text:
+            return self._attempt(self.adapter.validate_strings, value)
+        return self._attempt(self._from_json, value)
+
+    def convert(self, value: Any) -> Any:
+        """Give what the converter, a function, makes of what was sent.
+
+        Raises:
+            Refusal: it does not take that.
+        """
+        return self._attempt(self.converter, value)
+
+    def _from_json(self, value: Any) -> Any:
+        return self.adapter.validate_json(json.dumps(value), strict=True)
+
+    def _attempt(self, function: Callable[[Any], Any], value: Any) -> Any:
         import pydantic
 
         try:
-            if self.adapter is None:
-                return self.converter(value)
-            if is_text:
-                return self.adapter.validate_strings(value)
-            return self.adapter.validate_json(json.dumps(value), strict=True)
+            converted = function(value)
+            if _is_finite(converted):
+                return converted
+            reason = "it has to be a finite number"
         except pydantic.ValidationError as error:
             reason = error.errors(include_url=False, include_context=False)[0]["msg"]
-        except Exception as error:  # whatever a function makes of a value that it does not take
-            _logger.info("argument %s", self.name, exc_info=error)
+        # Whatever a function makes of a value that it does not take, also SystemExit.
+        except BaseException as error:
+            log_failure(logging.INFO, f"the argument {self.name} was refused", error)
             reason = f"{name_of(self.converter)} does not take it"
         raise Refusal(422, f'argument "{self.name}": {reason}; {_shortened(value)} was sent')
 
@@ -84,10 +104,10 @@ def make_arguments(path: str, arguments: Mapping[str, tuple[Any, bool]]) -> dict
     return made
 
 
-def convert_arguments(
+def check_arguments(
     arguments: Mapping[str, Argument], sent: Mapping[str, Any], is_text: bool, max_text: int
 ) -> dict[str, Any]:
-    """Check and convert what was sent.
+    """Check what was sent, and give it the types of the arguments.
 
     Args:
         arguments: those that a route takes.
@@ -111,7 +131,7 @@ def convert_arguments(
             raise Refusal(
                 422, f'argument "{name}" has {longest} characters, at most {max_text} are taken'
             )
-    return {name: arguments[name].convert(value, is_text) for name, value in sent.items()}
+    return {name: arguments[name].check(value, is_text) for name, value in sent.items()}
 
 
 def name_of(func: Callable) -> str:
@@ -132,6 +152,15 @@ def _adapter(converter: Any) -> "pydantic.TypeAdapter | None":
     except PydanticUserError:
         return None
     return adapter
+
+
+def _is_finite(value: Any) -> bool:
+    """Tell whether a value is no number, or one that JSON could hold."""
+    if isinstance(value, Decimal):
+        return value.is_finite()
+    if isinstance(value, Rational) or not isinstance(value, Number):
+        return True
+    return cmath.isfinite(value)
 
 
 def _texts(value: Any) -> Iterator[str]:

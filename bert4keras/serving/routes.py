@@ -4,12 +4,13 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from bert4keras.serving.arguments import Argument, make_arguments, name_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Route:
     """A function that is served, and how."""
 
@@ -19,6 +20,11 @@ class Route:
     arguments: dict[str, Argument]
     batch_size: int | None
     max_wait: float
+
+    @cached_property
+    def converted(self) -> list[str]:
+        """The arguments that functions convert, which run where the function of the route does."""
+        return [name for name, argument in self.arguments.items() if argument.adapter is None]
 
     @property
     def description(self) -> str:

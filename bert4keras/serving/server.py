@@ -1,12 +1,25 @@
 """The socket that is listened on, and uvicorn, which serves an application on it."""
 
+import asyncio
+import logging
+import math
 import signal
 import socket
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
-if TYPE_CHECKING:
-    import uvicorn
+import uvicorn
+
+from bert4keras.serving.connections import Connection, Pool
+from bert4keras.serving.limits import Limits
+from bert4keras.serving.logs import log_failure
+
+WAITING = 2048
+"""Connections that the system keeps until they are accepted."""
+ACCEPTED = 16
+"""Connections accepted at once, before any is given up for them."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -17,7 +30,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=WAITING)
     except OSError as error:
         raise OSError(
             f"WebServing cannot listen on port {port} of {host!r} ({error}); choose "
@@ -25,43 +38,80 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def make_server(
-    application: Callable, max_body: int, stop_timeout: float, on_start: Callable[[], None]
-) -> "uvicorn.Server":
-    """Make a server whose `serve` returns, and ends nothing else, when it is to stop.
+class Server(uvicorn.Server):
+    """A server whose `serve` returns, and ends nothing else, when it is to stop.
 
     Args:
         application: an application of ASGI.
-        max_body: bytes after the `?` of an address at most.
-        stop_timeout: seconds in which requests are finished when the server stops.
+        limits: of its connections and of the time to stop.
         on_start: called when it takes requests.
+        on_interval: called about every second, or more often where limits are shorter.
+
+    Attributes:
+        pool: its connections.
+        deadline: when it has to have stopped, by the monotonic clock.
     """
-    import uvicorn
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            on_start()
-
-        def handle_exit(self, sig: int, frame: Any) -> None:
-            # That of uvicorn raises the signal once more in the end, which kills the process.
-            if self.should_exit and sig == signal.SIGINT:
-                self.force_exit = True
-            self.should_exit = True
-
-    return Server(
-        uvicorn.Config(
-            application,
-            http="h11",
-            ws="none",
-            loop="asyncio",
-            lifespan="off",
-            log_config=None,
-            log_level="warning",
-            access_log=False,  # it would write the texts of all requests
-            server_header=False,
-            proxy_headers=False,
-            h11_max_incomplete_event_size=max_body + (1 << 16),  # an address and headers
-            timeout_graceful_shutdown=stop_timeout,
+    def __init__(
+        self,
+        application: Callable,
+        limits: Limits,
+        on_start: Callable[[], None],
+        on_interval: Callable[[], None],
+    ) -> None:
+        self.limits, self.on_start, self.on_interval = limits, on_start, on_interval
+        self.pool = Pool(limits)
+        self.deadline = math.inf
+        super().__init__(
+            uvicorn.Config(
+                application,
+                http=partial(Connection, pool=self.pool),
+                backlog=ACCEPTED,
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,  # it would write the texts of all requests
+                server_header=False,
+                proxy_headers=False,
+                h11_max_incomplete_event_size=limits.request,
+                timeout_keep_alive=limits.idle_timeout,
+                timeout_graceful_shutdown=limits.stop_timeout,
+            )
         )
-    )
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until it is to stop."""
+        watch = asyncio.create_task(self._watch())
+        try:
+            await super().serve(sockets)
+        finally:
+            watch.cancel()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take requests."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(WAITING)  # uvicorn made it as short as what is accepted at once
+        self.on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, and wait for the answers to the others."""
+        self.pool.stopping, self.deadline = True, time.monotonic() + self.limits.stop_timeout
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Stop; that of uvicorn raises the signal once more in the end, which kills the process."""
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self.limits.tick)
+            try:
+                self.pool.check()
+                self.on_interval()
+            except Exception as error:  # whatever it is, this must not be the last check
+                log_failure(logging.ERROR, "the connections could not be checked", error)

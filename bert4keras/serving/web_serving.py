@@ -3,18 +3,19 @@
 import asyncio
 import importlib.util
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bert4keras.serving.application import make_application
 from bert4keras.serving.hosts import guarded
+from bert4keras.serving.limits import Limits
 from bert4keras.serving.requests import RequestReader
 from bert4keras.serving.routes import Route, make_route
-from bert4keras.serving.server import listen, make_server
 from bert4keras.serving.worker import Worker
 
 if TYPE_CHECKING:
-    import uvicorn
+    from bert4keras.serving.server import Server
 
 
 class WebServing:
@@ -37,8 +38,15 @@ class WebServing:
         server: without effect; scripts for 0.11.5 named a server of bottle here.
         max_body: bytes of a request body, or of the part of an address after `?`, at most.
         max_text: characters of a single text at most.
+        max_values: values in a body of JSON at most.
         max_waiting: requests that wait for their function at most.
-        read_timeout: seconds in which the body of a request has to arrive.
+        max_connections: connections at most, and no more than three quarters of the files that
+            the system lets the process open. Where there are as many, new ones take the place of
+            those whose clients let the server wait.
+        read_timeout: seconds in which the head of a request, and then its body, has to arrive.
+        write_timeout: seconds in which 64 kB of an answer, or its rest, have to be read.
+        idle_timeout: seconds that a connection stays open while nothing is asked.
+        call_timeout: seconds in which a function has to return.
         stop_timeout: seconds in which requests are finished when the server stops.
         allowed_hosts: further names that a server on the loopback address is asked by, such as
             that of a proxy in front of it. Others are refused, since a page on the web could
@@ -59,8 +67,13 @@ class WebServing:
         *,
         max_body: int = 1 << 20,
         max_text: int = 10_000,
+        max_values: int = 20_000,
         max_waiting: int = 1000,
+        max_connections: int = 1000,
         read_timeout: float = 30.0,
+        write_timeout: float = 30.0,
+        idle_timeout: float = 5.0,
+        call_timeout: float = 300.0,
         stop_timeout: float = 30.0,
         allowed_hosts: Iterable[str] = (),
         allow_origins: Iterable[str] = (),
@@ -71,24 +84,25 @@ class WebServing:
                 f"WebServing needs {' and '.join(missing)}: "
                 'run pip install "bert4keras[serve]" and start again'
             )
-        limits = {
-            "max_body": max_body,
-            "max_text": max_text,
-            "max_waiting": max_waiting,
-            "read_timeout": read_timeout,
-            "stop_timeout": stop_timeout,
-        }
-        if useless := {name: value for name, value in limits.items() if not value > 0}:
-            raise ValueError(f"WebServing: {useless} would let nothing through, give more than 0")
         if not 0 <= port <= 65535:
             raise ValueError(f"WebServing: port is {port}, give 1 to 65535, or 0 for any free one")
         self.host, self.port = host, port
-        self.max_body, self.max_text, self.max_waiting = max_body, max_text, max_waiting
-        self.read_timeout, self.stop_timeout = read_timeout, stop_timeout
+        self.limits = Limits(
+            max_body=max_body,
+            max_text=max_text,
+            max_values=max_values,
+            max_waiting=max_waiting,
+            max_connections=max_connections,
+            read_timeout=read_timeout,
+            write_timeout=write_timeout,
+            idle_timeout=idle_timeout,
+            call_timeout=call_timeout,
+            stop_timeout=stop_timeout,
+        )
         self.allowed_hosts = frozenset(name.lower() for name in allowed_hosts)
         self.allow_origins = list(allow_origins)
         self._routes: dict[str, dict[str, Route]] = {}  # by path, then by method
-        self._server: uvicorn.Server | None = None
+        self._server: Server | None = None
         self._started = threading.Event()
 
     def route(
@@ -142,17 +156,19 @@ class WebServing:
             OSError: the address or port cannot be used.
             RuntimeError: the server runs already.
         """
+        from bert4keras.serving.server import Server, listen
+
         if self._server is not None:
             raise RuntimeError(f"the server runs already, at {self.url}")
         routes = [route for methods in self._routes.values() for route in methods.values()]
-        reader = RequestReader(self.max_body, self.max_text, self.read_timeout)
-        worker = Worker(self.max_waiting)
+        worker = Worker(self.limits)
         application = guarded(
-            make_application(routes, reader, worker, self.allow_origins),
+            make_application(routes, RequestReader(self.limits), worker, self.allow_origins),
             self.host,
             self.allowed_hosts,
+            self.allow_origins,
         )
-        server = make_server(application, self.max_body, self.stop_timeout, self._announce)
+        server = Server(application, self.limits, self._announce, worker.give_up_late)
         listener = listen(self.host, self.port)
         self.port = listener.getsockname()[1]
         self._server = server
@@ -163,7 +179,7 @@ class WebServing:
             self._started.clear()
             self._server = None
             listener.close()
-            worker.stop(0 if server.force_exit else self.stop_timeout)
+            worker.stop(0 if server.force_exit else server.deadline - time.monotonic())
 
     def stop(self) -> None:
         """Make `start`, which runs in another thread, finish and return; does not wait for it."""

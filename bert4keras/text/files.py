@@ -1,6 +1,5 @@
 """Files that may be damaged or hostile: read within bounds, refused by one exception."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,6 @@ SMALL = 8 << 20
 """How many bytes a settings file may have: those of released models have at most 2 MB."""
 LARGE = 64 << 20
 """How many bytes a `tokenizer.json` may have: those of released models have at most 35 MB."""
-_CONTAINERS = 1 << 21
-"""How many objects and lists a JSON file may hold; each takes far more memory than its bytes."""
-_ITEMS = 1 << 23
 
 
 class TokenizerError(ValueError):
@@ -42,32 +38,20 @@ def read_text(path: Path, limit: int = SMALL) -> str:
 
 
 def read_object(path: Path, limit: int = SMALL) -> dict[str, Any]:
-    """Return the JSON object in a file, see `read_text` and `parsed_object`."""
-    return parsed_object(read_text(path, limit), path)
+    """Return the JSON object in a file, see `read_bytes` and `parsed_object`."""
+    return parsed_object(read_bytes(path, limit), path, limit)
 
 
-def parsed_object(text: str, path: Path) -> dict[str, Any]:
-    """Return the JSON object that a text is.
+def parsed_object(content: bytes, path: Path, limit: int = SMALL) -> dict[str, Any]:
+    """Return the JSON object that the content of a file is.
 
     Raises:
         TokenizerError: it is none, too deep or of too many parts, or has a key twice.
     """
-    if text.count("{") + text.count("[") > _CONTAINERS or text.count(",") > _ITEMS:
-        raise TokenizerError(f"{path} has more than {_CONTAINERS} lists or {_ITEMS} items in them")
+    # Here, as it brings what reads weights, which a process that only cuts texts does not need.
+    from bert4keras.checkpoints.jsons import Damage, parse_json
+
     try:
-        content = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path} is no file of JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{path} holds a {type(content).__name__}, not a JSON object")
-    return content
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key that comes twice, of which every reader might take another."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in content if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} comes twice")
-    return content
+        return parse_json(content, limit)
+    except Damage as damage:
+        raise TokenizerError(f"{path} cannot be used: {damage}") from damage

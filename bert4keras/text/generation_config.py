@@ -40,6 +40,8 @@ def read_generation_config(folder: Path, model_config: Mapping[str, Any]) -> dic
     config = {key: model_config.get(key) for key in (_STOPS if whole else (*_IDS, *_KINDS))}
     config |= read_object(path) if whole else {}
     config = {key: value for key, value in config.items() if value is not None}
+    if not whole and config.keys() <= {"pad_token_id", "bos_token_id"}:
+        return {}  # models that write nothing have these, too
     for key in _IDS:
         if key in config and not all(_is_id(i) for i in listed(config[key])):
             raise TokenizerError(f"{folder} says {key}={config[key]!r:.50}: expected ids")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert4keras.text.files import LARGE, TokenizerError, parsed_object, read_text
+from bert4keras.text.files import LARGE, TokenizerError, parsed_object, read_bytes
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -55,8 +55,8 @@ def opened(source: str | os.PathLike | Mapping[str, Any]) -> tuple[Any, Mapping[
         content, name, text = source, f"the content of a {TOKENIZER_FILE}", json.dumps(source)
     else:
         path = Path(source) / TOKENIZER_FILE if Path(source).is_dir() else Path(source)
-        name, text = str(path), read_text(path, LARGE)
-        content = parsed_object(text, path)
+        name, data = str(path), read_bytes(path, LARGE)
+        content, text = parsed_object(data, path, LARGE), data.decode("utf-8-sig")
     check(content, name)
     with one_exception(name):
         tokenizer = tokenizers.Tokenizer.from_str(text)

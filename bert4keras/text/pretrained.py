@@ -1,39 +1,32 @@
-"""The tokenizer of a folder, as publishers of models fill it, and the files to write again."""
+"""The tokenizer of a folder, as publishers of models fill it."""
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bert4keras.text import cutting
 from bert4keras.text.fairseq import FairseqTokenizer
-from bert4keras.text.files import LARGE, TokenizerError, read_object, read_text
-from bert4keras.text.generation_config import (
-    GENERATION_FILE,
-    listed,
-    read_generation_config,
-    renumbered,
-)
+from bert4keras.text.files import TokenizerError, read_object, read_text
+from bert4keras.text.generation_config import listed, read_generation_config
 from bert4keras.text.json import JsonTokenizer
 from bert4keras.text.json_file import TOKENIZER_FILE
 from bert4keras.tokenizers import VOCAB_FILE, SpTokenizer, Tokenizer, TokenizerBase, load_vocab
 
 CONFIG_FILE = "tokenizer_config.json"
 _MODEL_FILE = "config.json"
-_MAP_FILE = "special_tokens_map.json"
-_ADDED_FILE = "added_tokens.json"
-_CHAT_FILE = "chat_template.jinja"
-_CHAT_FOLDER = "additional_chat_templates"
-_SENTENCEPIECE = (
+MAP_FILE = "special_tokens_map.json"
+ADDED_FILE = "added_tokens.json"
+CHAT_FILE = "chat_template.jinja"
+CHAT_FOLDER = "additional_chat_templates"
+SENTENCEPIECE = (
     "spiece.model",
     "sentencepiece.bpe.model",
     "tokenizer.model",
     "spm.model",
     "*.model",
 )
-_NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
 _LIKE_BERT = {"", "Bert", "DistilBert", "Electra", "Ernie", "MobileBert", "MPNet", "RoFormer"}
 """Tokenizers whose `vocab.txt` `Tokenizer` reads, without 'Tokenizer' in their names."""
@@ -116,7 +109,7 @@ class Settings:
         self.model = self._read(_MODEL_FILE)
         self.config = self._read(CONFIG_FILE)
         if "added_tokens_decoder" not in self.config:
-            self.config |= self._read(_MAP_FILE)
+            self.config |= self._read(MAP_FILE)
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name
@@ -144,7 +137,7 @@ class Settings:
 
     def named_tokens(self) -> dict[str, dict[str, Any]]:
         """Special tokens by name, each with `content` and how it is found in texts."""
-        named = {name: self.config.get(name) for name in _NAMED}
+        named = {name: self.config.get(name) for name in NAMED}
         named = {k: {"content": v} if isinstance(v, str) else v for k, v in named.items() if v}
         wrong = [k for k, v in named.items() if not _is_token(v)]
         if wrong:
@@ -157,7 +150,7 @@ class Settings:
         """Tokens beyond the vocabulary by id, each with `content`."""
         decoder = self.config.get("added_tokens_decoder")
         if decoder is None:
-            added = self._read(_ADDED_FILE)
+            added = self._read(ADDED_FILE)
             decoder = {i: {"content": token} for token, i in added.items()}
         fits = isinstance(decoder, Mapping) and all(map(_is_token, decoder.values()))
         if not fits or not all(str(i).isdecimal() for i in decoder):
@@ -165,17 +158,12 @@ class Settings:
         return {int(i): decoder[i] for i in sorted(decoder, key=int)}
 
     def chat_template(self) -> str | dict[str, str] | None:
-        """The template for chats, or several by name."""
-        files = {"default": self.folder / _CHAT_FILE} | {
-            file.stem: file for file in sorted(self.folder.glob(f"{_CHAT_FOLDER}/*.jinja"))
-        }
-        found = {name: read_text(file) for name, file in files.items() if file.exists()}
+        """The template for chats, or several by name. Files go before the config."""
         given = self.config.get("chat_template")
-        if not found and isinstance(given, list):
-            fits = all(isinstance(t, Mapping) and {"name", "template"} <= t.keys() for t in given)
-            found = {str(t["name"]): str(t["template"]) for t in given} if fits else {}
-        elif not found and isinstance(given, str):
-            return given
+        found = {"default": given} if isinstance(given, str) else {}
+        if isinstance(given, list) and all(map(_is_template, given)):
+            found = {str(t["name"]): str(t["template"]) for t in given}
+        found |= chat_files(self.folder)
         return found["default"] if list(found) == ["default"] else found or None
 
     def generation_config(self) -> dict[str, Any]:
@@ -190,7 +178,7 @@ class Settings:
             maker = {".json": self.of_json, ".txt": self.of_words}.get(self.path.suffix)
             return (maker or self.of_pieces)(self.path, kwargs)
         words, whole, pieces = (self.folder / n for n in (VOCAB_FILE, TOKENIZER_FILE, "-"))
-        pieces = next((f for n in _SENTENCEPIECE for f in sorted(self.folder.glob(n))), None)
+        pieces = next((f for n in SENTENCEPIECE for f in sorted(self.folder.glob(n))), None)
         if words.is_file() and (self.is_like_bert() or not whole.is_file()):
             return self.of_words(words, kwargs)
         if whole.is_file() and (pieces is None or find_spec("tokenizers")):
@@ -297,6 +285,18 @@ class Settings:
         return {f"<extra_id_{i}>": size + number - 1 - i for i in range(number)}
 
 
+def chat_files(folder: Path) -> dict[str, str]:
+    """Return the templates for chats that have files of their own, by name."""
+    files = {"default": folder / CHAT_FILE} | {
+        file.stem: file for file in sorted(folder.glob(f"{CHAT_FOLDER}/*.jinja"))
+    }
+    return {name: read_text(file) for name, file in files.items() if file.is_file()}
+
+
+def _is_template(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"name", "template"} <= value.keys()
+
+
 def _is_token(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("content"), str)
 
@@ -338,90 +338,3 @@ def _jieba() -> Callable[[str], list[str]]:
             "pre_tokenize="
         ) from error
     return partial(jieba.lcut, HMM=False)
-
-
-# === Writing ===
-
-
-def files_of(tokenizer: TokenizerBase) -> dict[str, bytes]:
-    """Return the files from which `load_tokenizer` makes a tokenizer again, by name.
-
-    `transformers` reads them, too. The `vocab.txt` of a `Tokenizer` is not among them.
-    """
-    config = {**_class_of(tokenizer), **_names_of(tokenizer), **tokenizer.settings}
-    config |= tokenizer.special_tokens
-    if tokenizer.padding_side != "right":
-        config["padding_side"] = tokenizer.padding_side
-    files: dict[str, bytes] = {}
-    if isinstance(tokenizer, JsonTokenizer):
-        config.pop("added_tokens_decoder", None)  # they are in the file, perhaps with other ids
-        files[TOKENIZER_FILE] = as_json(tokenizer.content())
-    elif isinstance(tokenizer, SpTokenizer):
-        files[tokenizer.file_name] = tokenizer.serialized()
-    config.pop("chat_template", None)
-    if isinstance(tokenizer.chat_template, str):
-        files[_CHAT_FILE] = tokenizer.chat_template.encode("utf-8")
-    elif tokenizer.chat_template:
-        several = tokenizer.chat_template.items()
-        config["chat_template"] = [{"name": k, "template": v} for k, v in several]
-    if tokenizer.generation_config:
-        files[GENERATION_FILE] = as_json(tokenizer.generation_config)
-    return files | {CONFIG_FILE: as_json(config)}
-
-
-def _class_of(tokenizer: TokenizerBase) -> dict[str, Any]:
-    """What a config says about the kind of a tokenizer."""
-    if isinstance(tokenizer, Tokenizer):
-        return {"tokenizer_class": "BertTokenizer", "do_lower_case": tokenizer._do_lower_case}
-    json_class = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    return json_class if isinstance(tokenizer, JsonTokenizer) else {}
-
-
-def _names_of(tokenizer: TokenizerBase) -> dict[str, str]:
-    """The special tokens of a tokenizer, as far as it has them, by their names in a config."""
-    before, behind = tokenizer._around()
-    start, end = ("cls", "sep") if before and behind else ("bos", "eos")
-    names = {"pad": "pad", "unk": "unk", "mask": "mask", "start": start, "end": end}
-    return {
-        f"{theirs}_token": getattr(tokenizer, f"_token_{ours}")
-        for ours, theirs in names.items()
-        if hasattr(tokenizer, f"_token_{ours}_id")
-    }
-
-
-def files_beside(folder: Path, keep_tokens: Sequence[int] | None) -> dict[str, bytes]:
-    """Return the files of tokenizer and generation in a folder, by name, to be written elsewhere.
-
-    Args:
-        folder: where the model came from.
-        keep_tokens: the old ids in the order of the new ones, if its vocabulary was cut down.
-
-    Raises:
-        TokenizerError: a file is damaged, or `keep_tokens` leaves out what its tokenizer needs.
-    """
-    names = (TOKENIZER_FILE, CONFIG_FILE, _MAP_FILE, _CHAT_FILE, GENERATION_FILE)
-    whole = (_ADDED_FILE, "vocab.json", "merges.txt") if keep_tokens is None else ()
-    paths = [folder / name for name in (*names, *whole) if (folder / name).is_file()]
-    if keep_tokens is None:
-        return {path.name: path.read_bytes() for path in paths}
-    return {path.name: _cut_file(path, keep_tokens) for path in paths}
-
-
-def _cut_file(path: Path, keep_tokens: Sequence[int]) -> bytes:
-    """A file for a vocabulary that was cut down."""
-    if path.name == TOKENIZER_FILE:
-        return as_json(cutting.cut_down(read_object(path, LARGE), keep_tokens))
-    if path.name == GENERATION_FILE:
-        return as_json(renumbered(read_object(path), keep_tokens))
-    if path.name == CONFIG_FILE:
-        config = read_object(path)
-        new = {str(old): str(i) for i, old in enumerate(keep_tokens)}
-        added = config.get("added_tokens_decoder") or {}
-        kept = {new[i]: token for i, token in added.items() if i in new}
-        return as_json({**config, "added_tokens_decoder": kept} if added else config)
-    return path.read_bytes()
-
-
-def as_json(content: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a JSON file."""
-    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode("utf-8")

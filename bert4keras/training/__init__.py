@@ -6,6 +6,10 @@ steps       AdversarialTraining, GradientPenalty, VirtualAdversarialTraining, RD
             `Model.compile(step=)` takes
 gradients   gradients_of, integrated_gradients: gradients at a layer, for attribution
 averages    EvaluateAverage: validate and save the moving average of the weights
+trainable   TrainsAsCompiled: what is trained is what was trainable at `compile`
+in_place    VariablesInPlace: variables keep their values while a model runs
+methods     LayerMethod: methods of layers as losses that are saved
+resuming    what `keras.callbacks.BackupAndRestore` keeps beside the weights
 devices     data_parallel, model_parallel, layout_map: more than one device
             batch_mean: the mean in a loss layer
 """

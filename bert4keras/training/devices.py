@@ -31,6 +31,7 @@ from keras.src.backend import get_keras_mask
 from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.utils.rng_utils import get_random_seed
 
+from bert4keras.backend import as_floats
 from bert4keras.optimizers.algorithms import DenseGradients
 from bert4keras.training.feed import BatchFeed
 
@@ -184,7 +185,7 @@ def layout_map(mesh: keras.distribution.DeviceMesh) -> keras.distribution.Layout
 
 
 def batch_mean(values: Any, weights: Any) -> Any:
-    """Give the weighted mean of values, Σ w·v / Σ w, as the loss of a loss layer.
+    """Give the weighted mean of values, Σ w·v / Σ w, as the loss of a loss layer or as an output.
 
     A quotient of two sums says the same on one device. On several, TensorFlow and PyTorch need to
     know the weight of each part of the batch, and this notes it.
@@ -450,7 +451,9 @@ class LossOfBatch(keras.losses.Loss):
             return loss
         loss = ops.sum(loss)  # Keras does not reduce the losses of a part without samples
         masks = [mask for mask in (get_keras_mask(y_pred), self._mask) if mask is not None]
-        count = _count(self._shape, masks, sample_weight, self.reduction)
+        count = getattr(y_pred, COUNT, None)
+        if count is None:
+            count = _count(self._shape, masks, sample_weight, self.reduction)
         if self.reduction == "sum":
             return loss_of_batch(loss, count, add=True)
         return loss_of_batch(loss * _keras_scale(), count)
@@ -540,16 +543,17 @@ class DistributedModel(keras.Model):
 
     def predict_step(self, *args: Any) -> Any:
         """Predict the own part of a batch, the last argument, and collect all parts."""
-        data = args[-1]
-        outputs = super().predict_step(*args[:-1], self.own_part(data))
-        distribution = _jax_distribution()
-        if distribution is not None:
-            y_pred, state = outputs
-            return keras.tree.map_structure(lambda y: _with_axes(y, []), y_pred), state
-        if keras.backend.backend() == "torch" and parts() > 1:
+        data, backend = args[-1], keras.backend.backend()
+        own = self.own_part(data)
+        outputs = super().predict_step(*args[:-1], own)
+        y_pred, *state = outputs if backend == "jax" else [outputs]
+        y_pred = for_each_sample(y_pred, keras.utils.unpack_x_y_sample_weight(own)[0])
+        if _jax_distribution() is not None:
+            y_pred = keras.tree.map_structure(lambda y: _with_axes(y, []), y_pred)
+        elif backend == "torch" and parts() > 1:
             n = keras.tree.flatten(data)[0].shape[0]
-            return keras.tree.map_structure(lambda y: _collect(y, n), outputs)
-        return outputs
+            y_pred = keras.tree.map_structure(lambda y: _collect(y, n), y_pred)
+        return (y_pred, *state) if state else y_pred
 
     def own_part(self, data: Any) -> Any:
         """Give what a step of this process computes of a batch.
@@ -581,6 +585,7 @@ class DistributedModel(keras.Model):
         training: bool = True,
     ) -> Any:
         """Compute the loss of the batch, as `keras.Model.compute_loss` does on one device."""
+        y_pred = for_each_sample(y_pred, x)
         added = self.losses if parts() > 1 else []
         if not added:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
@@ -592,6 +597,13 @@ class DistributedModel(keras.Model):
         if self._compile_loss is not None:
             losses.append(self._compile_loss(y, y_pred, sample_weight))
         return sum(losses)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Update the metrics of a batch and return their values, as Keras does.
+
+        A function gets integer labels as floats, as it does where it is the loss.
+        """
+        return super().compute_metrics(x, as_floats(y), for_each_sample(y_pred, x), sample_weight)
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Give the values of the metrics over all parts."""
@@ -697,6 +709,23 @@ class DistributedModel(keras.Model):
             _revise_gradients(self.optimizer, _all_reduced)
         if backend == "tensorflow" and not isinstance(inner, DenseGradients):
             _revise_gradients(self.optimizer, _dense)
+
+
+def for_each_sample(outputs: Any, inputs: Any) -> Any:
+    """Repeat outputs without an axis, such as a loss, for each sample; Keras counts their rows."""
+    if inputs is None or all(len(y.shape) for y in keras.tree.flatten(outputs)):
+        return outputs
+    rows = ops.shape(next(x for x in keras.tree.flatten(inputs) if x is not None))[:1]
+
+    def repeat(y: Any) -> Any:
+        if len(y.shape):
+            return y
+        repeated = ops.broadcast_to(y, rows)
+        if hasattr(y, COUNT):
+            setattr(repeated, COUNT, getattr(y, COUNT))
+        return repeated
+
+    return keras.tree.map_structure(repeat, outputs)
 
 
 def _revise_gradients(optimizer: Any, revise: Callable[[Sequence[Any]], list[Any]]) -> None:

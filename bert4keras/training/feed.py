@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,10 @@ class BatchFeed(DataAdapter):
     Args:
         batches: the batches, read once. On TensorFlow a thread of its own reads two ahead.
         inputs_only: a batch is inputs alone even if it is a tuple.
+        endless: there is no last batch, so that `Model` asks for a number of steps.
+
+    Attributes:
+        prepare: what else is done to each batch, if anything: `Model` checks it.
 
     Raises:
         ValueError: while batches are read, if there are none or one is not like the first.
@@ -54,8 +58,10 @@ class BatchFeed(DataAdapter):
     peeked = 4  # batches that decide on TensorFlow whether a last axis is always of size 1
     ahead = 2
 
-    def __init__(self, batches: Iterable, inputs_only: bool = False):
+    def __init__(self, batches: Iterable, inputs_only: bool = False, endless: bool = False):
         self._source = iter(batches)
+        self.endless = endless
+        self.prepare: Callable[[tuple], tuple] | None = None
         self._inputs_only = inputs_only
         self._returned: deque = deque()
         self._reading: deque[Future] = deque()
@@ -202,7 +208,7 @@ class BatchFeed(DataAdapter):
             for name, part in zip(_PARTS, parts, strict=False)
         )
         self._check(arrays)
-        return batch
+        return batch if self.prepare is None else self.prepare(batch)
 
     def _to_arrays(self, part: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
         """Convert the leaves of a part, and enter them into `arrays` by their paths."""

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 # A loss that leaves positions out says so by a mask; Keras sets one in no public way.
-from keras.src.backend import set_keras_mask
+from keras.src.backend import get_keras_mask, set_keras_mask
 
 from bert4keras.backend import (
     Tensor,
     align,
+    check_labels,
     flatten,
     keras,
     lowest,
@@ -78,6 +79,15 @@ def spread(weights: Tensor, shape: Sequence[Any]) -> Tensor:
     return align(weights, range(len(weights.shape)), len(shape)) * ops.ones(shape, weights.dtype)
 
 
+def zero_where_zero(labels: Tensor, counts: Tensor) -> Tensor:
+    """Labels (..., [classes]) with 0 where a mask or weights (...) are 0, if their axes fit."""
+    counts = ops.cast(counts, "bool")
+    if len(counts.shape) > len(labels.shape):
+        return labels
+    counts = align(counts, range(len(counts.shape)), len(labels.shape))
+    return ops.where(counts, labels, ops.zeros_like(labels))
+
+
 def check_rows(loss: Any, y_pred: Tensor, group: int) -> None:
     """Refuse a batch that does not consist of groups of rows, as far as its size is known."""
     rows = y_pred.shape[0]
@@ -100,7 +110,9 @@ class PositionLoss(Float32Loss):
     """Base of losses that have a value for each position.
 
     They take the masks and weights that losses of Keras take, and a weight for each row in place of
-    one for each position.
+    one for each position. Where the prediction is masked or the weight is 0, labels may be
+    anything; elsewhere a label out of range is a ValueError where its value is known, and makes the
+    loss NaN, without a gradient, inside of a compiled step.
     """
 
     class_axes = 1
@@ -111,6 +123,9 @@ class PositionLoss(Float32Loss):
         if sample_weight is not None:
             positions = ops.shape(y_pred)[: len(y_pred.shape) - self.class_axes]
             sample_weight = spread(sample_weight, positions)
+        for counts in (get_keras_mask(y_pred), sample_weight):
+            if counts is not None:
+                y_true = zero_where_zero(y_true, counts)
         return super().__call__(y_true, y_pred, sample_weight)
 
 
@@ -327,15 +342,20 @@ class SparseLoss(PositionLoss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Return the loss of each position, (...), 0 at those that do not count."""
+        n_classes = y_pred.shape[-1]
+        check_labels(y_true, 0, n_classes - 1, f"label ids of {self.name}", also=self.ignore)
         label_ids = ops.cast(y_true, "int32")
         if len(label_ids.shape) == len(y_pred.shape):
             label_ids = ops.squeeze(label_ids, axis=-1)
+        possible = ops.logical_and(label_ids >= 0, label_ids < n_classes)
         if self.ignore is None:
-            return self.position_losses(label_ids, y_pred)
+            losses = self.position_losses(ops.where(possible, label_ids, 0), y_pred)
+            return ops.where(possible, losses, float("nan"))
         counted = label_ids != self.ignore
         # What a model without a mask computes at padding may be anything, NaN included.
         y_pred = ops.where(counted[..., None], y_pred, ops.ones_like(y_pred))
-        losses = self.position_losses(ops.where(counted, label_ids, 0), y_pred)
+        label_ids = ops.where(ops.logical_and(counted, possible), label_ids, 0)
+        losses = ops.where(possible, self.position_losses(label_ids, y_pred), float("nan"))
         losses = ops.where(counted, losses, 0.0)
         set_keras_mask(losses, counted)
         return losses
@@ -364,7 +384,10 @@ class TokenCrossentropy(SparseLoss):
         ignore: label id of positions that do not count, see `SparseLoss`.
         reduction: the default takes the mean over the positions that count. Keras divides the sum
             by their number even if there are sample weights; 'mean_with_sample_weight' divides by
-            the sum of the weights, which is the thing for weights that are 0 or 1.
+            the sum of the weights, which is the thing for weights that are 0 or 1. Under gradient
+            accumulation means of batches are averaged, whatever the number of positions in each;
+            'sum', with `compile(loss_weights=1 / n)` for n positions in a usual batch, gives all
+            positions the same weight, as one large batch does.
         name: name of the loss.
     """
 

@@ -492,6 +492,8 @@ class VirtualAdversarialTraining(Step):
         iterations: how often the direction is improved, each a forward and a backward pass.
         divergence: 'probabilities' or 'logits', what the model gives; or a function, registered for
             saving, of two outputs of the model, to (batch, ...).
+        add_loss: whether the loss is minimised as well; False where no batch has labels, which may
+            be anything then.
 
     Raises:
         ValueError: an argument is out of range.
@@ -502,6 +504,7 @@ class VirtualAdversarialTraining(Step):
     xi: float = 10.0
     iterations: int = 1
     divergence: Difference = "probabilities"
+    add_loss: bool = True
     draws = True
 
     def __post_init__(self) -> None:
@@ -533,7 +536,8 @@ class VirtualAdversarialTraining(Step):
         delta = self.epsilon * ops.stop_gradient(direction)
         moved = batch.run(weights, [(table, batch.value(table, weights) + delta)])
         difference = mean_divergence(self.divergence, targets, moved.predictions)
-        return clean._replace(loss=clean.loss + difference, state=state)
+        loss = clean.loss + difference if self.add_loss else difference
+        return clean._replace(loss=loss, state=state)
 
 
 def random_numbers(model: keras.Model, state: State, shape: Sequence[int]) -> tuple[Tensor, State]:

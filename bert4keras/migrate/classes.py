@@ -1,0 +1,72 @@
+"""What classes of the script itself have to do otherwise: callbacks and layers."""
+
+import ast
+
+from bert4keras.migrate import rules
+from bert4keras.migrate.comments import Comments
+from bert4keras.migrate.edits import Edits
+from bert4keras.migrate.names import Names
+from bert4keras.migrate.source import Source, dotted, is_name
+from bert4keras.migrate.survey import Survey
+
+CHECKPOINT = "bert4keras.legacy.ModelCheckpoint"
+EARLY = ("__init__", "build", "compute_output_shape")
+"""Methods of a layer that Keras 3 calls before it asks for the shape of the output."""
+
+
+class Classes:
+    """The rewriting of the classes of a script."""
+
+    def __init__(self, source: Source, survey: Survey, comments: Comments, edits: Edits):
+        self.source = source
+        self.names: Names = survey.names
+        self.comments = comments
+        self.edits = edits
+
+    def rewrite(self, node: ast.ClassDef) -> None:
+        """Rewrite a class, or mark it."""
+        bases = [self.names.today(x) or "" for x in node.bases if dotted(x)]
+        if any(x.startswith("keras.callbacks.") or x == CHECKPOINT for x in bases):
+            self.rewrite_callback(node)
+        else:
+            self.mark_late_shape(node)
+
+    def rewrite_callback(self, node: ast.ClassDef) -> None:
+        """Have a callback told of its model by `set_model`: `model` can be read only."""
+        for each in ast.walk(node):
+            match each:
+                case ast.Assign(targets=[ast.Attribute(attr="model") as target], value=value):
+                    if is_name(target.value, "self"):
+                        span = self.source.start(each), self.source.end(each)
+                        pieces = "self.set_model(", self.source.span(value), ")"
+                        self.edits.replace(span, *pieces)
+
+    def mark_late_shape(self, node: ast.ClassDef) -> None:
+        """Mark a layer whose `compute_output_shape` needs what only `call` sets.
+
+        Keras 2 called `call` first, Keras 3 does not.
+        """
+        methods = {x.name: x for x in node.body if isinstance(x, ast.FunctionDef)}
+        if not {"call", "compute_output_shape"} <= methods.keys():
+            return
+        early = {y for name in EARLY if name in methods for y in assigned(methods[name])}
+        late = assigned(methods["call"]) - early
+        read = {
+            x.attr
+            for x in ast.walk(methods["compute_output_shape"])
+            if isinstance(x, ast.Attribute) and is_name(x.value, "self")
+        }
+        for name in sorted(late & read):
+            advice = f"set self.{name} in build(): Keras 3 asks for the shape before call()"
+            self.comments.mark(methods["compute_output_shape"], rules.Mark("graph", advice))
+
+
+def assigned(method: ast.FunctionDef) -> set[str]:
+    """The attributes of `self` that a method sets."""
+    return {
+        x.attr
+        for x in ast.walk(method)
+        if isinstance(x, ast.Attribute)
+        and isinstance(x.ctx, ast.Store)
+        and is_name(x.value, "self")
+    }

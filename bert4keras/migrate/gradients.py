@@ -1,0 +1,274 @@
+"""Functions that reach into Keras 2 for gradients: what `compile(step=…)` replaces them by.
+
+Two patterns are published. One wraps `model.train_function`, moves the table of an embedding along
+a gradient before each step and back after it: adversarial training, virtual if the direction is
+random at first. The other one is a loss that adds the squared norm of a gradient. Both are
+recognised by what they do, whatever they are called.
+"""
+
+import ast
+from collections.abc import Iterator
+
+from bert4keras.migrate import rules
+from bert4keras.migrate.arguments import Arguments
+from bert4keras.migrate.comments import Comments
+from bert4keras.migrate.edits import Edits
+from bert4keras.migrate.imports import Imports
+from bert4keras.migrate.patterns import (
+    GRADIENTS,
+    Penalised,
+    Penalty,
+    Step,
+    Wrapper,
+    bound_to,
+    defaults_of,
+    is_number,
+    layer_in,
+    method_of,
+)
+from bert4keras.migrate.source import Source, dotted, is_docstring, is_name, keywords_of, text_of
+from bert4keras.migrate.survey import Survey
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+INSIDE = frozenset({"call", "compute_loss", "compute_mask", "get_gradients", "get_updates"})
+"""Methods of layers and optimizers, in which tensors do not know where they come from."""
+
+
+class Gradients:
+    """The rewriting of functions that compute gradients.
+
+    Attributes:
+        functions: these functions, not those inside of others.
+        done: what is rewritten as a whole.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        survey: Survey,
+        imports: Imports,
+        comments: Comments,
+        edits: Edits,
+    ):
+        self.source = source
+        self.survey = survey
+        self.names = survey.names
+        self.imports = imports
+        self.comments = comments
+        self.edits = edits
+        self.arguments = Arguments(source, edits)
+        self.done: set[ast.AST] = set()
+        self.functions = self.found() if survey.related else []
+
+    def found(self) -> list[ast.FunctionDef]:
+        """The functions that compute gradients, in the order of the text."""
+        found: dict[ast.AST, None] = {}
+        for node in self.source.nodes:
+            if self.is_gradient(node) and (function := self.outermost(node)):
+                found[function] = None
+        return list(found)
+
+    def is_gradient(self, node: ast.AST) -> bool:
+        """Tell whether a node is something of which Keras 2 made gradients."""
+        if self.names.is_today(node, GRADIENTS):
+            return True
+        mark = rules.ATTRIBUTE_MARKS.get(node.attr) if isinstance(node, ast.Attribute) else None
+        return mark is rules.STEP
+
+    def outermost(self, node: ast.AST) -> ast.AST | None:
+        """The function or method that a node is in, and that is in no other function."""
+        function = None
+        while (node := self.source.parents.get(node)) is not None:
+            if isinstance(node, FUNCTIONS):
+                function = node
+        return function
+
+    def rewrite(self) -> None:
+        """Rewrite what is recognised, and comment on the rest."""
+        for function in self.functions:
+            if step := Wrapper(self.names, function).step():
+                self.use(function, step)
+            elif penalty := Penalty(self.names, function).step():
+                self.penalise(function, penalty)
+            elif self.sees_values(function) and not self.called_by_hand(function):
+                self.mark(function)
+
+    def sees_values(self, function: ast.FunctionDef) -> bool:
+        """Tell whether a function sees values, which do not know where they come from.
+
+        Elsewhere `K.gradients` differentiates symbolic tensors.
+        """
+        reaches_in = any(
+            isinstance(x, ast.Attribute) and rules.ATTRIBUTE_MARKS.get(x.attr) is rules.STEP
+            for x in ast.walk(function)
+        )
+        parameters = {x.arg for x in function.args.args}
+        is_loss = parameters >= {"y_true", "y_pred"} or any(self.compiled_with(function))
+        return reaches_in or is_loss or function.name in INSIDE
+
+    # === A function that wraps `train_function` ===
+
+    def use(self, function: ast.FunctionDef, step: Step) -> None:
+        """Have a step in the place of a function that wraps `model.train_function`."""
+        calls = list(self.calls_of(function))
+        compiled = [self.compiled_before(call, function, step) for call in calls]
+        if calls and all(compiled) and not self.imports.others(function.name):
+            for call, target in zip(calls, compiled, strict=True):
+                self.arguments.append(target, f"step={self.written(step, function, call)}")
+                self.remove(self.source.statement(call))
+            self.remove(function)
+        else:
+            self.replace_body(function, step)
+
+    def calls_of(self, function: ast.FunctionDef) -> Iterator[ast.Call]:
+        """The calls of a function in its script."""
+        for name in self.names.uses(function.name):
+            parent = self.source.parents[name]
+            if isinstance(parent, ast.Call) and parent.func is name:
+                yield parent
+
+    def compiled_before(
+        self, call: ast.Call, function: ast.FunctionDef, step: Step
+    ) -> ast.Call | None:
+        """The `compile` of the model that a function is called with, if it surely comes before."""
+        model = dotted(bound_to(call, function).get(step.model))
+        if not self.is_statement(call) or model is None:
+            return None
+        found: list[ast.Call] = []
+        for block, last in self.blocks_before(self.source.statement(call)):
+            calls = [x.value for x in block[:last] if isinstance(x, ast.Expr)]
+            compiled = [x for x in calls if method_of(x) == "compile"]
+            found = found or [x for x in compiled if dotted(x.func.value) == model]
+        if not found or {"step", None} & {x.arg for x in found[-1].keywords}:
+            return None
+        values = [self.value(x, function, call) for x in step.arguments.values()]
+        return None if None in values else found[-1]
+
+    def blocks_before(self, statement: ast.stmt) -> Iterator[tuple[list[ast.stmt], int]]:
+        """The blocks of which a statement surely comes after a part, with the end of that part."""
+        while True:
+            block = self.source.block(statement)
+            yield block, next(i for i, each in enumerate(block) if each is statement)
+            parent = self.source.parents[statement]
+            if not (isinstance(parent, ast.If) and "__name__" in self.source.code(parent.test)):
+                return
+            statement = parent
+
+    def value(self, node: ast.expr, function: ast.FunctionDef, call: ast.Call) -> str | None:
+        """An expression of a function's parameters in the terms of a call of it."""
+        bound = bound_to(call, function)
+        names = [x for x in ast.walk(node) if isinstance(x, ast.Name)]
+        if isinstance(node, ast.Name) and node.id in bound:
+            return self.source.code(bound[node.id])
+        return None if any(name.id in bound for name in names) else self.source.code(node)
+
+    def written(self, step: Step, function: ast.FunctionDef, call: ast.Call) -> str:
+        """A step in the terms of a call."""
+        values = {k: self.value(x, function, call) for k, x in step.arguments.items()}
+        return self.spelled(step, call, values)
+
+    def spelled(self, step: Step, node: ast.AST, values: dict[str, str]) -> str:
+        """Write a step, the layer by position and the numbers by name."""
+        name = self.imports.need(node, f"bert4keras.training.{step.name}")
+        given = [value if k == "layer" else f"{k}={value}" for k, value in values.items()]
+        given += ["add_loss=False"] if step.name == "VirtualAdversarialTraining" else []
+        return f"{name}({', '.join(given)})"
+
+    def replace_body(self, function: ast.FunctionDef, step: Step) -> None:
+        """Let a function set the step of a model that has been compiled."""
+        values = {k: self.source.code(x) for k, x in step.arguments.items()}
+        new = f"{step.model}.train_with({self.spelled(step, function, values)})"
+        body = function.body
+        first = body[1] if is_docstring(body[0]) and len(body) > 1 else body[0]
+        self.edits.replace((self.source.start(first), self.source.end(body[-1])), new)
+        self.done.update(body)
+
+    def remove(self, statement: ast.stmt) -> None:
+        """Take a statement out, with what the comments above it say of it."""
+        self.edits.remove_statement(statement, comments=True)
+        self.done.add(statement)
+
+    # === A loss with a penalty ===
+
+    def penalise(self, function: ast.FunctionDef, penalty: Penalised) -> None:
+        """Have a step in the place of the penalty in a loss."""
+        compiled = [x for x in self.compiled_with(function) if "step" not in keywords_of(x)]
+        if not compiled:
+            self.mark(function)
+            return
+        for call in compiled:
+            name = self.imports.need(call, "bert4keras.training.GradientPenalty")
+            self.arguments.append(call, f"step={name}({penalty.layer}, epsilon={penalty.epsilon})")
+        self.edits.replace(self.source.span(penalty.whole), self.source.span(penalty.rest))
+        for statement in penalty.statements:
+            self.remove(statement)
+        self.done.update(x for x in penalty.nodes)
+
+    def compiled_with(self, function: ast.FunctionDef) -> Iterator[ast.Call]:
+        """The calls of `compile` with a loss."""
+        for name in self.names.uses(function.name):
+            call = self.source.enclosing(name, ast.Call, ast.stmt)
+            if method_of(call) == "compile":
+                loss = keywords_of(call).get("loss", call.args[1] if len(call.args) > 1 else None)
+                if loss is name:
+                    yield call
+
+    # === A layer ===
+
+    def called_by_hand(self, function: ast.FunctionDef) -> bool:
+        """Have the method of a layer called on symbolic tensors, which know what they come from.
+
+        `Layer()(inputs)` becomes `Layer().call(inputs)`.
+        """
+        owner = self.source.parents[function]
+        if not (isinstance(owner, ast.ClassDef) and function.name == "call"):
+            return False
+        made = [self.source.parents[name] for name in self.names.uses(owner.name)]
+        made = [x for x in made if isinstance(x, ast.Call) and is_name(x.func, owner.name)]
+        called = [x for x in made if self.is_called(x, "")]
+        if not made or not all(x in called or self.is_called(x, "call") for x in made):
+            return False
+        for each in called:
+            self.edits.insert(self.source.end(each), ".call")
+        return True
+
+    def is_called(self, node: ast.Call, method: str) -> bool:
+        """Tell whether a node, or a method of it, is called at once."""
+        parent = self.source.parents[node]
+        if method and getattr(parent, "attr", "") == method:
+            node, parent = parent, self.source.parents[parent]
+        elif method:
+            return False
+        return isinstance(parent, ast.Call) and parent.func is node
+
+    # === What is left to a person ===
+
+    def mark(self, function: ast.FunctionDef) -> None:
+        """Comment on a function and its calls."""
+        calls = [x for x in self.calls_of(function) if self.is_statement(x)]
+        for node in [function, *calls]:
+            call = node if isinstance(node, ast.Call) else next(iter(calls), None)
+            self.comments.mark(node, rules.Mark("gradients", self.advice(function, call)))
+        self.done.add(function)
+
+    def is_statement(self, call: ast.Call) -> bool:
+        """Tell whether a call is a statement."""
+        return isinstance(self.source.parents[call], ast.Expr)
+
+    def advice(self, function: ast.FunctionDef, call: ast.Call | None) -> str:
+        """A line that does the same, as far as seen, with the names and numbers of the script."""
+        bound = bound_to(call, function) if call else defaults_of(function)
+        given = list(bound.values())
+        found = layer_in(self.names, list(ast.walk(function)))
+        found = bound.get(getattr(found, "id", ""), found)
+        layers = [x for x in [found, *given] if text_of(x)]
+        layer = self.source.code(layers[0]) if layers else "'Embedding-Token'"
+        numbers = [self.source.code(x) for x in given if is_number(x)]
+        epsilon = f", epsilon={numbers[0]}" if numbers else ""
+        if function.name == "call":
+            return f"gradients_of(model, at={layer}) of bert4keras.training, beside the model"
+        model = next((self.source.code(x) for x in given if dotted(x)), "model")
+        inside = "\n".join(self.source.code(x) for x in function.body)
+        name = "AdversarialTraining" if "train_function" in inside else "GradientPenalty"
+        name = "VirtualAdversarialTraining" if "rand" in inside else name
+        return f"{model}.compile(..., step={name}({layer}{epsilon})) of bert4keras.training"

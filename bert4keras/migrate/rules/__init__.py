@@ -1,0 +1,94 @@
+"""What `python -m bert4keras.migrate` changes, as tables.
+
+names       where names are now
+stars       what star imports brought
+tensorflow  what of TensorFlow 1 is elsewhere
+calls       how calls and attributes change
+marks       what a person has to change
+"""
+
+from bert4keras.migrate.rules.calls import (
+    ARGUMENTS,
+    ATTRIBUTES,
+    LAYER_NAME,
+    LAYER_NODES,
+    LOSSES,
+    METHODS,
+    MODEL_MAKERS,
+    NODE_METHODS,
+    NODES,
+    OPTIMIZER_ARGUMENTS,
+    OPTIMIZER_WRAPPERS,
+    OTHER_TOKENIZERS,
+    TOKENIZER_METHODS,
+    Arguments,
+    Flag,
+    Method,
+)
+from bert4keras.migrate.rules.marks import (
+    ARGUMENT_MARKS,
+    ATTRIBUTE_MARKS,
+    KINDS,
+    MARKS,
+    STEP,
+    Mark,
+)
+from bert4keras.migrate.rules.names import (
+    CALLS,
+    DECORATORS,
+    EXPRESSIONS,
+    GONE,
+    IMPORTABLE,
+    KERAS_BACKEND,
+    LIBRARIES,
+    MODULES,
+    NAMES,
+    NEW,
+    RESULTS,
+    USELESS_CALLS,
+    VALID,
+)
+from bert4keras.migrate.rules.spelling import K
+from bert4keras.migrate.rules.stars import KERAS_LAYERS, OWN_LAYERS, STAR_IMPORTS
+
+__all__ = [
+    "ARGUMENTS",
+    "ARGUMENT_MARKS",
+    "ATTRIBUTES",
+    "ATTRIBUTE_MARKS",
+    "CALLS",
+    "DECORATORS",
+    "EXPRESSIONS",
+    "GONE",
+    "IMPORTABLE",
+    "KERAS_BACKEND",
+    "KERAS_LAYERS",
+    "KINDS",
+    "LAYER_NAME",
+    "LAYER_NODES",
+    "LIBRARIES",
+    "LOSSES",
+    "MARKS",
+    "METHODS",
+    "MODEL_MAKERS",
+    "MODULES",
+    "NAMES",
+    "NEW",
+    "NODES",
+    "NODE_METHODS",
+    "OPTIMIZER_ARGUMENTS",
+    "OPTIMIZER_WRAPPERS",
+    "OTHER_TOKENIZERS",
+    "OWN_LAYERS",
+    "RESULTS",
+    "STAR_IMPORTS",
+    "STEP",
+    "TOKENIZER_METHODS",
+    "USELESS_CALLS",
+    "VALID",
+    "Arguments",
+    "Flag",
+    "K",
+    "Mark",
+    "Method",
+]

@@ -1,0 +1,271 @@
+"""How calls and attributes change, as tables."""
+
+from dataclasses import dataclass, field
+
+from bert4keras.migrate.rules.spelling import spelled_out
+
+
+@dataclass(frozen=True)
+class Flag:
+    """An argument that was true or false, and is one of two texts now.
+
+    Attributes:
+        name: what the argument is called now.
+        true: what it is for what was true.
+        false: what it is for what was false, the default.
+    """
+
+    name: str
+    true: str
+    false: str
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """How the arguments of a call change.
+
+    Attributes:
+        renamed: old name → new name.
+        dropped: names that go.
+        positional: the old order of the arguments; those behind the first are given by name, if
+            there is one.
+        values: name (the new one) → literal → literal.
+        flags: old name → the choice in its place.
+        opposites: old name → the name for the opposite.
+    """
+
+    renamed: dict[str, str] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
+    positional: tuple[str, ...] = ()
+    values: dict[str, dict[str, str]] = field(default_factory=dict)
+    flags: dict[str, Flag] = field(default_factory=dict)
+    opposites: dict[str, str] = field(default_factory=dict)
+
+
+QUEUE = ("max_queue_size", "workers", "use_multiprocessing", "pickle_safe", "max_q_size")
+"""How Keras 2 filled its queue of batches."""
+
+LOSSES = {
+    "cosine_proximity": "cosine_similarity",
+    "huber_loss": "huber",
+    "kullback_leibler_divergence": "kl_divergence",
+    "logcosh": "log_cosh",
+}
+"""Losses by their name."""
+
+_BUILDING = Arguments(
+    renamed={"checkpoint_file": "checkpoint_path", "keep_words": "keep_tokens"},
+    values={"application": {"seq2seq": "unilm"}},
+    flags={
+        "albert": Flag("model", true="albert", false="bert"),
+        "seq2seq": Flag("application", true="unilm", false="encoder"),
+    },
+)
+_REDUCING = Arguments(renamed={"keep_dims": "keepdims", "reduction_indices": "axis"})
+_OF_FILE = Arguments(renamed={"dirname": "path", "filename": "path"})
+_TWO_FILES = Arguments(
+    renamed={"newname": "dst", "newpath": "dst", "oldname": "src", "oldpath": "src"}
+)
+
+_REDUCING = Arguments(renamed={"keep_dims": "keepdims", "reduction_indices": "axis"})
+_OF_FILE = Arguments(renamed={"dirname": "path", "filename": "path"})
+_TWO_FILES = Arguments(
+    renamed={"newname": "dst", "newpath": "dst", "oldname": "src", "oldpath": "src"}
+)
+
+ARGUMENTS = {
+    "bert4keras.backend.search_layer": Arguments(dropped=("exclude_from",)),
+    "bert4keras.models.Model": Arguments(renamed={"input": "inputs", "output": "outputs"}),
+    "bert4keras.models.build_transformer_model": _BUILDING,
+    "bert4keras.snippets.AutoRegressiveDecoder.wraps": Arguments(
+        renamed={"default": "default_rtype"}
+    ),
+    "bert4keras.tokenizers.Tokenizer": Arguments(opposites={"case_sensitive": "do_lower_case"}),
+    "keras.callbacks.LambdaCallback": Arguments(
+        renamed={"on_batch_begin": "on_train_batch_begin", "on_batch_end": "on_train_batch_end"}
+    ),
+    "keras.callbacks.ReduceLROnPlateau": Arguments(renamed={"epsilon": "min_delta"}),
+    "keras.callbacks.TensorBoard": Arguments(
+        dropped=("batch_size", "embeddings_data", "embeddings_layer_names", "write_grads")
+    ),
+    "keras.layers.Embedding": Arguments(dropped=("input_length",)),
+    "keras.layers.LeakyReLU": Arguments(renamed={"alpha": "negative_slope"}),
+    **dict.fromkeys(
+        spelled_out(
+            "tensorflow",
+            "reduce_all reduce_any reduce_logsumexp reduce_max reduce_mean reduce_min "
+            "reduce_prod reduce_sum",
+        ).values(),
+        _REDUCING,
+    ),
+    "tensorflow.argmax": Arguments(renamed={"dimension": "axis"}),
+    "tensorflow.argmin": Arguments(renamed={"dimension": "axis"}),
+    "tensorflow.expand_dims": Arguments(renamed={"dim": "axis"}),
+    "tensorflow.nn.log_softmax": Arguments(renamed={"dim": "axis"}),
+    "tensorflow.nn.softmax": Arguments(renamed={"dim": "axis"}),
+    "tensorflow.squeeze": Arguments(renamed={"squeeze_dims": "axis"}),
+    **dict.fromkeys(
+        spelled_out(
+            "tensorflow.io.gfile", "exists isdir listdir makedirs mkdir remove rmtree stat walk"
+        ).values(),
+        _OF_FILE,
+    ),
+    "tensorflow.io.gfile.copy": _TWO_FILES,
+    "tensorflow.io.gfile.glob": Arguments(renamed={"filename": "pattern"}),
+    "tensorflow.io.gfile.rename": _TWO_FILES,
+}
+"""By the name of what is called, the new one."""
+
+OPTIMIZER_ARGUMENTS = Arguments(renamed={"lr": "learning_rate"})
+"""For all classes of `keras.optimizers` and what `extend_with_*` makes of them."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method that has another name now, with its arguments."""
+
+    name: str
+    arguments: Arguments
+
+
+FROM_GENERATOR = Arguments(
+    renamed={"generator": "x"},
+    dropped=QUEUE,
+    positional=(
+        "generator",
+        "steps",
+        "callbacks",
+        "max_queue_size",
+        "workers",
+        "use_multiprocessing",
+        "verbose",
+    ),
+)
+"""Of `evaluate_generator` and `predict_generator`."""
+
+METHODS = {
+    "fit_generator": Method(
+        "fit",
+        Arguments(
+            renamed={"generator": "x"},
+            dropped=QUEUE,
+            positional=(
+                "generator",
+                "steps_per_epoch",
+                "epochs",
+                "verbose",
+                "callbacks",
+                "validation_data",
+                "validation_steps",
+                "validation_freq",
+                "class_weight",
+                "max_queue_size",
+                "workers",
+                "use_multiprocessing",
+                "shuffle",
+                "initial_epoch",
+            ),
+        ),
+    ),
+    "evaluate_generator": Method("evaluate", FROM_GENERATOR),
+    "predict_generator": Method("predict", FROM_GENERATOR),
+    "fit": Method(
+        "fit",
+        Arguments(
+            renamed={"nb_epoch": "epochs"},
+            dropped=QUEUE,
+            positional=(
+                "",
+                "",
+                "",
+                "",
+                "verbose",
+                "callbacks",
+                "validation_split",
+                "validation_data",
+                "shuffle",
+                "class_weight",
+                "sample_weight",
+                "initial_epoch",
+                "steps_per_epoch",
+                "validation_steps",
+            ),
+        ),
+    ),
+    "evaluate": Method("evaluate", Arguments(dropped=QUEUE)),
+    "predict": Method("predict", Arguments(dropped=QUEUE)),
+    "compile": Method(
+        "compile",
+        Arguments(
+            dropped=("sample_weight_mode",),
+            positional=("", "", "metrics", "loss_weights", "sample_weight_mode"),
+        ),
+    ),
+}
+"""By the name of the method, whatever it is called on."""
+
+TOKENIZER_METHODS = {
+    "encode": Arguments(renamed={"max_length": "maxlen"}),
+    "tokenize": Arguments(renamed={"max_length": "maxlen"}),
+}
+"""In scripts whose tokenizers are those of bert4keras."""
+
+NODE_METHODS = {
+    "get_input_at": "input_at",
+    "get_input_mask_at": "input_mask",
+    "get_input_shape_at": "input_shape_at",
+    "get_output_at": "output_at",
+    "get_output_mask_at": "output_mask",
+    "get_output_shape_at": "output_shape_at",
+}
+"""Methods of a layer, and the functions of `bert4keras.legacy` in their place."""
+
+NODES = {
+    "_inbound_nodes": "inbound_nodes",
+    "_outbound_nodes": "outbound_nodes",
+    "inbound_nodes": "inbound_nodes",
+    "outbound_nodes": "outbound_nodes",
+}
+"""Attributes of a layer, and the functions of `bert4keras.legacy` in their place."""
+
+LAYER_NODES = {"input_mask": "input_mask", "output_mask": "output_mask"}
+"""The same for attributes that other things have as well."""
+
+OPTIMIZER_WRAPPERS = {
+    "bert4keras.optimizers.PiecewiseLinearLearningRate": (
+        "bert4keras.optimizers.extend_with_piecewise_linear_lr",
+        "schedule",
+        "lr_schedule",
+    ),
+    "bert4keras.optimizers.GradientAccumulation": (
+        "bert4keras.optimizers.extend_with_gradient_accumulation",
+        "steps_per_update",
+        "grad_accum_steps",
+    ),
+}
+"""Classes around an optimizer, from before 0.3: what extends its class, and the argument."""
+
+ATTRIBUTES = {
+    "_feed_input_names": "input_names",
+    "_feed_inputs": "inputs",
+    "_keras_shape": "shape",
+    "_token_cls": "_token_start",
+    "_token_cls_id": "_token_start_id",
+    "_token_sep": "_token_end",
+    "_token_sep_id": "_token_end_id",
+}
+
+LAYER_NAME = r"Encoder-(\d+)-((?:MultiHeadSelfAttention|FeedForward)(?:-(?:Dropout|Add|Norm))?)"
+"""Layers of the Transformer until 0.5, which counted from 1; now `Transformer-0-…`."""
+
+MODEL_MAKERS = frozenset(
+    {
+        "bert4keras.models.Model",
+        "bert4keras.models.build_transformer_model",
+        "bert4keras.models.load_model",
+        "keras.models.Sequential",
+        "keras.Sequential",
+    }
+)
+OTHER_TOKENIZERS = ("transformers", "tokenizers", "keras_bert", "sentencepiece")
+"""Packages whose tokenizers have a method `encode` as well, where `max_length` is right."""

@@ -1,0 +1,263 @@
+"""Whether a checkpoint fits a model: its architecture and its sizes, told before it is built.
+
+What is compared are the names and shapes that the index of a checkpoint gives in milliseconds, with
+the settings that a model is going to be built from.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bert4keras import configs
+from bert4keras.checkpoints import CheckpointError, as_official
+from bert4keras.checkpoints.architectures import architectures
+
+if TYPE_CHECKING:
+    from bert4keras.models.transformer import Transformer
+
+# Whoever overrides one of these may give layers other shapes, or variables other names.
+_HOOKS = (
+    *("apply_embeddings", "apply_main_layers", "apply_final_layers", "apply_attention"),
+    *("apply_feed_forward", "apply_token_embedding", "apply_segment_embedding"),
+    *("apply_position_embedding", "apply_gated_attention", "attention_sizes", "apply"),
+    *("variable_mapping", "variable_names", "stored_name", "load_variable", "load_embeddings"),
+)
+
+
+def check_fit(transformer: "Transformer", file: Any, source: Any = "the config") -> None:
+    """Refuse a checkpoint of another architecture or of other sizes, before a model is built.
+
+    Nothing is checked that a user has taken into his own hands: by `ignore_invalid_weights`, by a
+    subclass that overrides a hook.
+
+    Args:
+        transformer: the model, not built yet; of one that is built only the architecture is
+            compared, since its weights themselves are compared with the variables then.
+        file: the open checkpoint.
+        source: what to call the config in messages.
+
+    Raises:
+        CheckpointError: what differs, by name, with the value in the config and in the checkpoint.
+    """
+    if transformer.ignore_invalid_weights or _customised(transformer):
+        return
+    _check_architecture(transformer, file, source)
+    differences = [] if transformer.built else [*_differences(transformer, file)]
+    if differences:
+        lines = [difference.described() for difference in differences]
+        advice = _advice(transformer, differences)
+        raise CheckpointError(
+            f"{file.path} does not fit the model that {source} describes.\n{advice}\n"
+            + "\n".join(lines)
+        )
+
+
+def _customised(transformer: "Transformer") -> bool:
+    classes = type(transformer).__mro__[:-1]  # without `object`
+    users = [cls for cls in classes if not cls.__module__.startswith("bert4keras.")]
+    return any(hook in vars(cls) for cls in users for hook in _HOOKS)
+
+
+# === The architecture ===
+
+
+def _check_architecture(transformer: "Transformer", file: Any, source: Any) -> None:
+    own = transformer.stored_as
+    if not own:
+        return
+    found = _found(file, own)
+    fitting = [model for model in found if model in own]
+    if found and not fitting:
+        models = " or ".join(f"model={model!r}" for model in _likely(found, transformer, file))
+        raise CheckpointError(
+            f"{file.path} is of another architecture than {type(transformer).__name__}, which "
+            f"{source} and model= ask for: pass {models}. To start from it all the same, pass "
+            "ignore_invalid_weights=True"
+        )
+    if set(found) == set(_TWINS):
+        _check_twins(fitting[0], transformer, file, source)
+
+
+_TWINS = ("nezha", "roformer")
+"""Their names are the same in TensorFlow's checkpoints."""
+
+
+def _found(file: Any, own: tuple[str, ...]) -> list[str]:
+    """The architectures that a file may be of; none if its names are of nothing known."""
+    if file.container != "keras":
+        return architectures(file, file.metadata)
+    if not set(own) <= set(_TWINS):
+        return []  # named by layer: its layers are compared with those of the model
+    relative = any("Embedding-Relative-Position" in name for name in file)
+    return ["nezha" if relative else "roformer"]
+
+
+def _likely(found: list[str], transformer: "Transformer", file: Any) -> list[str]:
+    told = {_told_by_config(transformer), _told_by_path(file.path)}
+    return [model for model in found if model in told] or found
+
+
+def _told_by_config(transformer: "Transformer") -> str | None:
+    """Which of the twins a config describes; None if it does not say."""
+    settings = transformer.settings
+    if settings.get("model_type") in _TWINS:
+        return settings["model_type"]
+    relative = settings.get("use_relative_position") or settings.get("max_relative_position")
+    return "nezha" if relative else None  # as the published configs of NEZHA say
+
+
+def _told_by_path(path: Path) -> str | None:
+    """Which of the twins the names of a file and its folder speak of; None if not of one."""
+    text = "/".join(Path(path).absolute().parts[-2:]).lower()
+    spoken = [model for model in _TWINS if model in text]
+    return spoken[0] if len(spoken) == 1 else None
+
+
+def _check_twins(own: str, transformer: "Transformer", file: Any, source: Any) -> None:
+    """Refuse the wrong one of two architectures whose variables have the same names."""
+    other = next(model for model in _TWINS if model != own)
+    config, path = _told_by_config(transformer), _told_by_path(file.path)
+    if config == other:
+        raise CheckpointError(
+            f"{source} describes {other}, whose variables have the same names as those of {own}: "
+            f"pass model={other!r}. To start from it all the same, pass ignore_invalid_weights=True"
+        )
+    if own not in (config, path):
+        hint = f"Its path speaks of {other}. " if path == other else ""
+        warnings.warn(
+            f"{file.path} is of {own} or of {other}, and nothing in it tells which: the names of "
+            f"their variables are the same. {hint}It is loaded as {own}, as model= says; were it "
+            f"of {other}, all outputs would be wrong. Whoever saves it with this library again "
+            "has a file that tells.",
+            stacklevel=6,  # the call of build_transformer_model
+        )
+
+
+# === The sizes ===
+
+# What the axes of the first variable of a layer are; layers by what their names end with.
+_HEADS = "num_attention_heads * attention_key_size"
+_GATED = "2 * intermediate_size + attention_key_size"
+_AXES = {
+    "Embedding-Token": ("vocab_size", "embedding_size"),
+    "Embedding-Segment": ("segment_vocab_size", "embedding_size"),
+    "Embedding-Position": ("max_position", "embedding_size"),
+    "Embedding-Task": ("task_type_vocab_size", "embedding_size"),
+    "MultiHeadSelfAttention": ("hidden_size", _HEADS),
+    "MultiHeadCrossAttention": ("hidden_size", _HEADS),
+    "FeedForward": ("hidden_size", "intermediate_size"),
+    "GatedAttentionUnit": ("hidden_size", _GATED),
+}
+_BLOCK = re.compile(r"(?:Encoder-|Decoder-)?Transformer(?:-(\d+))?-")
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """A setting that is another one in a checkpoint.
+
+    Attributes:
+        setting: its name, as the config has it.
+        ours: its value there.
+        theirs: its value in the checkpoint.
+        variable: that tells it; empty for the number of layers.
+    """
+
+    setting: str
+    ours: int
+    theirs: int
+    variable: str = ""
+
+    def described(self) -> str:
+        by = f" ({self.variable})" if self.variable else ""
+        return f"  {self.setting}: {self.ours} in the config, {self.theirs} in the checkpoint{by}"
+
+
+def _differences(transformer: "Transformer", file: Any) -> Iterator[_Difference]:
+    """Yield what differs, each setting once."""
+    blocks: dict[int, bool] = {}
+    told: set[str] = set()
+    for layer, name, shape in _first_variables(transformer, file):
+        block = _BLOCK.match(layer)
+        if block and block[1]:
+            blocks[int(block[1])] = blocks.get(int(block[1]), False) or shape is not None
+        role = layer[block.end() :] if block else layer
+        if shape is None or not _will_be_built(transformer, layer, role):
+            continue
+        for setting, size in zip(_AXES.get(role, ()), shape, strict=False):
+            expected = _expected(transformer, file, setting)
+            implied = setting in (_HEADS, "embedding_size") and setting not in transformer.settings
+            if implied and expected == transformer.hidden_size:
+                setting = "hidden_size"
+            if size != expected and setting not in told:
+                told.add(setting)
+                yield _Difference(_called(transformer, setting), expected, size, name)
+    there = sum(blocks.values())
+    if 0 < there < len(blocks):
+        yield _Difference(_called(transformer, "num_hidden_layers"), len(blocks), there)
+
+
+def _first_variables(
+    transformer: "Transformer", file: Any
+) -> Iterator[tuple[str, str, tuple[int, ...] | None]]:
+    """Yield each layer, the name of its first variable, and its shape; None if it is absent."""
+    mapping = {layer: names for layer, names in transformer.variable_mapping().items() if names}
+    if file.container == "keras":
+        shapes = {layer: next(iter(weights.values())) for layer, weights in file.shapes().items()}
+        for layer in mapping:
+            yield layer, layer, shapes.get(transformer.prefixed(layer))
+        return
+    view = as_official(file, [name for names in mapping.values() for name in names])
+    for layer, names in mapping.items():
+        name = transformer.stored_name(view, names[0])
+        yield layer, name, view.shape(name) if view.holds(name) else None
+
+
+def _will_be_built(transformer: "Transformer", layer: str, role: str) -> bool:
+    """Whether the model will have a layer that takes a variable as it is and that nobody gave."""
+    if transformer.autoresize_weights or transformer.prefixed(layer) in transformer.layers:
+        return False
+    if role == "Embedding-Position":
+        return not transformer.block.position_bias
+    if role == "Embedding-Segment":
+        shared = getattr(transformer, "shared_segment_embeddings", False)
+        return getattr(transformer, "segment_vocab_size", 0) > 0 and not shared
+    return role != "Embedding-Task" or transformer.use_task_id
+
+
+def _expected(transformer: "Transformer", file: Any, setting: str) -> int:
+    t = transformer
+    if setting == "vocab_size":
+        return t.vocab_size if t.is_cut(file) else t.full_vocab_size
+    if setting == _HEADS:
+        return t.num_attention_heads * t.attention_key_size
+    if setting == _GATED:
+        return 2 * t.intermediate_size + t.attention_key_size
+    return getattr(t, setting)
+
+
+def _called(transformer: "Transformer", setting: str) -> str:
+    """What a setting is called in the config that the model is built from."""
+    return configs.keys_of(transformer.settings).get(setting, setting)
+
+
+def _advice(transformer: "Transformer", differences: list[_Difference]) -> str:
+    """Say in a sentence what to do."""
+    if len(differences) > 1:
+        return "It is a model of another size: use the config that belongs to it, or correct this:"
+    (only,) = differences
+    if only.setting == "vocab_size":
+        if only.ours == transformer.full_vocab_size != transformer.vocab_size:
+            return transformer.of_another_vocabulary(only.theirs)
+        return (
+            f"Only the vocabulary differs: {only.theirs} entries in the file. If the vocabulary of "
+            "the model was trimmed, pass keep_tokens; otherwise correct vocab_size:"
+        )
+    if not only.variable:
+        return (
+            f"It has {only.theirs} layers, the model {only.ours}: use the config that belongs to "
+            f"it, or set {only.setting}:"
+        )
+    return f"Use the config that belongs to it, or correct {only.setting}:"

@@ -1,0 +1,199 @@
+"""Writing models to files: each writer puts the new whole in the place of the old one at once."""
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bert4keras import checkpoints, configs
+from bert4keras.checkpoints import bundle, safetensors
+from bert4keras.checkpoints.writing import replacing
+from bert4keras.text import saving
+from bert4keras.text.files import TokenizerError
+from bert4keras.text.generation_config import GENERATION_FILE
+from bert4keras.tokenizers import VOCAB_FILE, load_vocab, vocab_text
+
+if TYPE_CHECKING:
+    from bert4keras.models.transformer import Transformer
+
+
+def transformer_of(model: Any) -> "Transformer":
+    """Return the Transformer that made a model.
+
+    Raises:
+        TypeError: none did: the model is a user's, or was loaded from a file.
+    """
+    transformer = getattr(model, "transformer", None)
+    if transformer is None:
+        raise TypeError(
+            f"the model {model.name!r} is not what build_transformer_model returned, which knows "
+            "the names of pretrained models: call this on that model (it has the same layers), or "
+            "save this one with save or save_weights"
+        )
+    return transformer
+
+
+# === Weights under official names ===
+
+
+def save_checkpoint(
+    transformer: "Transformer", path: str | Path, mapping: Mapping | None, dtype: Any
+) -> None:
+    """Write a TensorFlow checkpoint; see `Transformer.save_weights_as_checkpoint`."""
+    path = Path(path)
+    with replacing(path.parent, f"{path.name}.index", bundle.former_files(path.name)) as folder:
+        _write_checkpoint(transformer, folder / path.name, mapping, dtype)
+
+
+def _write_checkpoint(
+    transformer: "Transformer", path: Path, mapping: Mapping | None = None, dtype: Any = None
+) -> None:
+    variables = transformer.official_variables(mapping, dtype)
+    bundle.write_bundle(path, variables, architecture(transformer))
+    configs.write_record(path, configs.vocabulary_record(transformer))
+
+
+def architecture(transformer: "Transformer") -> dict[str, str]:
+    """Return metadata of a weight file that say which architecture it is of."""
+    return {checkpoints.ARCHITECTURE: transformer.model_type} if transformer.model_type else {}
+
+
+# === Folders ===
+
+# Files of a former tokenizer, which would be read beside a new vocabulary, or before it.
+_FORMER_VOCABULARY = "|".join(map(re.escape, (*saving.FILES, GENERATION_FILE)))
+
+
+def save_pretrained(
+    transformer: "Transformer", folder: str | Path, tokenizer: Any, causal: bool
+) -> None:
+    """Write a folder that `transformers` loads; see `Transformer.save_pretrained`.
+
+    Args:
+        transformer: the built model.
+        folder: where to write.
+        tokenizer: the tokenizer of the model, or None.
+        causal: whether the model is a language model in which a token sees what is before it.
+    """
+    config = configs.to_hugging_face(transformer, causal)
+    vocabulary = vocabulary_files(transformer, tokenizer)
+    variables = transformer.official_variables()
+    tensors = checkpoints.to_hugging_face(variables, transformer.model_type)
+    metadata = {"format": "pt", **architecture(transformer)}
+    former = safetensors.former_files("model.safetensors")
+    with _replacing(folder, "config.json", former, vocabulary) as place:
+        safetensors.write_shards(place / "model.safetensors", tensors, metadata)
+        configs.write_json(place / "config.json", config)
+
+
+def save_original(transformer: "Transformer", folder: str | Path) -> None:
+    """Write a folder as users of the original have it.
+
+    It holds `bert_config.json`, a TensorFlow checkpoint `bert_model.ckpt` and the vocabulary.
+    """
+    config = configs.to_original(transformer)
+    vocabulary = vocabulary_files(transformer, None)
+    former = bundle.former_files("bert_model.ckpt")
+    with _replacing(folder, "bert_config.json", former, vocabulary) as place:
+        _write_checkpoint(transformer, place / "bert_model.ckpt")
+        configs.write_json(place / "bert_config.json", config)
+
+
+@contextlib.contextmanager
+def _replacing(
+    folder: str | Path, head: str, former: str, vocabulary: Mapping[str, bytes]
+) -> Iterator[Path]:
+    if vocabulary.keys() - {GENERATION_FILE}:
+        former += f"|{_FORMER_VOCABULARY}"
+    with replacing(folder, head, former, create=True) as place:
+        yield place
+        for name, content in vocabulary.items():
+            (place / name).write_bytes(content)
+
+
+# === Tokenizers ===
+
+
+def vocabulary_files(transformer: "Transformer", tokenizer: Any) -> dict[str, bytes]:
+    """Return the files of tokenizer, chats and generation that belong to a model, by name.
+
+    Args:
+        transformer: the model.
+        tokenizer: its tokenizer; without it, the files beside the config are taken, cut down to
+            `keep_tokens`; of `compound_tokens` only a tokenizer or a longer `vocab.txt` knows the
+            names, and a model of SentencePiece cannot be cut down: then there are none.
+
+    Raises:
+        ValueError: the tokenizer is of another model.
+    """
+    if tokenizer is None:
+        files = _files_beside(transformer)
+    else:
+        files = saving.files_of(tokenizer, _maxlen(transformer))
+        _check_size(saving.size_of(tokenizer), transformer)
+    generation = _generation_config(transformer, tokenizer)
+    return files | ({GENERATION_FILE: saving.as_json(generation)} if generation else {})
+
+
+def _maxlen(transformer: "Transformer") -> int | None:
+    bounded = getattr(transformer, "max_position", None) and not transformer.block.position_bias
+    return transformer.max_position if bounded else None
+
+
+def _generation_config(transformer: "Transformer", tokenizer: Any) -> Mapping[str, Any]:
+    folder = transformer.folder
+    if folder is not None and (folder / GENERATION_FILE).is_file():
+        return transformer.generation_config
+    return getattr(tokenizer, "generation_config", {})
+
+
+def _files_beside(transformer: "Transformer") -> dict[str, bytes]:
+    files, folder = _vocabulary_beside(transformer), transformer.folder
+    if folder is None:
+        return files
+    kept = transformer.kept_of_folder
+    try:
+        if transformer.compound_tokens is None:
+            files |= saving.vocabulary_beside(folder, kept)
+        return files and files | saving.settings_beside(folder, kept, files)
+    except TokenizerError as error:
+        warnings.warn(f"the tokenizer is not saved with the model: {error}", stacklevel=5)
+        return files
+
+
+def _vocabulary_beside(transformer: "Transformer") -> dict[str, bytes]:
+    """The `vocab.txt` or the model of SentencePiece beside the config, with the model's tokens."""
+    source = transformer.vocabulary
+    if source is None:
+        return {}
+    if source.suffix == ".txt":
+        tokens = _cut(load_vocab(source), transformer)
+        return {} if tokens is None else {VOCAB_FILE: vocab_text(tokens).encode("utf-8")}
+    whole = transformer.keep_tokens is None and transformer.compound_tokens is None
+    return {saving.pieces_name(source.name): source.read_bytes()} if whole else {}
+
+
+def _cut(tokens: dict[str, int], transformer: "Transformer") -> dict[str, int] | None:
+    """The tokens of a vocabulary file as the model counts them; None if some have no name."""
+    whole, size = transformer.full_vocab_size, transformer.vocab_size
+    n_new = len(transformer.compound_tokens or ())
+    n_tokens = max(tokens.values(), default=-1) + 1
+    if n_new and n_tokens <= min(whole, size - n_new):
+        return None  # the compound tokens are not among them
+    if n_tokens > size:
+        names = {i: token for token, i in tokens.items()}
+        kept = range(whole) if transformer.keep_tokens is None else transformer.keep_tokens
+        order = [*kept, *range(whole, whole + n_new)]
+        tokens = {names[i]: new for new, i in enumerate(order) if i in names}
+        _check_size(n_tokens if transformer.keep_tokens is None else len(tokens), transformer)
+    return tokens
+
+
+def _check_size(n_tokens: int, transformer: "Transformer") -> None:
+    if n_tokens > transformer.vocab_size:
+        raise ValueError(
+            f"the vocabulary has {n_tokens} tokens and the model {transformer.vocab_size}: give "
+            "the tokenizer of this model as tokenizer="
+        )

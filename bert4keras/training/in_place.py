@@ -1,0 +1,260 @@
+"""Steps on JAX that leave every variable with its value.
+
+While a model runs on JAX, Keras takes the values away from its variables, hands them from step to
+step, and gives the last ones back at the end: if a step fails, the weights are gone, and another
+thread finds none. Here each step reads the variables and writes what it changes, as on TensorFlow
+and PyTorch. One that fails changes nothing, and who reads meanwhile finds what the last one left.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import repeat
+from threading import local
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import keras
+
+from bert4keras.backend import TRACING, first_in_turn, on_present_values, present_values, shapes_of
+
+
+class Group:
+    """Variables, packed so that Keras, which keeps the state in the model, does not find them."""
+
+    def __init__(self, variables: Sequence[keras.Variable] = ()) -> None:
+        self.variables = variables
+
+
+State = tuple[Group, ...]
+"""All variables of a model, none, and those of its optimizer and its metrics, where in use."""
+
+
+def values_of(state: State) -> tuple[list[Any], ...]:
+    """The present values."""
+    return tuple(present_values(group.variables) for group in state)
+
+
+class Synced(local):
+    """Whether Keras is to ask a model for its state, for each thread."""
+
+    def __init__(self) -> None:
+        self.models: WeakKeyDictionary = WeakKeyDictionary()
+
+
+SYNCED = Synced()
+
+
+class VariablesInPlace(keras.Model):
+    """A Keras model whose variables keep their values while it runs, on JAX as on the others."""
+
+    # --- what Keras asks for on JAX only
+
+    @property
+    def _jax_state_synced(self) -> bool:
+        """Whether Keras is to ask for the state, in this thread."""
+        return SYNCED.models.get(self, True)
+
+    @_jax_state_synced.setter
+    def _jax_state_synced(self, value: bool) -> None:
+        SYNCED.models[self] = value
+
+    @property
+    def _jax_state(self) -> None:
+        """What would have to be given back to the variables: nothing."""
+
+    @_jax_state.setter
+    def _jax_state(self, value: Any) -> None:
+        """Forget what Keras would give back later."""
+
+    def jax_state_sync(self) -> None:
+        """Do nothing, as variables have their values; Keras asks for the state again."""
+        self._jax_state_synced = True
+
+    def _get_jax_state(
+        self, optimizer_variables: bool = False, metrics_variables: bool = False, **kwargs: Any
+    ) -> State:
+        """Give the variables that a step is about, in the form of Keras' values of them."""
+        state = [Group(self.variables), Group()]
+        if optimizer_variables:
+            state.append(Group(self.optimizer.variables))
+        if metrics_variables:
+            state.append(Group(self.metrics_variables))
+        return tuple(state)
+
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Train as `keras.Model.fit` does."""
+        with finalized_if_done(getattr(self, "optimizer", None)):
+            return super().fit(*args, **kwargs)
+
+    # --- the functions
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Make what trains on a batch."""
+        if self.train_function is not None and not force:
+            return self.train_function
+        if keras.backend.backend() == "jax":
+            self.train_function = self._make_function(TrainStep(self, self.train_step))
+            return self.train_function
+        super().make_train_function(force)
+        counts = self.optimizer is not None and self.steps_per_execution == 1
+        if keras.backend.backend() == "tensorflow" and counts:
+            self.train_function = counting_if_done(self.train_function, self.optimizer)
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Make what evaluates a batch."""
+        if keras.backend.backend() != "jax":
+            return super().make_test_function(force)
+        if self.test_function is None or force:
+            self.test_function = self._make_function(ReadingStep(self, self.test_step))
+        return self.test_function
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Make what predicts a batch."""
+        if keras.backend.backend() != "jax":
+            return super().make_predict_function(force)
+
+        def step(state: tuple, data: Any) -> tuple[Any, tuple]:
+            outputs, others = self.predict_step(state, data)
+            return outputs, (state[0], others)
+
+        with TRACING:
+            if self.predict_function is None or force:
+                self.predict_function = self._make_function(
+                    ReadingStep(self, step), concatenate_outputs=True
+                )
+        return self.predict_function
+
+
+class Step:
+    """A step of Keras, as a function that reads variables and writes them.
+
+    Args:
+        model: the model.
+        step: takes values of the trained variables, of all others, and of those of optimizer and
+            metrics where they are in use, and a batch; returns what it gives, and the values after.
+    """
+
+    def __init__(self, model: keras.Model, step: Callable[[tuple, Any], tuple[Any, tuple]]) -> None:
+        self.model = model
+        self.step = step
+        self.known: set[tuple] = set()
+        compiles = model.jit_compile and not model.run_eagerly
+        self.function = self.compiled() if compiles else self.computed
+
+    def compiled(self) -> Callable[[tuple, Any], tuple[Any, Any]]:
+        """Compile `computed`."""
+        import jax
+
+        return jax.jit(self.computed)
+
+    def computed(self, values: tuple, data: Any) -> tuple[Any, Any]:
+        """Run the step on values of a `State`; also return what comes of them."""
+        model, (of_model, empty, *rest) = self.model, values
+        value_of = {id(v): x for v, x in zip(model.variables, of_model, strict=True)}
+        groups = model.trainable_variables, model.non_trainable_variables
+        split = ([value_of[id(v)] for v in group] for group in groups)
+        outputs, (trained, others, *rest) = self.step((*split, *rest), data)
+        for group, after in zip(groups, (trained, others), strict=True):
+            value_of |= {id(v): x for v, x in zip(group, after, strict=True)}
+        return outputs, ([value_of[id(v)] for v in model.variables], empty, *rest)
+
+    def first_in_turn(self, values: tuple, data: Any) -> AbstractContextManager:
+        """Let one thread in at a time as long as shapes are new."""
+        return first_in_turn(self.known, (*map(len, values), shapes_of(data)))
+
+
+class TrainStep(Step):
+    """A step that changes most variables, in the memory they have."""
+
+    def compiled(self) -> Callable[[tuple, Any], tuple[Any, Any]]:
+        """Compile `computed`, which takes the memory of the values that it is given."""
+        import jax
+
+        shardings = None
+        if keras.distribution.distribution() is not None:
+            state = self.model._get_jax_state(True, True)
+            shardings = None, tuple([x.sharding for x in each] for each in values_of(state))
+        return jax.jit(self.computed, donate_argnums=0, out_shardings=shardings)
+
+    def __call__(self, state: State, data: Any) -> tuple[Any, State]:
+        """Take a step."""
+        values, results = values_of(state), []
+        try:
+            with self.first_in_turn(values, data):
+                # Interrupts come between two instructions of Python: not here, where the old values
+                # are gone and the new ones known to nobody.
+                results.extend(map(self.function, (values,), (data,)))
+        finally:
+            for group, after in zip(state, results[0][1] if results else (), strict=False):
+                deque(map(setattr, group.variables, repeat("_value"), after), maxlen=0)
+        return results[0][0], state
+
+
+class ReadingStep(Step):
+    """A step that changes few variables or none, and takes the memory of none."""
+
+    def computed(self, values: tuple, data: Any) -> tuple[Any, list[dict[int, Any]]]:
+        """Run the step on values of a `State`; also return those that it changes, by number."""
+        outputs, after = super().computed(values, data)
+        return outputs, [
+            {i: x for i, (old, x) in enumerate(zip(*pair, strict=True)) if x is not old}
+            for pair in zip(values, after, strict=True)
+        ]
+
+    def run(self, values: tuple, data: Any) -> tuple[Any, list[dict[int, Any]]]:
+        """Run the step."""
+        with self.first_in_turn(values, data):
+            return self.function(values, data)
+
+    def __call__(self, state: State, data: Any) -> tuple[Any, State]:
+        """Take a step."""
+        outputs, changes = on_present_values(
+            lambda: values_of(state), lambda values: self.run(values, data)
+        )
+        for group, changed in zip(state, changes, strict=True):
+            for i, value in changed.items():
+                group.variables[i].assign(value)
+        return outputs, state
+
+
+def counting_if_done(function: Callable, optimizer: Any) -> Callable:
+    """Let a step on TensorFlow count only if it is taken.
+
+    What does not depend on the model, a graph may compute before the model fails.
+    """
+
+    def step(iterator: Any) -> Any:
+        before = int(optimizer.iterations.numpy())
+        try:
+            return function(iterator)
+        except Exception:
+            optimizer.iterations.assign(before)
+            raise
+
+    return step
+
+
+@contextmanager
+def finalized_if_done(optimizer: Any) -> Iterator[None]:
+    """Let an optimizer put averages in the place of weights only if nothing was raised.
+
+    Keras does so on JAX even if `fit` fails, and then the weights are lost.
+    """
+    before, name = sys.exception(), "finalize_variable_values"
+    if keras.backend.backend() != "jax" or optimizer is None or name in vars(optimizer):
+        yield
+        return
+    finalize = optimizer.finalize_variable_values
+
+    def finalize_if_done(variables: Any) -> None:
+        if sys.exception() is before:
+            finalize(variables)
+
+    optimizer.finalize_variable_values = finalize_if_done
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values

@@ -1,0 +1,81 @@
+"""Methods of layers as losses and metrics, such as `crf.sparse_loss`, in a form that is saved.
+
+Keras saves a function by its name. Of a method it would have to know the layer as well.
+"""
+
+from types import MethodType
+from typing import Any
+
+import keras
+
+from bert4keras.backend import registered
+
+
+@registered
+class LayerMethod:
+    """A method of a layer of a model; saved as the names of both.
+
+    Args:
+        layer: name of the layer.
+        method: name of the method.
+        owner: the layer; it is not known yet when this is read from a file.
+    """
+
+    def __init__(self, layer: str, method: str, owner: keras.Layer | None = None) -> None:
+        self.layer = layer
+        self.method = method
+        self.owner = owner
+        self.__name__ = method
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method."""
+        return getattr(self.owner, self.method)(*args, **kwargs)
+
+    def of(self, model: keras.Model) -> "LayerMethod":
+        """Give the method of the layer of this name in a model.
+
+        Raises:
+            ValueError: there is none.
+        """
+        owner = layer_named(model, self.layer)
+        if not callable(getattr(owner, self.method, None)):
+            raise ValueError(
+                f"the model was compiled with the method {self.method!r} of its layer "
+                f"{self.layer!r}, which is not here: load it with compile=False and compile it"
+            )
+        return LayerMethod(self.layer, self.method, owner)
+
+    def get_config(self) -> dict:
+        """Return the names."""
+        return {"layer": self.layer, "method": self.method}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "LayerMethod":
+        """Make it of the names."""
+        return cls(**config)
+
+
+def layer_named(model: keras.Model, name: str) -> keras.Layer | None:
+    """The layer of a name in a model, in models within it or in layers, the first if several."""
+    found = model._flatten_layers(include_self=False)
+    return next((layer for layer in found if layer.name == name), None)
+
+
+def with_methods_by_name(model: keras.Model, nest: Any) -> Any:
+    """Replace the methods of a model's layers in what it is compiled with."""
+    return keras.tree.map_structure(lambda x: method_by_name(model, x), nest)
+
+
+def method_by_name(model: keras.Model, given: Any) -> Any:
+    """Replace a method of a model's layer, also within a loss or metric that Keras makes of it."""
+    for attribute in ("fn", "_fn"):
+        if isinstance(inner := getattr(given, attribute, None), MethodType | LayerMethod):
+            setattr(given, attribute, method_by_name(model, inner))
+    if isinstance(given, LayerMethod):
+        return given.of(model)
+    if not isinstance(given, MethodType):
+        return given
+    owner, name = given.__self__, given.__name__
+    if isinstance(owner, keras.Layer) and layer_named(model, owner.name) is owner:
+        return LayerMethod(owner.name, name, owner)
+    return given
