@@ -217,7 +217,7 @@ class TokenizerBase:
 
     def __contains__(self, token: str) -> bool:
         """Tell whether the vocabulary has a token."""
-        raise NotImplementedError
+        return self.id_to_token(self.token_to_id(token)) == token
 
     def tokenize(self, text: str, maxlen: int | None = None) -> list[str]:
         """Cut a text into tokens, with the start and the end token around them.
@@ -1064,7 +1064,7 @@ class SpTokenizer(TokenizerBase):
         return int(i)
 
     def __contains__(self, token: str) -> bool:
-        return token in self._added or self.id_to_token(self.token_to_id(token)) == token
+        return token in self._added or super().__contains__(token)
 
     def token_to_id(self, token: str) -> int:
         """Return the id of a token, that of the unknown token if the model lacks it."""

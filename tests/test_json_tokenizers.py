@@ -690,7 +690,7 @@ def test_hostile_files_end_in_one_exception(name, tmp_path, capfd, monkeypatch):
 
 def test_files_that_are_none(tmp_path, monkeypatch):
     (tmp_path / "tokenizer.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(TokenizerError, match="is not JSON .*utf-8"):
+    with pytest.raises(TokenizerError, match=r"is not JSON .*utf-8"):
         load_tokenizer(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no file"):
         JsonTokenizer(tmp_path / "other.json")

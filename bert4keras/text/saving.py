@@ -109,12 +109,8 @@ def _names_of(tokenizer: TokenizerBase) -> dict[str, str | None]:
     pair = isinstance(tokenizer, Tokenizer) or (before and behind)
     start, end = ("cls", "sep") if pair else ("bos", "eos")
     names = {"pad": "pad", "unk": "unk", "mask": "mask", start: "start", end: "end"}
-    found = {
-        f"{theirs}_token": getattr(tokenizer, f"_token_{ours}")
-        if hasattr(tokenizer, f"_token_{ours}_id")
-        else None
-        for theirs, ours in names.items()
-    }
+    tokens = {f"{theirs}_token": getattr(tokenizer, f"_token_{x}") for theirs, x in names.items()}
+    found = {k: t if t is not None and t in tokenizer else None for k, t in tokens.items()}
     if isinstance(tokenizer, JsonTokenizer):
         return {name: token for name, token in found.items() if token is not None}
     return found
