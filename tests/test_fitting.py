@@ -21,6 +21,7 @@ SIZES = {
     "hidden_act": "gelu",
     "max_position_embeddings": 10,
 }
+GATES = ["gelu", "linear"]
 
 
 def shapes(model: str, **changes) -> dict[str, tuple[int, ...]]:
@@ -28,6 +29,8 @@ def shapes(model: str, **changes) -> dict[str, tuple[int, ...]]:
     from bert4keras.models import fitting
 
     arguments = {**SIZES, "max_position": 10, **changes}
+    if "t5.1.1" in model:
+        arguments["hidden_act"] = GATES
     version = {"version": model.split("_")[0]} if "t5.1" in model else {}
     transformer = ARCHITECTURES[model](**arguments, **version)
     found = {}
@@ -123,20 +126,22 @@ def test_the_one_that_fits_is_named(tmp_path, model):
         if (model, other) == ("albert", "albert_unshared"):
             continue  # each of its blocks starts from the shared one
         with pytest.raises(CheckpointError) as caught:
-            build_transformer_model(checkpoint_path=path, model=other, **SIZES, **factored(other))
+            build_transformer_model(checkpoint_path=path, model=other, **sizes(other))
         told = {name for name in KNOWN if f"model={name!r}" in str(caught.value)}
         assert told == fits, (other, str(caught.value))
 
 
-def factored(model: str) -> dict[str, int]:
-    return {"embedding_size": 8} if "albert" in model else {}
+def sizes(model: str) -> dict:
+    """What the config of an architecture says."""
+    factored = {"embedding_size": 8} if "albert" in model else {}
+    return SIZES | factored | ({"hidden_act": GATES} if "t5.1.1" in model else {})
 
 
 @pytest.mark.parametrize("model", KNOWN)
 def test_the_right_one_goes_on_to_be_built(tmp_path, model):
     path = write(tmp_path / f"{model}.ckpt", shapes(model))
     with pytest.raises(Built):
-        build_transformer_model(checkpoint_path=path, model=model, **SIZES)
+        build_transformer_model(checkpoint_path=path, model=model, **sizes(model))
 
 
 def test_only_who_asks_for_it_starts_from_another_architecture(tmp_path):

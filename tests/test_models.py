@@ -78,6 +78,7 @@ def test_there_are_118_models_of_the_original(shared):
     assert len(list(golden_cases(shared))) == 118
 
 
+@pytest.mark.filterwarnings("ignore:.*which bert4keras 0.11.5 did not write")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_outputs_are_those_of_the_original(shared, part):
     for folder, case in list(golden_cases(shared))[part::PARTS]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bert4keras import models
-from bert4keras.checkpoints import CheckpointError, open_checkpoint
+from bert4keras.checkpoints import CheckpointError, open_checkpoint, write_checkpoint
 from bert4keras.models import ARCHITECTURES, build_transformer_model
 
 pytestmark = pytest.mark.backend
@@ -109,6 +109,16 @@ def test_as_many_variables_as_there_are_gates(name, acts, tmp_path):
         built(name, hidden_act=[*acts, "tanh"]).load_weights_from_checkpoint(
             tmp_path / "model.ckpt"
         )
+
+
+def test_a_kernel_that_the_original_did_not_write_starts_from_scratch(tmp_path):
+    transformer = built("roformer_v2", embedding_size=4, with_mlm=True)
+    variables = transformer.official_variables()
+    del variables["bert/encoder/embedding_hidden_mapping_out/kernel"]
+    write_checkpoint(tmp_path / "model.ckpt", variables)
+    with pytest.warns(UserWarning, match="mapping_out/kernel, which bert4keras 0.11.5 did not"):
+        report = transformer.load_weights_from_checkpoint(tmp_path / "model.ckpt")
+    assert report.from_scratch == ("Output-Mapping",)
 
 
 def test_a_checkpoint_with_more_gates_is_of_another_model(tmp_path):

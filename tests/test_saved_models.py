@@ -145,6 +145,7 @@ def test_a_compiled_model_in_h5_goes_on(tmp_path):
     words = layers.Embedding(7, 4, mask_zero=True)(ids)
     shifted = keras.ops.concatenate([words[:, :1], keras.ops.multiply(words, 2.0)[:, :-1]], 1)
     places = layers.PositionEmbedding(8, 4, merge_mode="add")(shifted)
+    places = layers.CopyMask()([places, words])
     scores = layers.ConditionalRandomField(name="CRF")(layers.Dense(3)(places))
     pooled = layers.Dense(1, name="Pooled")(keras.ops.mean(places, 1))
     model = Model(ids, [scores, pooled])

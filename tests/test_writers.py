@@ -306,10 +306,9 @@ def test_whole_models_take_the_place_of_older_ones(tmp_path, model):
         model.save(tmp_path / "m.keras", overwrite=False)
     with pytest.raises(CheckpointError, match="no folder"):
         model.save(tmp_path / "nowhere/m.keras")
-    with pytest.raises(ValueError, match=r"filepath=.*/m\.xyz"):
-        model.save(tmp_path / "m.xyz")
+    model.save(tmp_path / "m.xyz")
     model.save(tmp_path / "unpacked", zipped=False)
-    assert sorted(os.listdir(tmp_path)) == ["link.keras", "m.keras", "unpacked"]
+    assert sorted(os.listdir(tmp_path)) == ["link.keras", "m.keras", "m.xyz", "unpacked"]
 
 
 @pytest.mark.parametrize("only", [False, True])

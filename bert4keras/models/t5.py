@@ -94,8 +94,19 @@ class T5_Base(Transformer):
 
     @property
     def stored_as(self) -> tuple[str, ...]:
-        """The version; of the encoder there are files of its own."""
-        return (self.version, f"{self.version}_encoder")[: 2 if self.part == "Encoder-" else 1]
+        """The version, and that of which files with as many gates are; encoders have their own."""
+        gated = len(self.activations) > 1
+        versions = [self.version]
+        if gated == (self.version == "t5.1.0"):
+            versions.append("t5.1.1" if gated else "t5.1.0")
+        encoders = [f"{x}_encoder" for x in versions] if self.part == "Encoder-" else []
+        return (*versions, *encoders)
+
+    @property
+    def foreign_variables(self) -> tuple[str, ...]:
+        """Scores by a kernel of their own, where they are those of the table."""
+        tied = self.version == "t5.1.0" and self.part != "Encoder-"
+        return ("decoder/logits/kernel",) if tied else ()
 
     @property
     def variable_names(self) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """What architectures share: the block as data, layers by name, weights in and out, masks."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
@@ -731,7 +732,7 @@ class Transformer:
             self.tables_are_cut = self.is_cut(file)
             bundle = self.officially_named(file, mapping)
             targets = [(self.stored_name(bundle, name), *rest) for name, *rest in targets]
-            targets = [x for x in targets if x[0] in bundle or not x[0].endswith(CONDITIONAL)]
+            targets = without_unwritten(targets, bundle)
             found = {name: bundle.shape(name) for name in bundle}
             not_finite = []
             # Two passes, so that an error changes nothing and no value is held: the pages of the
@@ -945,6 +946,25 @@ def check_settings(architecture: type[Transformer], given: Mapping[str, Any]) ->
 
 CONDITIONAL = ("/hidden_dense/kernel", "/beta_dense/kernel", "/gamma_dense/kernel")
 """How the variables end that a condition of a normalisation goes through; few files have them."""
+UNWRITTEN = "/embedding_hidden_mapping_out/"
+"""In the names of variables for which bert4keras 0.11.5 had none, so that its files lack them."""
+
+
+def without_unwritten(
+    targets: Sequence[tuple[str, keras.Layer, int]], bundle: Any
+) -> list[tuple[str, keras.Layer, int]]:
+    """Leave out of what is loaded what a file may lack; these weights start from scratch."""
+    lacking = [name for name, *_ in targets if name not in bundle]
+    lost = [name for name in lacking if UNWRITTEN in name]
+    if lost:
+        warnings.warn(
+            f"{bundle.path} has no {some(lost)}, which bert4keras 0.11.5 did not write: the layer "
+            "starts from random values, as it did there. Train it, or load its weights by "
+            "load_weights",
+            stacklevel=4,
+        )
+    absent = {name for name in lacking if name.endswith(CONDITIONAL) or name in lost}
+    return [target for target in targets if target[0] not in absent]
 
 
 def opened(checkpoint: str | Path | checkpoints.Checkpoint) -> AbstractContextManager:
