@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 import tokenizer_folders
 
+from bert4keras.checkpoints import CheckpointError
 from bert4keras.generation import Generator
 from bert4keras.generation.defaults import Defaults, options_of
 from bert4keras.models import build_transformer_model
 from bert4keras.text.saving import files_of
-from bert4keras.tokenizers import SpTokenizer, Tokenizer, TokenizerError, load_tokenizer
+from bert4keras.tokenizers import (
+    JsonTokenizer,
+    SpTokenizer,
+    Tokenizer,
+    TokenizerError,
+    load_tokenizer,
+    save_vocab,
+)
 
 pytest.importorskip("tokenizers")
 pytest.importorskip("transformers")
@@ -31,6 +39,14 @@ SIZES = {
     "initializer_range": 0.5,
     "tie_word_embeddings": True,
     "final_activation": "linear",
+}
+BERT_SIZES = {
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "hidden_act": "gelu",
+    "max_position": 64,
 }
 CHAT = [{"role": "user", "content": "你好, model"}]
 SAMPLING = {"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8}
@@ -302,34 +318,176 @@ def test_what_cannot_be_cut_down_is_left_out(folder, tmp_path):
     assert files == {"config.json", "model.safetensors", "generation_config.json"}
 
 
-def test_files_of_tokenizers(tmp_path):
-    for kind in ("t5", "modernbert", "bert"):
-        tokenizer_folders.make(kind, tmp_path / kind)
-        tokenizer = load_tokenizer(tmp_path / kind / "tokenizer.json")
-        (tmp_path / f"{kind}_2").mkdir()
-        for name, content in files_of(tokenizer).items():
-            (tmp_path / f"{kind}_2" / name).write_bytes(content)
-        same_tokenizer(load_tokenizer(tmp_path / f"{kind}_2"), tokenizer)
-    pieces = load_tokenizer(tmp_path / "t5" / "spiece.model")
-    pieces.chat_template = {"default": "D", "rag": "R"}
-    pieces.padding_side = "left"
-    (tmp_path / "pieces").mkdir()
-    for name, content in files_of(pieces).items():
-        (tmp_path / "pieces" / name).write_bytes(content)
-    saved = load_tokenizer(tmp_path / "pieces")
-    assert type(saved) is SpTokenizer and saved.encode("the model") == pieces.encode("the model")
-    assert saved.chat_template == pieces.chat_template and saved.padding_side == "left"
-    words = Tokenizer({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}, do_lower_case=True)
-    config = json.loads(files_of(words)["tokenizer_config.json"])
+def names(path):
+    return {file.name for file in path.iterdir()}
+
+
+def theirs_of(path):
+    from transformers import AutoTokenizer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return AutoTokenizer.from_pretrained(path)
+
+
+def test_end_tokens_of_a_config_are_renumbered_once(folder, tmp_path):
+    path, kept = folder(eos_token_id=[2, 300, 9], bos_token_id=300), [0, 1, 2, 9, 400]
+    transformer = built(path, keep_tokens=kept)
+    for name in ("a", "b"):
+        transformer.save_pretrained(tmp_path / name)
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert (config["eos_token_id"], config["bos_token_id"]) == ([2, 3], None)
+        transformer = built(tmp_path / name)
+        assert transformer.generation_config == {"eos_token_id": [2, 3]}
+
+
+def test_settings_of_generation_come_from_the_model_or_else_the_tokenizer(folder, tmp_path):
+    tokenizer = load_tokenizer(folder(SAMPLING | {"eos_token_id": [7]}))
+    saved = {}
+    for name, path in (("other", folder({"max_new_tokens": 9})), ("none", folder())):
+        built(path).save_pretrained(tmp_path / name, tokenizer)
+        saved[name] = json.loads((tmp_path / name / "generation_config.json").read_text())
+    assert saved == {"other": {"max_new_tokens": 9}, "none": SAMPLING | {"eos_token_id": [7]}}
+    # That of a former model is no other's.
+    built(folder()).save_pretrained(tmp_path / "none")
+    assert not (tmp_path / "none" / "generation_config.json").exists()
+
+
+def test_files_of_a_former_tokenizer_disappear(folder, whole, tmp_path):
+    path = folder({"max_new_tokens": 9})
+    kept = {"config.json", "model.safetensors", "README.md", "word2vec.model"}
+    for name in ("README.md", "word2vec.model", "merges.txt", "vocab.json", "spiece.model"):
+        (path / name).write_text("of another")
+    words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
+    bert = build_transformer_model(**BERT_SIZES, vocab_size=4, model="bert")
+    bert.save_pretrained(path)  # a model that knows nothing of a vocabulary leaves it alone
+    assert {"tokenizer.json", "generation_config.json", "merges.txt"} <= names(path)
+    bert.save_pretrained(path, Tokenizer(words))
+    assert names(path) == kept | {"vocab.txt", "tokenizer_config.json"}
+    built(whole).save_pretrained(path)
+    jsons = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    assert names(path) == kept | jsons
+    same_tokenizer(load_tokenizer(path), load_tokenizer(whole))
+
+
+def test_a_tokenizer_that_cannot_be_written_changes_nothing(folder, whole, monkeypatch):
+    path = folder({"max_new_tokens": 9})
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    write = Path.write_bytes
+
+    def failing(self, content):
+        if self.name == "tokenizer_config.json":
+            raise OSError(28, "No space left on device")
+        return write(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", failing)
+    with pytest.raises(CheckpointError, match="No space left"):
+        built(whole).save_pretrained(path, load_tokenizer(whole))
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+def test_words_and_tokenizer_json_are_cut_down_alike(tmp_path):
+    theirs = tokenizer_folders.make("bert", tmp_path)
+    words = load_tokenizer(tmp_path)
+    save_vocab(tmp_path / "vocab.txt", words.token_dict)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config |= {"auto_map": {"AutoTokenizer": ["code.py", None]}, "name_or_path": "somewhere/else"}
+    config |= {"additional_special_tokens": ["[MASK]", "[SEP]"], "do_lower_case": True}
+    config |= {"tokenizer_class": "BertTokenizer"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"mask_token": "[MASK]"}))
+    model = build_transformer_model(**BERT_SIZES, vocab_size=len(theirs), model="bert")
+    model.save_pretrained(tmp_path / "bert", load_tokenizer(tmp_path))
+    for file in tmp_path.glob("*.[jt][sx]*"):
+        (tmp_path / "bert" / file.name).write_bytes(file.read_bytes())
+    text = "the model, the tokenizer 语言模型"
+    kept = sorted({0, 1, *words.encode(text)[0]})  # [PAD], [UNK] and the rest, without [MASK]
+    build_transformer_model(tmp_path / "bert", keep_tokens=kept).save_pretrained(tmp_path / "cut")
+    cut = tmp_path / "cut"
+    a, b, theirs = load_tokenizer(cut), load_tokenizer(cut / "tokenizer.json"), theirs_of(cut)
+    assert type(a) is Tokenizer and type(b) is JsonTokenizer
+    expected = [kept.index(i) for i in words.encode(text)[0]]
+    assert a.encode(text)[0] == b.encode(text)[0] == theirs(text)["input_ids"] == expected
+    assert a._vocab_size == b._vocab_size == len(theirs) == len(kept)
+    config = json.loads((cut / "tokenizer_config.json").read_text())
+    assert config["mask_token"] is None and config["additional_special_tokens"] == ["[SEP]"]
+    assert not {"auto_map", "name_or_path"} & config.keys()
+    assert json.loads((cut / "special_tokens_map.json").read_text()) == {"mask_token": None}
+
+
+def test_templates_in_a_folder_of_their_own(folder, tmp_path):
+    path = folder()
+    (path / "additional_chat_templates").mkdir()
+    (path / "additional_chat_templates" / "rag.jinja").write_text("R")
+    tokenizer = load_tokenizer(path)
+    assert tokenizer.chat_template.keys() == {"default", "rag"}
+    built(path).save_pretrained(tmp_path / "a")
+    built(path).save_pretrained(tmp_path / "b", tokenizer)
+    built(path).save_pretrained(path)
+    for saved in (tmp_path / "a", tmp_path / "b", path):
+        assert load_tokenizer(saved).chat_template == tokenizer.chat_template
+        assert theirs_of(saved).chat_template["rag"] == "R"
+
+
+def test_a_damaged_tokenizer_is_left_out(folder, tmp_path):
+    path = folder()
+    (path / "tokenizer_config.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"not saved with the model: .*config.json cannot be used"):
+        built(path).save_pretrained(tmp_path / "saved")
+    assert "tokenizer_config.json" not in names(tmp_path / "saved")
+
+
+def written(files, path):
+    path.mkdir()
+    for name, content in files.items():
+        (path / name).write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["t5", "modernbert", "bert"])
+def test_files_of_tokenizers(kind, tmp_path):
+    tokenizer_folders.make(kind, tmp_path / "a")
+    tokenizer = load_tokenizer(tmp_path / "a" / "tokenizer.json")
+    same_tokenizer(load_tokenizer(written(files_of(tokenizer), tmp_path / "b")), tokenizer)
+    # What the caller wants around texts is in the file, too.
+    tokenizer = JsonTokenizer(tmp_path / "a", token_start=tokenizer._token_unk, token_end=None)
+    saved = JsonTokenizer(written(files_of(tokenizer), tmp_path / "c"))
+    for text in tokenizer_folders.texts(20, 6):
+        assert saved.encode(text, text) == tokenizer.encode(text, text)
+        assert saved.offsets(text) == tokenizer.offsets(text)
+
+
+def test_files_of_sentencepiece(tmp_path):
+    tokenizer_folders.sentencepiece(tmp_path / "m.model", pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    tokenizer = SpTokenizer(tmp_path / "m.model", token_start=None, token_end="</s>")
+    tokenizer.chat_template = {"default": "D", "rag": "R"}
+    tokenizer.padding_side = "left"
+    saved = load_tokenizer(written(files_of(tokenizer), tmp_path / "saved"))
+    assert names(tmp_path / "saved") == {"spiece.model", "tokenizer_config.json"}
+    assert type(saved) is SpTokenizer and saved.encode("the model") == tokenizer.encode("the model")
+    assert saved.chat_template == tokenizer.chat_template and saved.padding_side == "left"
+    assert json.loads(files_of(tokenizer)["tokenizer_config.json"])["mask_token"] is None
+
+
+def test_files_of_words(tmp_path):
+    words = Tokenizer({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3}, do_lower_case=True)
+    config = json.loads(files_of(words, 99)["tokenizer_config.json"])
     assert config == {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": True,
+        "model_max_length": 99,
         "unk_token": "[UNK]",
         "cls_token": "[CLS]",
         "sep_token": "[SEP]",
         "pad_token": None,  # which transformers would add
         "mask_token": None,
     }
+    path = written(files_of(words), tmp_path / "a")
+    # What the caller changes is what is written.
+    cased = load_tokenizer(path, do_lower_case=False)
+    assert not load_tokenizer(written(files_of(cased), tmp_path / "b"))._do_lower_case
+    # A function is nothing that a file can say.
+    assert files_of(load_tokenizer(path, pre_tokenize=list)).keys() == {"vocab.txt"}
 
 
 # === Vectors in place of scores ===

@@ -22,6 +22,7 @@ from bert4keras.text.alphabet import (
 from bert4keras.text.generation_config import renumbered
 from bert4keras.text.json_file import (
     frame_of,
+    framed,
     library,
     one_exception,
     opened,
@@ -418,12 +419,17 @@ class JsonTokenizer(TokenizerBase):
             token_translate=self._token_translate,
         )
         small.chat_template, small.padding_side = self.chat_template, self.padding_side
+        small.settings = {k: v for k, v in self.settings.items() if "_token" not in k}
         small.generation_config = renumbered(self.generation_config, keep_tokens)
         return small
 
     def content(self) -> dict[str, Any]:
         """Return what a `tokenizer.json` of this tokenizer holds."""
-        return json.loads(self._json.to_str())
+        content = json.loads(self._json.to_str())
+        if self._edges != (AS_IN_FILE, AS_IN_FILE):
+            processor = content["post_processor"]
+            content["post_processor"] = framed(processor, self._frame, self.token_dict)
+        return content
 
 
 def cleaned_up(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,6 +214,49 @@ def with_edges(frame: Frame, start: str | None, end: str | None) -> Frame:
     before = [] if start is None else [start]
     behind = [] if end is None else [end]
     return Frame(before, behind, before, behind, [], behind, frame.segments)
+
+
+def framed(
+    post_processor: Mapping[str, Any] | None, frame: Frame, ids: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return a post-processor that puts a frame around texts, with the offsets of another one.
+
+    Args:
+        post_processor: that of a file.
+        frame: what stands around texts.
+        ids: token to id.
+    """
+    # The rest of what RobertaProcessing does.
+    offsets = [
+        {
+            "type": "ByteLevel",
+            "add_prefix_space": part.get("add_prefix_space", True),
+            "trim_offsets": part["trim_offsets"],
+        }
+        for part in parts(post_processor)
+        if "trim_offsets" in part
+    ]
+    names = dict.fromkeys((*frame.before, *frame.behind))
+    first, second = frame.segments
+    template = {
+        "type": "TemplateProcessing",
+        "single": _template(frame.before, "A", frame.behind, first),
+        "pair": _template(frame.first, "A", frame.ending, first)
+        + _template(frame.beginning, "B", frame.last, second),
+        "special_tokens": {t: {"id": t, "ids": [ids[t]], "tokens": [t]} for t in names},
+    }
+    return {"type": "Sequence", "processors": [*offsets, template]}
+
+
+def _template(
+    before: Sequence[str], text: str, behind: Sequence[str], segment: int
+) -> list[dict[str, Any]]:
+    """Return a text and the tokens around it as a template of Hugging Face has them."""
+    special = [
+        [{"SpecialToken": {"id": token, "type_id": segment}} for token in tokens]
+        for tokens in (before, behind)
+    ]
+    return [*special[0], {"Sequence": {"id": text, "type_id": segment}}, *special[1]]
 
 
 def way_of_decoding(decoder: Any) -> str:

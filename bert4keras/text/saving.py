@@ -95,6 +95,7 @@ def _config_of(tokenizer: TokenizerBase, maxlen: int | None) -> dict[str, Any]:
     if isinstance(tokenizer, JsonTokenizer):
         config.pop("added_tokens_decoder", None)  # they are in the file, perhaps with other ids
         config = {"tokenizer_class": "PreTrainedTokenizerFast", **config}
+        config["clean_up_tokenization_spaces"] = tokenizer._clean_up
     if tokenizer.padding_side != "right":
         config["padding_side"] = tokenizer.padding_side
     return config
