@@ -169,6 +169,8 @@ class TokenizerBase:
     _vocab_size: int
     _segments = (0, 1)
     """The segments of the first text and of the second, in turns."""
+    _has_joints = False
+    """Whether other tokens stand between texts than before the first and behind the last."""
 
     # What `load_tokenizer` finds beside the vocabulary.
     settings: Mapping[str, Any] = MappingProxyType({})
@@ -375,11 +377,13 @@ class TokenizerBase:
                 f"{truncate_from!r} without losing start or end tokens; give a larger maxlen"
             ) from error
         if truncate_from in edges and self._with_edges(sequences) != whole:
-            warnings.warn(
+            message = (
                 f"maxlen={maxlen} leaves no room for the start and end tokens of {len(sequences)} "
-                "text(s), of which some are cut off: give a larger maxlen",
-                stacklevel=3,
+                "text(s), of which some are cut off: give a larger maxlen"
             )
+            if self._has_joints and len(sequences) > 1:
+                raise IndexError(message)
+            warnings.warn(message, stacklevel=3)
 
     def _with_edges(self, sequences: Iterable[list[str]]) -> list[tuple[bool, bool]]:
         """Tell for each sequence whether the tokens before and behind a text stand there."""

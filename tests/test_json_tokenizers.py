@@ -2,11 +2,13 @@
 
 import copy
 import functools
+import itertools
 import json
 import os
 import pickle
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,6 +300,20 @@ def test_ids_and_tokens_that_are_not_there():
         ours("bert").encode("a", maxlen=0)
     with pytest.raises(AttributeError, match="there is no _token_mask_id: _token_mask is None"):
         print(tokenizer._token_mask_id)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pattern", ["S*E*E", "S*ES*E"])
+def test_maxlen_is_kept_or_is_too_small(kind, pattern):
+    for maxlen, n_texts in itertools.product(range(8), (1, 2, 3)):
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            try:
+                ids = ours(kind).encode(["the model"] * n_texts, maxlen=maxlen, pattern=pattern)[0]
+            except IndexError as error:
+                assert "give a larger maxlen" in str(error) and maxlen < 4 * n_texts
+                continue
+        assert len(ids) <= maxlen and (not warned or n_texts == 1)
 
 
 # === Streams ===

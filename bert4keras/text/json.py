@@ -79,6 +79,8 @@ class JsonTokenizer(TokenizerBase):
         TokenizerError: the file is none of a tokenizer, or beyond all measure.
     """
 
+    _has_joints = True
+
     def __init__(
         self,
         source: str | os.PathLike | Mapping[str, Any],
