@@ -153,14 +153,23 @@ def _files_beside(transformer: "Transformer") -> dict[str, bytes]:
     files, folder = _vocabulary_beside(transformer), transformer.folder
     if folder is None:
         return files
-    kept = transformer.kept_of_folder
+    kept, compound = transformer.kept_of_folder, transformer.compound_tokens
     try:
-        if transformer.compound_tokens is None:
+        if compound is None:
             files |= saving.vocabulary_beside(folder, kept)
-        return files and files | saving.settings_beside(folder, kept, files)
+        files |= saving.settings_beside(folder, kept, files) if files else {}
     except TokenizerError as error:
-        warnings.warn(f"the tokenizer is not saved with the model: {error}", stacklevel=5)
-        return files
+        _warn_of_tokenizer(str(error))
+    else:
+        if not files and (left := saving.vocabulary_in(folder)):
+            cuts = compound is None
+            why = "cannot be cut down to keep_tokens" if cuts else "does not name compound_tokens"
+            _warn_of_tokenizer(f"{left} {why}; give the one of this model as tokenizer=")
+    return files
+
+
+def _warn_of_tokenizer(fault: str) -> None:
+    warnings.warn(f"the tokenizer is not saved with the model: {fault}", stacklevel=6)
 
 
 def _vocabulary_beside(transformer: "Transformer") -> dict[str, bytes]:

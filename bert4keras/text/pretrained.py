@@ -19,13 +19,7 @@ MAP_FILE = "special_tokens_map.json"
 ADDED_FILE = "added_tokens.json"
 CHAT_FILE = "chat_template.jinja"
 CHAT_FOLDER = "additional_chat_templates"
-SENTENCEPIECE = (
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "spm.model",
-    "*.model",
-)
+SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
 NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
 _LIKE_BERT = {"", "Bert", "DistilBert", "Electra", "Ernie", "MobileBert", "MPNet", "RoFormer"}
@@ -177,8 +171,9 @@ class Settings:
         if self.path.is_file():
             maker = {".json": self.of_json, ".txt": self.of_words}.get(self.path.suffix)
             return (maker or self.of_pieces)(self.path, kwargs)
-        words, whole, pieces = (self.folder / n for n in (VOCAB_FILE, TOKENIZER_FILE, "-"))
-        pieces = next((f for n in SENTENCEPIECE for f in sorted(self.folder.glob(n))), None)
+        words, whole = (self.folder / name for name in (VOCAB_FILE, TOKENIZER_FILE))
+        names = (*SENTENCEPIECE, "*.model")
+        pieces = next((file for n in names for file in sorted(self.folder.glob(n))), None)
         if words.is_file() and (self.is_like_bert() or not whole.is_file()):
             return self.of_words(words, kwargs)
         if whole.is_file() and (pieces is None or find_spec("tokenizers")):

@@ -22,10 +22,8 @@ from bert4keras.text.pretrained import (
 from bert4keras.tokenizers import VOCAB_FILE, SpTokenizer, Tokenizer, TokenizerBase, vocab_text
 
 _OF_BPE = ("vocab.json", "merges.txt")
-FILES = (
-    *(VOCAB_FILE, TOKENIZER_FILE, *SENTENCEPIECE, *_OF_BPE),
-    *(CONFIG_FILE, MAP_FILE, ADDED_FILE, CHAT_FILE),
-)
+_VOCABULARIES = (TOKENIZER_FILE, VOCAB_FILE, *SENTENCEPIECE, *_OF_BPE)
+FILES = (*_VOCABULARIES, CONFIG_FILE, MAP_FILE, ADDED_FILE, CHAT_FILE)
 """What may be of a tokenizer in a folder: what is left of a former one would be read, too."""
 _OF_A_PLACE = ("auto_map", "name_or_path", "special_tokens_map_file", "tokenizer_file")
 """Settings that name other files, which are not written."""
@@ -152,6 +150,11 @@ def vocabulary_beside(folder: Path, keep_tokens: Sequence[int] | None) -> dict[s
     if not path.is_file():
         return {}
     return {path.name: as_json(cutting.cut_down(read_object(path, LARGE), keep_tokens))}
+
+
+def vocabulary_in(folder: Path) -> str | None:
+    """Return the name of a file in a folder that holds a vocabulary, None if there is none."""
+    return next((name for name in _VOCABULARIES if (folder / name).is_file()), None)
 
 
 def settings_beside(
