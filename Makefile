@@ -42,16 +42,15 @@ test-jax test-torch: test-%: $(VENV)/.test
 texts: $(VENV)/.test  ## tokenizers against transformers on 20 000 texts, some 300 in `make test`
 	TEXTS=20000 $(PYTEST) tests/test_json_tokenizers.py -k transformers
 
-# What takes too long for every run: writers that are killed in every way.
-faults: $(VENV)/.test  ## kill and fail every writer at each file operation, alone and in pairs
-	FAULTS=1 KERAS_BACKEND=tensorflow $(PYTEST) tests/test_writers.py
-
 bench: $(VENV)/.test  ## the benchmarks, one after the other
 	set -e; for file in benchmarks/*.py; do $(BIN)/python $$file; done
 
 # Each of them ends with an error if anything fell.
-faults: $(VENV)/.test  ## the tables of what was attacked, killed and damaged, and how much of it fell
+faults: $(VENV)/.test  ## attack, kill and damage what there is, for an hour; tables of what fell
+	FAULTS=1 KERAS_BACKEND=tensorflow $(PYTEST) tests/test_writers.py
 	set -e; for file in tests/faults_*.py; do $(BIN)/python $$file; done
+	set -e; for backend in tensorflow jax torch; do \
+	  KERAS_BACKEND=$$backend $(BIN)/python tests/test_threads.py 60; done
 
 clean:  ## remove the environment and all that tools have left
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -643,7 +643,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train_alone(args: argparse.Namespace, devices: Devices) -> None:
     """Train while no other run writes into the same folder."""
-    with nullcontext() if devices.process else locked(args.output):
+    states = args.output / "states"
+    states.mkdir(exist_ok=True)
+    # Not of `output`, whose own lock whatever writes a checkpoint into it takes.
+    with nullcontext() if devices.process else locked(states):
         train(args, devices)
 
 
