@@ -34,10 +34,11 @@ where zeros zeros_like
 
 REPLACED = """
 control_dependencies conv2d_transpose conv3d_transpose ctc_batch_cost ctc_decode
-ctc_label_dense_to_sparse function get_session gradients local_conv1d local_conv2d
-manual_variable_initialization placeholder reset_uids set_learning_phase set_session
+ctc_label_dense_to_sparse get_session local_conv1d local_conv2d manual_variable_initialization
+reset_uids set_learning_phase set_session
 """.split()  # noqa: SIM905
-"""With `OFFERED` all of `keras.backend` 2.3.1 on TensorFlow; these have a replacement only."""
+"""These have a replacement only. With `OFFERED` and with `function`, `gradients` and `placeholder`,
+which have tests of their own, it is all of `keras.backend` 2.3.1 on TensorFlow."""
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 3, 4)).astype("float32")
@@ -944,11 +945,8 @@ def test_rnn_belongs_into_a_layer():
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("gradients", "gradients_of"),
-        ("function", "keras.Model"),
         ("get_session", "get_value"),
         ("set_session", "no sessions"),
-        ("placeholder", "keras.Input"),
         ("set_learning_phase", "training="),
         ("silu", r"keras\.ops\.silu"),
         ("temporal_paddin", r"K\.temporal_padding"),

@@ -160,6 +160,17 @@ def test_a_compiled_model_in_h5_goes_on(tmp_path):
     assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
 
 
+def test_layers_and_operations_of_one_name_are_told_apart_in_h5(tmp_path):
+    x = keras.Input((3,))
+    merged = [layer()([x, x]) for layer in (keras.layers.Concatenate, layers.Concatenate)]
+    total = keras.layers.Add()([keras.ops.add(*merged), *merged])
+    model = Model(x, keras.ops.concatenate([keras.layers.Maximum()([total, total]), x], -1))
+    model.save(tmp_path / "model.h5")
+    loaded = keras.saving.load_model(tmp_path / "model.h5")
+    assert [type(x) for x in loaded.layers] == [type(x) for x in model.layers]
+    np.testing.assert_array_equal(loaded(np.ones((2, 3))), model(np.ones((2, 3))))
+
+
 def test_a_saved_model_is_found_without_importing_models(tmp_path):
     x = keras.Input((3,))
     Model(x, layers.Dense(2)(x)).save(tmp_path / "model.keras")

@@ -49,10 +49,25 @@ def operations(base: type = keras.Operation) -> dict[str, type]:
     found = {}
     for cls in base.__subclasses__():
         if cls.__module__.startswith("keras.src.ops."):
-            found |= {cls.__name__: cls}
+            found |= {cls.__name__: or_layer(cls)}
         if not issubclass(cls, keras.Layer):
             found |= operations(cls)
     return found
+
+
+def or_layer(operation: type) -> type:
+    """Stand for an operation, and for the layer of Keras of the same name, such as Concatenate."""
+    layer = getattr(keras.layers, operation.__name__, None)
+    if layer is None:
+        return operation
+
+    class Either:
+        @classmethod
+        def from_config(cls, config: dict) -> keras.Operation:
+            # All layers say it, and no operation does.
+            return (layer if "trainable" in config else operation).from_config(config)
+
+    return Either
 
 
 @contextmanager
