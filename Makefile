@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=30
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test lint test-tensorflow test-jax test-torch bench faults clean
+.PHONY: help demo test lint test-tensorflow test-jax test-torch texts bench faults clean
 
 help:  ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -38,6 +38,9 @@ test-tensorflow: $(VENV)/.test  ## the whole suite on TensorFlow
 
 test-jax test-torch: test-%: $(VENV)/.test
 	KERAS_BACKEND=$* $(PYTEST) -m backend
+
+texts: $(VENV)/.test  ## tokenizers against transformers on 20 000 texts, some 300 in `make test`
+	TEXTS=20000 $(PYTEST) tests/test_json_tokenizers.py -k transformers
 
 bench: $(VENV)/.test  ## the benchmarks, one after the other
 	set -e; for file in benchmarks/*.py; do $(BIN)/python $$file; done

@@ -892,7 +892,7 @@ def sparse_multilabel_categorical_crossentropy(
         ValueError: an index is out of range, and known outside of compiled code.
     """
     name = "the class indices of sparse_multilabel_categorical_crossentropy"
-    check_labels(y_true, 0, y_pred.shape[-1] - 1, name)
+    check_labels(y_true, 0, ops.shape(y_pred)[-1] - 1, name)
     labels = several_hot(ops.cast(y_true, "int32"), y_pred)
     if mask_zero:
         y_pred = y_pred[..., 1:]
@@ -905,7 +905,7 @@ def several_hot(indices: Tensor, like: Tensor) -> Tensor:
 
     An index that is not on the axis gives a row of NaN.
     """
-    inside = ops.logical_and(indices >= 0, indices < like.shape[-1])
+    inside = ops.logical_and(indices >= 0, indices < ops.shape(like)[-1])
     columns = ops.where(inside, indices, 0)
     counted = ops.ones_like(columns)
     axes = [ops.cumsum(counted, axis=i) - 1 for i in range(len(like.shape) - 1)]

@@ -21,6 +21,7 @@ import keras
 from bert4keras.backend import activation, gelu_erf, gelu_tanh, swish
 from bert4keras.checkpoints import CheckpointError, jsons
 from bert4keras.checkpoints.base import Damage
+from bert4keras.text.generation_config import renumbered
 
 # === The table ===
 
@@ -651,9 +652,9 @@ def to_hugging_face(transformer: Any, causal: bool) -> dict[str, Any]:
         config["is_decoder"] = True
     if config.get("pad_token_id") == -1 or transformer.pad_token_id is None:
         config["pad_token_id"] = None
-    trimmed = transformer.keep_tokens is not None
-    for key in ("bos_token_id", "eos_token_id", "decoder_start_token_id"):
-        config[key] = None if trimmed else transformer.settings.get(key)
+    names = ("bos_token_id", "eos_token_id", "decoder_start_token_id")
+    ids, kept = {name: transformer.settings.get(name) for name in names}, transformer.kept_of_folder
+    config |= ids if kept is None else dict.fromkeys(names) | renumbered(ids, kept)
     if model_type.endswith("t5"):
         config["decoder_start_token_id"] = 0
     record = vocabulary_record(transformer)
@@ -709,6 +710,8 @@ def architecture_name(transformer: Any, family: Family, causal: bool) -> str:
                 "use save_weights_as_checkpoint"
             )
         return family.name + ("EncoderModel" if transformer.part else "ForConditionalGeneration")
+    if not getattr(transformer, "with_lm", True):
+        return f"{family.name}Model"
     if causal and family.causal:
         return family.name + family.causal
     if getattr(transformer, "with_discriminator", False) or (masked and pairs):

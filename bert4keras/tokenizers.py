@@ -4,6 +4,7 @@
 * `TokenizerBase` adds start and end tokens, truncates and joins any number of texts.
 * `Tokenizer` is the WordPiece tokenizer of BERT, with `decode` and `rematch`.
 * `SpTokenizer` wraps a SentencePiece model.
+* `JsonTokenizer` reads a `tokenizer.json`, `load_tokenizer` the folder of a model, see `text/`.
 
 How `Tokenizer` cuts a text: each character is normalised by itself (lower case, no accents) and
 gets a spaced-out form, in which ideographs and punctuation stand between spaces and control
@@ -15,18 +16,21 @@ character itself; one regular expression sets them apart from the runs that need
 Nothing here imports Keras, so that processes which only tokenize stay light.
 """
 
+import importlib
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, repeat
+from itertools import chain, product, repeat
 from numbers import Integral
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import unicodedata2 as unicodedata
 
 from bert4keras.snippets import is_string, lowercase_and_normalize, truncate_sequences
+from bert4keras.text.chat import chat_text
 
 VOCAB_FILE = "vocab.txt"
 
@@ -114,6 +118,13 @@ def save_vocab(
     Raises:
         ValueError: two tokens have the same id, or an id is negative.
     """
+    text = vocab_text(token_dict)
+    with open(dict_path, "w", encoding=encoding, newline="\n") as writer:
+        writer.write(text)
+
+
+def vocab_text(token_dict: Mapping[str, int]) -> str:
+    """Return the content of a vocabulary file, see `save_vocab`."""
     tokens = {i: token for token, i in token_dict.items()}
     if len(tokens) < len(token_dict):
         shared = next(token for token, i in token_dict.items() if tokens[i] != token)
@@ -121,8 +132,7 @@ def save_vocab(
         raise ValueError(f"save_vocab: {shared!r} and {tokens[i]!r} have the same id {i}")
     if tokens and min(tokens) < 0:
         raise ValueError(f"save_vocab: the id of {tokens[min(tokens)]!r} is {min(tokens)}, below 0")
-    with open(dict_path, "w", encoding=encoding, newline="\n") as writer:
-        writer.writelines(f"{tokens.get(i, '')}\n" for i in range(max(tokens, default=-1) + 1))
+    return "".join(f"{tokens.get(i, '')}\n" for i in range(max(tokens, default=-1) + 1))
 
 
 # === What all tokenizers share ===
@@ -157,6 +167,24 @@ class TokenizerBase:
     _token_start_id: int
     _token_end_id: int
     _vocab_size: int
+    _segments = (0, 1)
+    """The segments of the first text and of the second, in turns."""
+    _has_joints = False
+    """Whether other tokens stand between texts than before the first and behind the last."""
+
+    # What `load_tokenizer` finds beside the vocabulary.
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """All of `tokenizer_config.json`."""
+    special_tokens: Mapping[str, str] = MappingProxyType({})
+    """Special tokens by their names in `tokenizer_config.json`, such as `eos_token`."""
+    chat_template: str | Mapping[str, str] | None = None
+    """The template of Jinja for chats, or several by name."""
+    generation_config: Mapping[str, Any] = MappingProxyType({})
+    """What `generation_config.json` says, which `Generator` picks up."""
+    n_context: int | None = None
+    """How many tokens `decode` must see before others to write these as in the whole; None: all."""
+    padding_side = "right"
+    """On which side of texts the model wants padding, `left` or `right`."""
 
     def __init__(
         self,
@@ -183,6 +211,16 @@ class TokenizerBase:
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def _name_special(self, special: str, token: str | None) -> None:
+        """Set the token `special` (pad, unk, mask, start, end), and its id if it has one."""
+        setattr(self, f"_token_{special}", token)
+        if token is not None and token in self:
+            setattr(self, f"_token_{special}_id", self.token_to_id(token))
+
+    def __contains__(self, token: str) -> bool:
+        """Tell whether the vocabulary has a token."""
+        return self.id_to_token(self.token_to_id(token)) == token
+
     def tokenize(self, text: str, maxlen: int | None = None) -> list[str]:
         """Cut a text into tokens, with the start and the end token around them.
 
@@ -198,14 +236,16 @@ class TokenizerBase:
         """
         if not is_string(text):
             raise TypeError(f"a text is a str, not {type(text).__name__}; decode bytes first")
-        tokens = self._translated(self._tokenize(text))
-        if self._token_start is not None:
-            tokens.insert(0, self._token_start)
-        if self._token_end is not None:
-            tokens.append(self._token_end)
+        before, behind = self._around()
+        tokens = [*before, *self._translated(self._tokenize(text)), *behind]
         if maxlen is not None:
             self._truncate([tokens], maxlen, "right")
         return tokens
+
+    def _around(self) -> tuple[list[str], list[str]]:
+        """Return the tokens before and behind a text."""
+        edges = (self._token_start, self._token_end)
+        return tuple([] if token is None else [token] for token in edges)
 
     def _translated(self, tokens: Iterable[str]) -> list[str]:
         if not self._token_translate:
@@ -270,15 +310,26 @@ class TokenizerBase:
             raise ValueError(f"encode: pattern is {pattern!r}, give one of {_PATTERNS}")
         given = [first_text, *texts] if second_text is None else [first_text, second_text, *texts]
         sequences = list(self._sequences(given))
-        starts = len(sequences) - 1 if pattern == "S*E*E" else 0
+        linked = pattern == "S*E*E"
         if maxlen is not None:
-            countable = self._token_start is not None or len(sequences) == 2
-            self._truncate(sequences, maxlen, truncate_from, spare=starts if countable else 0)
-        if starts and self._token_start:
-            sequences[1:] = [tokens[1:] for tokens in sequences[1:]]
+            spare = self._n_linked_away(sequences) if linked else 0
+            self._truncate(sequences, maxlen, truncate_from, spare)
+        if linked:
+            sequences = self._linked(sequences)
         token_ids = [self.tokens_to_ids(tokens) for tokens in sequences]
-        segment_ids = ([i % 2] * len(ids) for i, ids in enumerate(token_ids))
+        segment_ids = ([self._segments[i % 2]] * len(ids) for i, ids in enumerate(token_ids))
         return list(chain.from_iterable(token_ids)), list(chain.from_iterable(segment_ids))
+
+    def _linked(self, sequences: list[list[str]]) -> list[list[str]]:
+        """Return sequences without what comes only once when they are joined by `S*E*E`."""
+        if not self._token_start:
+            return sequences
+        return [*sequences[:1], *(tokens[1:] for tokens in sequences[1:])]
+
+    def _n_linked_away(self, sequences: list[list[str]]) -> int:
+        """Return how many tokens `_linked` takes out, as `maxlen` counts them."""
+        counted = self._token_start is not None or len(sequences) == 2
+        return max(len(sequences) - 1, 0) if counted else 0
 
     def _sequences(self, given: Iterable) -> Iterator[list[str]]:
         """Yield the tokens of each text, token list, and member of a list of these."""
@@ -299,7 +350,7 @@ class TokenizerBase:
     def _is_token_list(self, items: Sequence) -> bool:
         if not all(map(is_string, items)):
             return False
-        edges = {self._token_start, self._token_end}
+        edges = set(chain((self._token_start, self._token_end), *self._around()))
         return any(item in edges for item in items) or all(map(self._is_token, items))
 
     def _is_token(self, item: str) -> bool:
@@ -310,14 +361,14 @@ class TokenizerBase:
         self, sequences: list[list[str]], maxlen: int, truncate_from: str | int, spare: int = 0
     ) -> None:
         """Shorten sequences in place to `maxlen + spare` tokens together."""
-        edges = {"right": -1 - int(self._token_end is not None)}
-        edges["left"] = int(self._token_start is not None)
+        before, behind = self._around()
+        edges = {"right": -1 - len(behind), "left": len(before)}
         index = truncate_from if isinstance(truncate_from, Integral) else edges.get(truncate_from)
         if index is None:
             raise ValueError(
                 f"truncate_from is {truncate_from!r}, give 'right', 'left' or an index"
             )
-        before = self._edges(sequences)
+        whole = self._with_edges(sequences)
         try:
             truncate_sequences(maxlen + spare, index, *sequences)
         except IndexError as error:
@@ -325,17 +376,22 @@ class TokenizerBase:
                 f"maxlen={maxlen} is too small to truncate {len(sequences)} text(s) from "
                 f"{truncate_from!r} without losing start or end tokens; give a larger maxlen"
             ) from error
-        if truncate_from in edges and self._edges(sequences) != before:
-            warnings.warn(
+        if truncate_from in edges and self._with_edges(sequences) != whole:
+            message = (
                 f"maxlen={maxlen} leaves no room for the start and end tokens of {len(sequences)} "
-                "text(s), of which some are cut off: give a larger maxlen",
-                stacklevel=3,
+                "text(s), of which some are cut off: give a larger maxlen"
             )
+            if self._has_joints and len(sequences) > 1:
+                raise IndexError(message)
+            warnings.warn(message, stacklevel=3)
 
-    def _edges(self, sequences: Iterable[list[str]]) -> list[tuple[bool, bool]]:
-        """Tell for each sequence whether it begins with the start token and ends with the end."""
-        start, end = [self._token_start], [self._token_end]
-        return [(tokens[:1] == start, tokens[-1:] == end) for tokens in sequences]
+    def _with_edges(self, sequences: Iterable[list[str]]) -> list[tuple[bool, bool]]:
+        """Tell for each sequence whether the tokens before and behind a text stand there."""
+        before, behind = self._around()
+        return [
+            (s[: len(before)] == before, s[max(len(s) - len(behind), 0) :] == behind)
+            for s in sequences
+        ]
 
     def id_to_token(self, i: int) -> str:
         """Return the token of an id."""
@@ -352,6 +408,165 @@ class TokenizerBase:
     def _tokenize(self, text: str) -> list[str]:
         """Cut a text into tokens, without the start and the end token."""
         raise NotImplementedError
+
+    # --- Offsets ---
+
+    def rematch(self, text: str, tokens: Sequence[str]) -> list[list[int]]:
+        """Map each token to the characters of the text that it comes from.
+
+        Args:
+            text: the text that was tokenized.
+            tokens: what `tokenize` gave for it, also truncated, with or without start and end
+                tokens, padded, or as `ids_to_tokens` returns it from the ids. With other tokens
+                (some masked, say) the first occurrence of each behind the last one counts.
+
+        Returns:
+            The indices into `text` for each token, in order; none for special tokens. A character
+            that is several after normalisation (a Hangul syllable, say) appears once for each, one
+            that several tokens make up by its bytes in all of them, and characters that a word does
+            not contain (spaces around it, zero-width and control characters) in none.
+
+        Raises:
+            ValueError: a token is not in the text, nor a special one.
+        """
+        cut, spans = self._tokenize_with_spans(text)
+        forms = self._translated(cut), self._as_decoded(cut)
+        for start, end in self._contents(tokens):
+            content = list(tokens[start:end])
+            kept = _kept(content, forms[0]) or _kept(content, forms[1])
+            if kept is not None:
+                spans[slice(*kept)] = []
+                return [*([] for _ in range(start)), *spans, *([] for _ in tokens[end:])]
+        return self._search(text, tokens)
+
+    def _contents(self, tokens: Sequence[str]) -> list[tuple[int, int]]:
+        """Return where the tokens of a text may lie between those around it and padding.
+
+        As a text may hold the padding token, it is taken for padding only where it must be.
+        """
+        before, behind = self._around()
+        n_left = n_right = 0
+        while n_right < len(tokens) and tokens[-1 - n_right] == self._token_pad:
+            n_right += 1
+        while n_left + n_right < len(tokens) and tokens[n_left] == self._token_pad:
+            n_left += 1
+        found = []
+        for start, end in product({0, n_left}, {len(tokens), len(tokens) - n_right}):
+            if list(tokens[start : min(start + len(before), end)]) == before:
+                start += len(before)
+            if list(tokens[max(end - len(behind), start) : end]) == behind:
+                end -= len(behind)
+            found.append((start, end))
+        return sorted(found, key=lambda place: place[0] - place[1])
+
+    def _as_decoded(self, tokens: list[str]) -> list[str]:
+        """Return what tokens are after a way through ids."""
+        return self.ids_to_tokens(self.tokens_to_ids(self._translated(tokens)))
+
+    def _tokenize_with_spans(self, text: str) -> tuple[list[str], list[list[int]]]:
+        """Return what `_tokenize` does, and the indices of characters for each token."""
+        raise NotImplementedError
+
+    def _search(self, text: str, tokens: Sequence[str]) -> list[list[int]]:
+        """Look for one token after the other among those of the text."""
+        cut, cut_spans = self._tokenize_with_spans(text)
+        names = list(zip(cut, self._translated(cut), self._as_decoded(cut), strict=True))
+        spans, at = [], 0
+        for token in tokens:
+            found = next((i for i in range(at, len(cut)) if token in names[i]), None)
+            if found is None and token not in self._all_specials():
+                raise ValueError(
+                    f"rematch: {token!r} is not in the text behind its first {at} tokens; give the "
+                    "tokens that this tokenizer made of this text"
+                )
+            spans.append([] if found is None else cut_spans[found])
+            at = at if found is None else found + 1
+        return spans
+
+    def _all_specials(self) -> set[str | None]:
+        return {getattr(self, f"_token_{special}") for special in _SPECIALS}
+
+    # --- Writing ---
+
+    def settled(self, ids: Sequence[int], text: str) -> int:
+        """Return how much of a text stays as it is, whatever tokens follow.
+
+        Args:
+            ids: the tokens so far.
+            text: what `decode` gives for them.
+
+        Returns:
+            A number of characters.
+        """
+        return settled_words(text)
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        tokenize: bool = True,
+        **variables: Any,
+    ) -> list[int] | str:
+        """Encode a chat as the model was trained on it.
+
+        The template runs in a sandbox, with bounds for time and memory, see `text/sandbox.py`.
+
+        Args:
+            messages: the messages, each a dict with `role` and `content`.
+            tools: what the model may call, each as JSON schema.
+            documents: what it may look up, dicts with `title` and `text`.
+            chat_template: a template, or the name of one of several; by default that of the
+                tokenizer, of several the one for tools if there are tools.
+            add_generation_prompt: whether an answer of the assistant begins at the end.
+            continue_final_message: whether the last message stays open, to be gone on from.
+            tokenize: whether to return ids; otherwise the text.
+            **variables: further variables of the template, such as `enable_thinking`.
+
+        Returns:
+            The ids, with no tokens around them but those that the template has; or the text.
+
+        Raises:
+            ImportError: Jinja is not installed.
+            TokenizerError: the template refuses the messages, or does what it may not do.
+            TypeError, ValueError: the messages are no chat, or there is no template.
+        """
+        if wrong := _OF_TRANSFORMERS & variables.keys():
+            raise TypeError(
+                f"apply_chat_template has no argument {min(wrong)!r}: it returns a list of ids, or "
+                "with tokenize=False the text"
+            )
+        text = chat_text(
+            self.chat_template,
+            messages,
+            name=chat_template,
+            tools=tools,
+            documents=documents,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            variables={**self.special_tokens, **variables},
+        )
+        return self.tokens_to_ids(self._tokenize(text)) if tokenize else text
+
+
+_OF_TRANSFORMERS = {"padding", "truncation", "max_length", "return_tensors", "return_dict"}
+_MAYBE_CONTRACTED = re.compile(r"' [a-z]{1,2}$")
+
+
+def settled_words(text: str) -> int:
+    """Return how much of a text stays if more words and punctuation follow.
+
+    What follows may change spaces and punctuation at the end (`it ' s` becomes `it's`), and a
+    character that several tokens make up by bytes is none before the last of them. So a text is
+    settled up to its last letter, digit or ideograph, but for one of a contraction.
+    """
+    end = len(_MAYBE_CONTRACTED.sub("", text))
+    while end and not text[end - 1].isalnum():
+        end -= 1
+    return end
 
 
 def _texts_and_options(more: tuple) -> tuple[tuple, tuple]:
@@ -482,6 +697,9 @@ class Tokenizer(TokenizerBase):
         """Token to id."""
         return self._token_dict
 
+    def __contains__(self, token: str) -> bool:
+        return token in self._token_dict
+
     def token_to_id(self, token: str) -> int:
         """Return the id of a token, that of `[UNK]` if the vocabulary lacks it.
 
@@ -593,44 +811,6 @@ class Tokenizer(TokenizerBase):
 
     # --- Offsets ---
 
-    def rematch(self, text: str, tokens: Sequence[str]) -> list[list[int]]:
-        """Map each token to the characters of the text that it comes from.
-
-        Args:
-            text: the text that was tokenized.
-            tokens: what `tokenize` gave for it, also truncated, with or without start and end
-                tokens, padded, or as `ids_to_tokens` returns it from the ids. With other tokens
-                (some masked, say) the first occurrence of each behind the last one counts.
-
-        Returns:
-            The indices into `text` for each token, in order; none for special tokens. A character
-            that is several after normalisation (a Hangul syllable, say) appears once for each,
-            and characters that a word does not contain (accents of their own, zero-width and
-            control characters) in none.
-
-        Raises:
-            ValueError: a token is not in the text, nor a special one.
-        """
-        start, end = self._content(tokens)
-        cut, spans = self._tokenize_with_spans(text)
-        content = list(tokens[start:end])
-        kept = _kept(content, self._translated(cut)) or _kept(content, self._as_decoded(cut))
-        if kept is None:
-            return self._search(text, tokens)
-        spans[slice(*kept)] = []
-        return [*([] for _ in range(start)), *spans, *([] for _ in range(len(tokens) - end))]
-
-    def _content(self, tokens: Sequence[str]) -> tuple[int, int]:
-        """Return where the tokens between the start token and the end token and padding lie."""
-        start, end = 0, len(tokens)
-        if end and tokens[0] == self._token_start:
-            start = 1
-        while end > start and tokens[end - 1] == self._token_pad:
-            end -= 1
-        if end > start and tokens[end - 1] == self._token_end:
-            end -= 1
-        return start, end
-
     def _as_decoded(self, tokens: list[str]) -> list[str]:
         """Return what tokens are after a way through ids."""
         known, unknown = self._token_dict, self._token_unk
@@ -715,9 +895,6 @@ class Tokenizer(TokenizerBase):
             offset = start + len(stem)
             spans.append(origins[start:offset])
         return spans
-
-    def _all_specials(self) -> set[str | None]:
-        return {getattr(self, f"_token_{special}") for special in _SPECIALS}
 
     # --- Text again ---
 
@@ -846,45 +1023,184 @@ class SpTokenizer(TokenizerBase):
 
     def __init__(self, sp_model_path: str | os.PathLike, **kwargs: Any):
         super().__init__(**kwargs)
+        self.file_name = Path(sp_model_path).name
         self._sp_model = _load_sentencepiece(Path(sp_model_path))
-        pad_id = self._sp_model.pad_id()  # below 0 if the model has none, as LLaMA's
-        self._token_pad = self._sp_model.id_to_piece(pad_id) if pad_id >= 0 else None
-        self._token_unk = self._sp_model.id_to_piece(self._sp_model.unk_id())
-        self._vocab_size = self._sp_model.get_piece_size()
+        self._vanishes = _Table(self._is_dropped)
+        own = self.own_specials()
+        self._token_pad, self._token_unk = own.get("pad_token"), own["unk_token"]
+        self._added: dict[str, int] = {}
+        self.add_tokens({})
         for special in _SPECIALS:
             token = getattr(self, f"_token_{special}")
             if token is not None:
                 setattr(self, f"_token_{special}_id", self.token_to_id(token))
 
+    def own_specials(self) -> dict[str, str]:
+        """Return the special tokens that the model has, by their names in Hugging Face."""
+        model = self._sp_model
+        ids = {
+            "bos_token": model.bos_id(),
+            "eos_token": model.eos_id(),
+            "pad_token": model.pad_id(),  # below 0 if the model has none, as LLaMA's
+            "unk_token": model.unk_id(),
+        }
+        return {name: model.id_to_piece(i) for name, i in ids.items() if i >= 0}
+
+    def add_tokens(self, tokens: Mapping[str, int]) -> None:
+        """Add tokens beyond the pieces of the model, which are then found in texts as they are.
+
+        Args:
+            tokens: token to id, such as the `<extra_id_0>` of T5.
+        """
+        pieces = self._n_pieces()
+        self._added |= {t: i for t, i in tokens.items() if i >= pieces and t}
+        self._added_inv = {i: token for token, i in self._added.items()}
+        self._vocab_size = max(pieces, *(i + 1 for i in self._added_inv)) if self._added else pieces
+        longest_first = sorted(self._added, key=len, reverse=True)
+        self._parts = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+
+    def _n_pieces(self) -> int:
+        """Return how many ids the pieces of the model take."""
+        return self._sp_model.get_piece_size()
+
+    def _piece_id(self, i: int) -> int:
+        """Return the id in the model of one of our ids."""
+        return int(i)
+
+    def __contains__(self, token: str) -> bool:
+        return token in self._added or super().__contains__(token)
+
     def token_to_id(self, token: str) -> int:
         """Return the id of a token, that of the unknown token if the model lacks it."""
-        return self._sp_model.piece_to_id(token)
+        i = self._added.get(token)
+        return self._sp_model.piece_to_id(token) if i is None else i
 
     def id_to_token(self, i: int) -> str:
         """Return the token of an id, an empty one for ids beyond the model."""
-        return self._sp_model.id_to_piece(int(i)) if i < self._vocab_size else ""
+        if i >= self._n_pieces():
+            return self._added_inv.get(int(i), "")
+        return self._sp_model.id_to_piece(self._piece_id(i))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of ids."""
+        """Return the text of ids, without the tokens that were added to the model."""
         back = self._token_translate_inv
-        return self._sp_model.decode_pieces([back.get(t) or t for t in self.ids_to_tokens(ids)])
+        tokens = (t for t in self.ids_to_tokens(ids) if t not in self._added)
+        return self._sp_model.decode_pieces([back.get(t) or t for t in tokens])
+
+    def serialized(self) -> bytes:
+        """Return the file of the model."""
+        return self._sp_model.serialized_model_proto()
 
     def _tokenize(self, text: str) -> list[str]:
         if self._pre_tokenize is not None:
             text = " ".join(self._pre_tokenize(text))
-        return self._sp_model.encode_as_pieces(text)
+        parts = self._parts.split(well_formed(text))
+        if len(parts) == 1:
+            return self._sp_model.encode_as_pieces(parts[0])
+        cut = ([p] if i % 2 else self._sp_model.encode_as_pieces(p) for i, p in enumerate(parts))
+        return list(chain.from_iterable(cut))
+
+    def _tokenize_with_spans(self, text: str) -> tuple[list[str], list[list[int]]]:
+        if self._pre_tokenize is None:
+            return self._cut_with_spans(text)
+        segments = list(self._pre_tokenize(text))
+        tokens, spans = self._cut_with_spans(" ".join(segments))
+        origins = _origins(text, segments)
+        return tokens, [[origins[i] for i in span if origins[i] is not None] for span in spans]
+
+    def _cut_with_spans(self, text: str) -> tuple[list[str], list[list[int]]]:
+        tokens, spans, start = [], [], 0
+        for i, part in enumerate(self._parts.split(well_formed(text))):
+            cut, offsets = ([part], [range(len(part))]) if i % 2 else self._cut_part(part)
+            tokens += cut
+            spans += [[start + offset for offset in span] for span in offsets]
+            start += len(part)
+        return tokens, spans
+
+    def _cut_part(self, text: str) -> tuple[list[str], list[list[int]]]:
+        """Follow the pieces along the normalised text, of which each character has its origin."""
+        pieces = self._sp_model.encode_as_pieces(text)
+        normal, starts = self._sp_model.normalize(text, with_offsets=True)
+        ends = _next_larger(starts)
+        if normal.startswith(SPACE):
+            ends[0] = starts[1]  # where the text has none, it comes from nothing
+        spans, at, n_bytes = [], 0, 0
+        for piece in pieces:
+            n_chars = len(piece)
+            if self._sp_model.is_byte(self._sp_model.piece_to_id(piece)):
+                n_bytes = n_bytes or len(normal[at].encode("utf-8"))
+                n_chars, n_bytes = 1, n_bytes - 1
+            origins = (i for j in range(at, at + n_chars) for i in range(starts[j], ends[j]))
+            span = [i for i in dict.fromkeys(origins) if not self._vanishes[text[i]]]
+            spans.append(without_space(text, piece, span, SPACE))
+            at += n_chars if n_bytes == 0 else 0
+        return pieces, spans
+
+    def _is_dropped(self, char: str) -> bool:
+        """Tell whether normalisation takes a character out of every text."""
+        return not char.isspace() and char != SPACE and not self._sp_model.normalize(char)
 
     def _is_token(self, item: str) -> bool:
         return self.token_to_id(item) != self._token_unk_id or super()._is_token(item)
 
     def _is_special(self, i: int) -> bool:
         """Tell whether an id is that of a control, unknown or unused token."""
-        model, i = self._sp_model, int(i)
+        if i >= self._n_pieces():
+            return True
+        model, i = self._sp_model, self._piece_id(i)
         return model.is_control(i) or model.is_unknown(i) or model.is_unused(i)
 
     def _is_decodable(self, i: int) -> bool:
         """Tell whether an id stands for text."""
         return i < self._vocab_size and not self._is_special(i)
+
+
+SPACE = "▁"
+"""What stands for a space in the pieces of SentencePiece."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def well_formed(text: str) -> str:
+    """Return a text with U+FFFD for halves of surrogate pairs, which have no UTF-8."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def without_space(text: str, token: str, span: list[int], mark: str) -> list[int]:
+    """Return the characters of a token without the space around it, unless it is nothing else.
+
+    Args:
+        text: the text.
+        token: the token.
+        span: the indices of the characters that it covers, in order.
+        mark: what stands for a space in tokens. One in front of a text may stand for none.
+    """
+    spaces = [text[i].isspace() or text[i] == mark == SPACE for i in span]
+    if not token.strip(mark):
+        return [i for i, space in zip(span, spaces, strict=True) if space]
+    if all(spaces):
+        return span
+    return span[spaces.index(False) : len(span) - spaces[::-1].index(False)]
+
+
+def _next_larger(numbers: Sequence[int]) -> list[int]:
+    """Return for each of some numbers that never fall the next one that is larger, or itself."""
+    larger = list(numbers)
+    for i in reversed(range(len(numbers) - 1)):
+        larger[i] = numbers[i + 1] if numbers[i + 1] > numbers[i] else larger[i + 1]
+    return larger
+
+
+def _origins(text: str, segments: Iterable[str]) -> list[int | None]:
+    """Return where in a text the characters of its segments, joined by spaces, come from."""
+    origins: list[int | None] = []
+    at = 0
+    for segment in segments:
+        start = text.find(segment, at)
+        found = start >= 0  # otherwise the function changed the text: no character to point at
+        origins += [start + i if found else None for i in range(len(segment))]
+        origins.append(None)
+        at = start + len(segment) if found else at
+    return origins[:-1]
 
 
 def _load_sentencepiece(path: Path) -> Any:
@@ -900,3 +1216,15 @@ def _load_sentencepiece(path: Path) -> Any:
     except RuntimeError as error:
         raise ValueError(f"{path} is no SentencePiece model: {error}") from error
     return model
+
+
+# === tokenizer.json and folders ===
+
+_ELSEWHERE = {"JsonTokenizer": "json", "load_tokenizer": "pretrained", "TokenizerError": "files"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import from `text/` what builds on this module."""
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(f"bert4keras.text.{_ELSEWHERE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,7 @@ from losses import gradients as gradients_of_tensors
 
 from bert4keras.backend import compiled, sparse_multilabel_categorical_crossentropy
 from bert4keras.layers import GlobalPointer
+from bert4keras.models import Model
 from bert4keras.training import (
     CoSENT,
     MultilabelCrossentropy,
@@ -243,6 +244,19 @@ def test_sparse_multilabel_is_multilabel_by_index(mask_zero):
     expected = multilabel(labels[:, used], scores[:, used].astype("float64"))
     loss = SparseMultilabelCrossentropy(mask_zero=mask_zero, reduction=None)
     np.testing.assert_allclose(value(loss(indices, scores)), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [SparseMultilabelCrossentropy(), TokenCrossentropy(ignore=0)])
+def test_labels_by_index_of_as_many_classes_as_a_batch_has(loss):
+    """As where a text has a class for each pair of its tokens."""
+    scores = keras.Input((None,))
+    model = Model(scores, keras.layers.Activation("linear")(scores))
+    model.compile(loss=loss)
+    indices = np.array([[1], [2]])
+    for n_classes in (3, 5):
+        given = normal(2, n_classes)
+        found = model.test_on_batch(given, indices)
+        assert float(found) == pytest.approx(float(value(loss(indices, given))), rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

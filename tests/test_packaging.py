@@ -39,7 +39,9 @@ def loaded_by(statement, folder, backend="tensorflow"):
     return FRAMEWORKS & set(json.loads(result.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("module", ["", ".tokenizers", ".snippets", ".checkpoints"])
+@pytest.mark.parametrize(
+    "module", ["", ".tokenizers", ".text.pretrained", ".snippets", ".checkpoints"]
+)
 def test_imports_without_keras(module, tmp_path):
     """Processes that only tokenize or read a checkpoint stay light."""
     assert loaded_by(f"import bert4keras{module}", tmp_path) == set()

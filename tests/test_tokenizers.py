@@ -510,7 +510,7 @@ def test_imports_no_engine():
 # === SentencePiece ===
 
 
-def trained_sp_model(path: Path, pad_id: int) -> Path:
+def trained_sp_model(path: Path, pad_id: int, **options) -> Path:
     sentencepiece = pytest.importorskip("sentencepiece")
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -518,13 +518,12 @@ def trained_sp_model(path: Path, pad_id: int) -> Path:
             ["the model is trained on text", "我们是中国", "hello the text"] * 20
         ),
         model_writer=model,
-        vocab_size=60,
-        hard_vocab_limit=False,
         pad_id=pad_id,
         eos_id=1,
         unk_id=2 if pad_id == 0 else 0,
         bos_id=-1,
         minloglevel=2,
+        **{"vocab_size": 60, "hard_vocab_limit": False, **options},
     )
     path.write_bytes(model.getvalue())
     return path
@@ -565,6 +564,94 @@ def test_sentencepiece(sp_model):
     assert tokenizer.id_to_token(size) == tokenizer.id_to_token(size + 5) == ""
     assert not tokenizer._is_decodable(size)
     assert tokenizer._is_special(np.int32(1))
+
+
+# What SentencePiece leaves alone, takes out, joins, takes apart, and takes for a space.
+SP_TROUBLE = [*"aé한ﬁ㍿①ＡｂΣ👩龘𠀀▁ \t\u3000\xa0\u200b\u200d\xad\0\ufffd\ufeff", "e\u0301", "각"]
+SP_TEXTS = st.lists(
+    st.one_of(
+        st.sampled_from([*SP_TROUBLE, "\ud800", "the ", "model", "我们", "<s>", "<0x41>", "<x>"]),
+        st.characters(exclude_categories=()),
+    ),
+    max_size=20,
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def sp_tokenizers(tmp_path_factory) -> list[SpTokenizer]:
+    folder = tmp_path_factory.mktemp("sp_kinds")
+    kinds = [
+        {},
+        {"byte_fallback": True, "vocab_size": 330},
+        {"normalization_rule_name": "identity", "remove_extra_whitespaces": False},
+        {"add_dummy_prefix": False, "user_defined_symbols": ["<x>"]},
+    ]
+    tokenizers = []
+    for i, kind in enumerate(kinds):
+        path = trained_sp_model(folder / f"{i}.model", pad_id=0, **kind)
+        tokenizers.append(SpTokenizer(path, token_start=None, token_end="</s>"))
+    tokenizers[0].add_tokens({"<x>": tokenizers[0]._vocab_size + 3})
+    return tokenizers
+
+
+def letters(text: str) -> str:
+    """What of a text or a token is no space."""
+    return "".join(text.replace("▁", " ").split())
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=SP_TEXTS, kind=st.integers(0, 3))
+def test_rematch_of_sentencepiece(sp_tokenizers, text, kind):
+    tokenizer = sp_tokenizers[kind]
+    tokens = tokenizer.tokenize(text)
+    spans = tokenizer.rematch(text, tokens)
+    flat = [i for span in spans for i in span]
+    assert spans[-1] == [] and all(0 <= i < len(text) for i in flat)
+    assert all(span == sorted(set(span)) for span in spans)
+    edges = [(span[0], span[-1]) for span in spans if span]
+    assert edges == sorted(edges)
+    # What is covered, and nothing else, is what the tokens say.
+    normal = tokenizer._sp_model.normalize
+    groups: list[list] = [[set(), ""]]
+    for token, span in zip(tokens[:-1], spans, strict=False):
+        if not groups[-1][0] & set(span):
+            groups.append([set(), ""])
+        groups[-1][0].update(span)
+        groups[-1][1] += token
+    for covered, token in groups:
+        if "<0x" in token or token in ("<x>", "▁"):
+            continue
+        characters = "".join(text[i] for i in sorted(covered)).replace("\ud800", "\ufffd")
+        assert letters(normal(characters)) == letters(token)
+    for i, char in enumerate(text):
+        if i not in flat:
+            assert not letters(normal(char.replace("\ud800", "\ufffd")))
+    ids = tokenizer.encode(text)[0]
+    assert tokenizer.rematch(text, tokenizer.ids_to_tokens(ids)) == spans
+    assert tokenizer.rematch(text, [*tokens, "<pad>", "<pad>"]) == [*spans, [], []]
+    short = tokenizer.tokenize(text, maxlen=3)
+    if len(tokens) > 3:
+        assert tokenizer.rematch(text, short) == [*spans[:2], []]
+
+
+def test_bytes_and_words_of_sentencepiece(sp_tokenizers):
+    plain, in_bytes = sp_tokenizers[:2]
+    tokens = in_bytes.tokenize("the 龘")
+    assert tokens[-4:-1] == ["<0xE9>", "<0xBE>", "<0x98>"]
+    assert in_bytes.rematch("the 龘", tokens)[-5:] == [[3], [4], [4], [4], []]
+    # A space before a word belongs to no token, accents to the letter that they are on.
+    assert plain.rematch("  a e\u0301", plain.tokenize("  a e\u0301"))[-2] == [4, 5]
+    words = SpTokenizer.__new__(SpTokenizer)
+    words.__dict__ |= plain.__dict__ | {"_pre_tokenize": lambda text: text.split("-")}
+    assert words.rematch("the-model", words.tokenize("the-model"))[-2][-1] == 8
+    words._pre_tokenize = lambda text: [text.upper(), "the"]
+    assert words.rematch("x the", words.tokenize("x the"))[-2][-1] == 4
+    tokens = plain.tokenize("the<x>model")
+    at = tokens.index("<x>")
+    assert plain.rematch("the<x>model", tokens)[at] == [3, 4, 5]
+    assert plain.decode(plain.encode("the<x>model")[0][:-1]) == "the model"
+    with pytest.raises(ValueError, match="rematch: 'model' is not in the text"):
+        plain.rematch("the", ["model"])
 
 
 def test_sentencepiece_refuses(tmp_path, sp_model):

@@ -8,6 +8,7 @@ from typing import Any
 from bert4keras.checkpoints.base import BOUNDED, Damage, open_regular, readable
 
 MAX_SIZE = 8 << 20  # bytes of a config, or of a record of a vocabulary
+# In so many bytes; in files that may be larger, in proportion.
 _MAX_BRACKETS = 1 << 18  # objects and lists; a tensor of a safetensors file takes three
 _MAX_ITEMS = 1 << 21
 
@@ -35,11 +36,13 @@ def parse_json(content: bytes, max_size: int = MAX_SIZE, nan: bool = False) -> d
     Raises:
         Damage: it is something else, too large, gives a key twice or a number that JSON lacks.
     """
-    brackets = content.count(b"{") + content.count(b"[")
-    if len(content) > max_size or brackets > _MAX_BRACKETS or content.count(b",") > _MAX_ITEMS:
+    brackets, items = content.count(b"{") + content.count(b"["), content.count(b",")
+    factor = max(max_size // MAX_SIZE, 1)
+    most = _MAX_BRACKETS * factor
+    if len(content) > max_size or brackets > most or items > _MAX_ITEMS * factor:
         raise Damage(
             f"its JSON has {len(content)} bytes and {brackets} objects and lists, of which "
-            f"{max_size} and {_MAX_BRACKETS} are read",
+            f"{max_size} and {most} are read",
             BOUNDED,
         )
     try:

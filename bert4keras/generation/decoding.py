@@ -256,12 +256,14 @@ def head_of(transformer: Transformer) -> str:
     Raises:
         TypeError: anything else.
     """
-    given = getattr(transformer, transformer.head_argument)
+    has_scores = getattr(transformer, "with_lm", True)
+    argument = transformer.head_argument if has_scores else "with_lm"
+    given = getattr(transformer, argument)
     head = keras.activations.get(chosen_activation(given or None, "softmax"))
     head = keras.activations.serialize(head)
     if not given or head not in ("softmax", "linear"):
         raise TypeError(
-            f"Generator got a model with {transformer.head_argument}={given!r}: build it with "
+            f"Generator got a model with {argument}={given!r}: build it with "
             "True (probabilities) or 'linear' (scores)"
         )
     return head

@@ -10,6 +10,7 @@ import numpy as np
 from bert4keras.backend import TRACING
 from bert4keras.generation.call import Call
 from bert4keras.generation.decoding import Decoding, combined_by_vote, head_of
+from bert4keras.generation.defaults import defaults_of
 from bert4keras.generation.hooks import Allowed, Hooks
 from bert4keras.generation.options import Options
 from bert4keras.generation.prompts import Prompt, Prompts, decoder_of
@@ -17,6 +18,7 @@ from bert4keras.generation.streaming import pieces
 from bert4keras.models.t5 import T5, T5_Decoder
 from bert4keras.models.transformer import LM_Mask, Transformer, UniLM_Mask
 from bert4keras.snippets import AutoRegressiveDecoder, is_string
+from bert4keras.text.chat import is_chat
 
 
 class Generator(AutoRegressiveDecoder):
@@ -26,16 +28,19 @@ class Generator(AutoRegressiveDecoder):
     values, in batches, on the device. `beam_search` and `random_sample` of `AutoRegressiveDecoder`
     work too, with `predict` provided: they take the inputs of the model for one sample.
 
+    What is left out, here and in `generate`, is what `generation_config.json` says in the folder
+    that the model was built from, or else in that of the tokenizer.
+
     Args:
         model: a model of `build_transformer_model` with application='lm' or 'unilm', or T5; or its
             `Transformer`.
         tokenizer: encodes prompts and decodes results; without it both are token ids.
-        start_id: token that the output begins with: 0 for T5, None for others. It is not part of
-            the result.
-        end_id: the token, or several, that end an output, as ids or as tokens of the tokenizer; the
-            tokenizer's end token by default.
-        maxlen: how many tokens are written at most, the end token included.
-        minlen: how many tokens are written at least, the end token included.
+        start_id: token that the output begins with: of T5 what the folder says, otherwise 0; None
+            for others. It is not part of the result.
+        end_id: the token, or several, that end an output, as ids or as tokens of the tokenizer; by
+            default those of the folder, without one those of `config.json` and the tokenizer.
+        maxlen: how many tokens are written at most, the end token included; 64 if no folder says.
+        minlen: how many tokens are written at least, the end token included; 1 if no folder says.
         segment_id: segment of the output, for models with segments: by default 1 for UniLM,
             otherwise that of the prompt's last token.
 
@@ -50,16 +55,23 @@ class Generator(AutoRegressiveDecoder):
         tokenizer: Any = None,
         start_id: int | None = None,
         end_id: int | str | Sequence[int | str] | None = None,
-        maxlen: int = 64,
-        minlen: int = 1,
+        maxlen: int | None = None,
+        minlen: int | None = None,
         segment_id: int | None = None,
     ) -> None:
         self.transformer = transformer_of(model)
         self.tokenizer = tokenizer
+        self.defaults = defaults_of(self.transformer, tokenizer)
+        end_id = self.defaults.end_ids or None if end_id is None else end_id
         self.end_ids = token_ids(end_id, tokenizer, self.transformer.vocab_size)
         if start_id is None and isinstance(self.transformer, T5):
-            start_id = 0
-        super().__init__(start_id, self.end_ids[0], maxlen, minlen)
+            start_id = self.defaults.start_id
+        super().__init__(
+            start_id,
+            self.end_ids[0],
+            self.defaults.maxlen if maxlen is None else maxlen,
+            self.defaults.minlen if minlen is None else minlen,
+        )
         self.prompts = Prompts(self.transformer, tokenizer, start_id, self.end_ids, segment_id)
         self.decodings: dict[Any, Decoding] = {}
 
@@ -98,15 +110,15 @@ class Generator(AutoRegressiveDecoder):
         maxlen: int | None = None,
         minlen: int | None = None,
         topk: int | None = None,
-        sample: bool = False,
+        sample: bool | None = None,
         topp: float | None = None,
         min_p: float | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         seed: int | None = None,
         n: int | None = None,
-        groups: int = 1,
-        diversity: float = 0.0,
-        length_penalty: float = 0.0,
+        groups: int | None = None,
+        diversity: float | None = None,
+        length_penalty: float | None = None,
         repetition_penalty: float = 1.0,
         no_repeat_ngram: int = 0,
         allowed: Allowed | Sequence[Allowed] | None = None,
@@ -115,34 +127,37 @@ class Generator(AutoRegressiveDecoder):
         conditions: Sequence | None = None,
         scores: bool = False,
         stream: bool = False,
+        chat_arguments: Mapping[str, Any] | None = None,
         batch_size: int = 32,
         verbose: int = 0,
     ) -> Any:
         """Write an output for every prompt.
 
         Args:
-            prompts: a batch of prompts of any lengths: texts, pairs of texts, lists of token ids,
-                or pairs (token ids, segment ids). With `vote`, a list of groups of prompts. A
-                single text stands for a batch of one, and its result is returned alone.
+            prompts: a batch of prompts of any lengths: texts, pairs of texts, chats (lists of
+                messages, each a dict with `role` and `content`), lists of token ids, or pairs
+                (token ids, segment ids). With `vote`, a list of groups of prompts. A single text or
+                chat stands for a batch of one, and its result is returned alone.
             maxlen: see the class; that of the generator by default.
             minlen: likewise.
             topk: width of the beam search, 1 by default, which is greedy; with `sample`, draw from
                 so many best tokens only (all by default).
-            sample: draw tokens by their probabilities.
+            sample: draw tokens by their probabilities. By default the folder decides, and an option
+                of beam search, `topk` for one, decides against it.
             topp: draw from the most probable tokens, as few as reach this probability together
                 (Holtzman et al., 2019, https://arxiv.org/abs/1904.09751).
             min_p: draw from tokens that have at least this fraction of the largest probability
                 (Nguyen et al., 2024, https://arxiv.org/abs/2407.01082).
-            temperature: what scores are divided by.
+            temperature: what scores are divided by, 1 if no folder says.
             seed: of the drawing; the same seed draws the same.
             n: return a list of so many results for each prompt, best first: samples, or at most
                 `topk` of the beams.
-            groups: divide the beams into so many groups (diverse beam search, Vijayakumar et al.,
-                2018, https://arxiv.org/abs/1610.02424).
+            groups: divide the beams into so many groups, 1 by default (diverse beam search,
+                Vijayakumar et al., 2018, https://arxiv.org/abs/1610.02424).
             diversity: what a token loses in rank for each time an earlier group has chosen it in
-                the same step.
+                the same step, 0 by default.
             length_penalty: beams are ranked by their total over (number of tokens) to this power;
-                0 prefers short outputs.
+                0, the default if no folder says, prefers short outputs.
             repetition_penalty: above 1, logarithms of the probabilities of tokens that the output
                 has are multiplied by it (after Keskar et al., 2019,
                 https://arxiv.org/abs/1909.05858).
@@ -162,6 +177,8 @@ class Generator(AutoRegressiveDecoder):
                 tokens, the end token included, under temperature and penalties.
             stream: return an iterator over the pieces of the text as they are written, which join
                 to the text; one prompt only, and no beams.
+            chat_arguments: further arguments of the tokenizer's `apply_chat_template`, such as
+                `tools`. An answer is begun; the last message, if it is the assistant's, goes on.
             batch_size: how many prompts are decoded together.
             verbose: 1 shows a progress bar.
 
@@ -179,26 +196,29 @@ class Generator(AutoRegressiveDecoder):
                 f"{type(self).__name__} has a predict() of its own, which generate() does not "
                 "call: use beam_search() or random_sample(), or pass process_probs="
             )
+        chosen = {
+            "topk": topk,
+            "sample": sample,
+            "topp": topp,
+            "min_p": min_p,
+            "temperature": temperature,
+            "groups": groups,
+            "diversity": diversity,
+            "length_penalty": length_penalty,
+        }
         options = Options(
             maxlen=self.maxlen if maxlen is None else maxlen,
             minlen=self.minlen if minlen is None else minlen,
-            topk=topk,
-            sample=sample,
-            topp=topp,
-            min_p=min_p,
-            temperature=temperature,
             seed=seed,
             n=n,
-            groups=groups,
-            diversity=diversity,
-            length_penalty=length_penalty,
             repetition_penalty=repetition_penalty,
             no_repeat_ngram=no_repeat_ngram,
+            **self.defaults.completed(chosen, beams=not stream),
         )
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: give at least 1")
-        alone = is_string(prompts)
-        batch = self.checked([prompts] if alone else prompts, options, vote)
+        alone = is_string(prompts) or is_chat(prompts)
+        batch = self.checked([prompts] if alone else prompts, options, vote, chat_arguments or {})
         count = len(batch)
         call = Call(
             self.decoding(options, vote),
@@ -207,7 +227,7 @@ class Generator(AutoRegressiveDecoder):
             self.checked_conditions(conditions, count),
             options,
             Hooks(process_probs, allowed, count),
-            np.random.SeedSequence(seed).spawn(count) if sample else [],
+            np.random.SeedSequence(seed).spawn(count) if options.sample else [],
         )
         if stream:
             if count != 1 or call.decoding.settings.n != 1 or scores:
@@ -236,7 +256,9 @@ class Generator(AutoRegressiveDecoder):
                 decoding = self.decodings[key] = Decoding(self.transformer, settings, rule)
         return decoding
 
-    def checked(self, prompts: Any, options: Options, vote: Any) -> list[list[Prompt]]:
+    def checked(
+        self, prompts: Any, options: Options, vote: Any, chat_arguments: Mapping[str, Any]
+    ) -> list[list[Prompt]]:
         """Prompts in groups that vote, by default each alone."""
         if isinstance(prompts, Mapping | Set):
             raise ValueError(
@@ -252,7 +274,7 @@ class Generator(AutoRegressiveDecoder):
             groups.append([])
             for j, given in enumerate(group):
                 name = f"prompt {j} of group {i}" if vote else f"prompt {i}"
-                prompt = self.prompts.prompt(given, name)
+                prompt = self.prompts.prompt(given, name, chat_arguments)
                 self.prompts.check_length(prompt, options.maxlen, name)
                 groups[-1].append(prompt)
         return groups
@@ -271,7 +293,10 @@ class Generator(AutoRegressiveDecoder):
     def streamed(self, call: Call) -> Iterator[Any]:
         """Pieces of text as they are written, or ids if there is no tokenizer."""
         ids = call.tokens()
-        return ids if self.tokenizer is None else pieces(ids, self.decoded)
+        if self.tokenizer is None:
+            return ids
+        known = (getattr(self.tokenizer, name, None) for name in ("settled", "n_context"))
+        return pieces(ids, self.decoded, *known)
 
     def decoded(self, ids: list[int]) -> Any:
         """A result as it is returned; ids that the tokenizer has no token for are left out."""
@@ -317,6 +342,15 @@ def transformer_of(model: Any) -> Transformer:
     return transformer
 
 
+def known_id(token: str, tokenizer: Any) -> int | None:
+    """The id of a token, None if the tokenizer does not know it."""
+    try:
+        i = tokenizer.token_to_id(token)
+    except KeyError:
+        return None
+    return None if i == getattr(tokenizer, "_token_unk_id", None) else i
+
+
 def has_token(tokenizer: Any, i: int) -> bool:
     """Tell whether a tokenizer has a token of an id."""
     if not hasattr(tokenizer, "id_to_token"):  # one of the user's
@@ -334,9 +368,8 @@ def token_ids(tokens: Any, tokenizer: Any, vocab_size: int) -> tuple[int, ...]:
     listed = [tokens] if is_string(tokens) or not isinstance(tokens, Sequence) else list(tokens)
     ids = []
     for token in listed:
-        i = tokenizer.token_to_id(token) if tokenizer and is_string(token) else token
-        unknown = is_string(token) and tokenizer and i == tokenizer._token_unk_id
-        if not isinstance(i, Integral) or unknown or not 0 <= i < vocab_size:
+        i = known_id(token, tokenizer) if tokenizer and is_string(token) else token
+        if not isinstance(i, Integral) or not 0 <= i < vocab_size:
             raise ValueError(
                 f"the end token {token!r} is unknown: give end_id= as a token of the tokenizer, or "
                 f"as an id below {vocab_size}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from numbers import Integral
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,10 @@ from bert4keras.layers import PositionEmbedding, SinusoidalPositionEmbedding
 from bert4keras.models.t5 import T5
 from bert4keras.models.transformer import Transformer, UniLM_Mask
 from bert4keras.snippets import bucket_length, is_string
+from bert4keras.text.chat import is_chat
+from bert4keras.tokenizers import TokenizerBase
+
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,20 @@ class Prompts:
         self.check_segments([] if segment_id is None else [segment_id], "segment_id")
         self.reach, self.why_no_further = positions_of(self.decoder)
 
-    def prompt(self, given: Any, name: str) -> Prompt:
-        """Check a prompt, encoding it if it is a text.
+    def prompt(self, given: Any, name: str, chat_arguments: Mapping[str, Any] = NONE) -> Prompt:
+        """Check a prompt, encoding it if it is a text or a chat.
 
         Args:
-            given: a text, a pair of texts, token ids, or a pair (token ids, segment ids).
+            given: a text, a pair of texts, the messages of a chat, token ids, or a pair (token ids,
+                segment ids).
             name: what errors call it.
+            chat_arguments: further arguments of `apply_chat_template`.
         """
         pair = isinstance(given, tuple) and len(given) == 2
-        if is_string(given) or (pair and all(map(is_string, given))):
+        if is_chat(given):
+            token_ids = self.of_chat(given, name, chat_arguments)
+            segment_ids = [0] * len(token_ids)
+        elif is_string(given) or (pair and all(map(is_string, given))):
             texts = given if pair else (given,)
             token_ids, segment_ids = self.encoded(texts, name) if any(texts) else ([], [])
         elif pair and not isinstance(given[0], Integral):
@@ -120,9 +130,25 @@ class Prompts:
         token_ids, segment_ids = self.tokenizer.encode(*texts)
         if self.is_unilm:
             segment_ids = [0] * len(token_ids)  # all of it is source
-        elif not self.is_t5 and token_ids[-1:] == [getattr(self.tokenizer, "_token_end_id", None)]:
-            token_ids, segment_ids = token_ids[:-1], segment_ids[:-1]
+        elif not self.is_t5:
+            behind = ids_behind(self.tokenizer)
+            n_open = len(token_ids) - len(behind)
+            if list(token_ids[n_open:]) == behind:
+                token_ids, segment_ids = token_ids[:n_open], segment_ids[:n_open]
         return list(token_ids), list(segment_ids)
+
+    def of_chat(
+        self, messages: Sequence[Mapping[str, Any]], name: str, arguments: Mapping[str, Any]
+    ) -> list[int]:
+        """Token ids of a chat, at whose end an answer begins, or goes on if one is begun."""
+        if not hasattr(self.tokenizer, "apply_chat_template"):
+            raise ValueError(
+                f"{name} is a chat: pass a tokenizer of load_tokenizer to Generator, which knows "
+                "how the model was trained to read chats"
+            )
+        begun = messages[-1]["role"] == "assistant"
+        ways = {"add_generation_prompt": not begun, "continue_final_message": begun}
+        return list(self.tokenizer.apply_chat_template(messages, **ways | dict(arguments)))
 
     def check_length(self, prompt: Prompt, maxlen: int, name: str) -> None:
         """Refuse a prompt after which the output would run out of positions."""
@@ -242,14 +268,22 @@ class Prompts:
         return [kind for kind in input_kinds(self.decoder) if kind not in own]
 
 
+def ids_behind(tokenizer: Any) -> list[int]:
+    """The ids of the tokens that a tokenizer puts behind a text."""
+    if isinstance(tokenizer, TokenizerBase):
+        return tokenizer.tokens_to_ids(tokenizer._around()[1])
+    end_id = getattr(tokenizer, "_token_end_id", None)
+    return [] if end_id is None else [end_id]
+
+
 def as_ids(given: Any, name: str) -> list[int]:
     """A list of whole numbers."""
     ordered = isinstance(given, Iterable) and not isinstance(given, Mapping | Set)
     ids = list(given) if ordered else [None]
     if not all(isinstance(i, Integral) for i in ids):
         raise ValueError(
-            f"{name} is {given!r:.100}: give a text, a pair of texts, token ids, or a pair (token "
-            "ids, segment ids); a batch is a list of these"
+            f"{name} is {given!r:.100}: give a text, a pair of texts, the messages of a chat, "
+            "token ids, or a pair (token ids, segment ids); a batch is a list of these"
         )
     return [int(i) for i in ids]
 

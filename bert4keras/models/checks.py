@@ -245,7 +245,7 @@ BY_NAME = (
 
 def labels_of(loss: Any, output: Any) -> Labels | None:
     """What the targets of an output must be under a loss, if that is known."""
-    name, classes = output._keras_history.operation.name, output.shape[-1]
+    name, classes = output._keras_history.operation.name, (output.shape or (None,))[-1]
     if isinstance(loss, LossOfBatch):
         loss = loss.loss
     loss = getattr(loss, "fn", None) if type(loss).__name__ == "LossFunctionWrapper" else loss

@@ -15,6 +15,8 @@ class GPT(LM_Mask, BERT):
 
     Args:
         final_activation: of the token scores, 'softmax' or 'linear' for instance.
+        with_lm: whether there are token scores; without, the outputs are the vectors that they come
+            from, as models of sentence vectors want them.
         **kwargs: see `BERT`.
     """
 
@@ -27,13 +29,22 @@ class GPT(LM_Mask, BERT):
     ) | {"Output-Mapping": dense("gpt/transformer/embedding_hidden_mapping_out")}
     vocabulary_variables = ("gpt/embeddings/word_embeddings",)
 
-    def __init__(self, max_position: int, final_activation: Any = "softmax", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        max_position: int,
+        final_activation: Any = "softmax",
+        with_lm: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(max_position, **kwargs)
-        self.final_activation = final_activation
+        self.with_lm = with_lm
+        self.final_activation = final_activation if with_lm else None
 
     def apply_final_layers(self, inputs: Tensor) -> Tensor:
-        """(batch, length, vocab_size), scores or probabilities of the next token."""
+        """(batch, length, vocab_size), scores or probabilities of the next token; or vectors."""
         x = inputs
+        if not self.with_lm:
+            return x
         if self.embedding_size != self.hidden_size:
             x = self.apply_dense(x, self.embedding_size, "Output-Mapping")
         x = self.apply_token_scores(x)

@@ -44,8 +44,8 @@ def check_fit(transformer: "Transformer", file: Any, source: Any = "the config")
     """
     if transformer.ignore_invalid_weights or _customised(transformer):
         return
-    _check_architecture(transformer, file, source)
-    differences = [] if transformer.built else [*_differences(transformer, file)]
+    known = _check_architecture(transformer, file, source)
+    differences = [*_differences(transformer, file)] if known and not transformer.built else []
     if differences:
         lines = [difference.described() for difference in differences]
         advice = _advice(transformer, differences)
@@ -64,10 +64,14 @@ def _customised(transformer: "Transformer") -> bool:
 # === The architecture ===
 
 
-def _check_architecture(transformer: "Transformer", file: Any, source: Any) -> None:
+def _check_architecture(transformer: "Transformer", file: Any, source: Any) -> bool:
+    """Refuse another architecture; tell whether anything is known of the names in the file.
+
+    If nothing is, sizes tell nothing either, and the report on all names says what is wrong.
+    """
     own = transformer.stored_as
     if not own:
-        return
+        return True
     found = _found(file, own)
     fitting = [model for model in found if model in own]
     if found and not fitting:
@@ -79,6 +83,7 @@ def _check_architecture(transformer: "Transformer", file: Any, source: Any) -> N
         )
     if set(found) == set(_TWINS):
         _check_twins(fitting[0], transformer, file, source)
+    return bool(found) or file.container == "keras"
 
 
 _TWINS = ("nezha", "roformer")

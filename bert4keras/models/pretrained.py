@@ -1,16 +1,19 @@
 """Writing models to files: each writer puts the new whole in the place of the old one at once."""
 
 import contextlib
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+import re
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert4keras import checkpoints, configs
 from bert4keras.checkpoints import bundle, safetensors
 from bert4keras.checkpoints.writing import replacing
-from bert4keras.tokenizers import SpTokenizer, Tokenizer, TokenizerBase, load_vocab, save_vocab
+from bert4keras.text import saving
+from bert4keras.text.files import TokenizerError
+from bert4keras.text.generation_config import GENERATION_FILE
+from bert4keras.tokenizers import VOCAB_FILE, load_vocab, vocab_text
 
 if TYPE_CHECKING:
     from bert4keras.models.transformer import Transformer
@@ -60,10 +63,7 @@ def architecture(transformer: "Transformer") -> dict[str, str]:
 # === Folders ===
 
 # Files of a former tokenizer, which would be read beside a new vocabulary, or before it.
-_FORMER_VOCABULARY = (
-    r"vocab\.txt|spiece\.model|tokenizer\.model|(tokenizer|tokenizer_config|special_tokens_map|"
-    r"added_tokens)\.json"
-)
+_FORMER_VOCABULARY = "|".join(map(re.escape, (*saving.FILES, GENERATION_FILE)))
 
 
 def save_pretrained(
@@ -103,23 +103,21 @@ def save_original(transformer: "Transformer", folder: str | Path) -> None:
 
 @contextlib.contextmanager
 def _replacing(
-    folder: str | Path, head: str, former: str, vocabulary: Mapping[str, Callable]
+    folder: str | Path, head: str, former: str, vocabulary: Mapping[str, bytes]
 ) -> Iterator[Path]:
-    if vocabulary:
+    if vocabulary.keys() - {GENERATION_FILE}:
         former += f"|{_FORMER_VOCABULARY}"
     with replacing(folder, head, former, create=True) as place:
         yield place
-        for name, write in vocabulary.items():
-            write(place / name)
+        for name, content in vocabulary.items():
+            (place / name).write_bytes(content)
 
 
-# === Vocabularies ===
-
-_Writer = Callable[[Path], None]
+# === Tokenizers ===
 
 
-def vocabulary_files(transformer: "Transformer", tokenizer: Any) -> dict[str, _Writer]:
-    """Return the files that describe the vocabulary of a model, each with what writes it.
+def vocabulary_files(transformer: "Transformer", tokenizer: Any) -> dict[str, bytes]:
+    """Return the files of tokenizer, chats and generation that belong to a model, by name.
 
     Args:
         transformer: the model.
@@ -130,38 +128,60 @@ def vocabulary_files(transformer: "Transformer", tokenizer: Any) -> dict[str, _W
     Raises:
         ValueError: the tokenizer is of another model.
     """
+    if tokenizer is None:
+        files = _files_beside(transformer)
+    else:
+        files = saving.files_of(tokenizer, _maxlen(transformer))
+        _check_size(saving.size_of(tokenizer), transformer)
+    generation = _generation_config(transformer, tokenizer)
+    return files | ({GENERATION_FILE: saving.as_json(generation)} if generation else {})
+
+
+def _maxlen(transformer: "Transformer") -> int | None:
+    bounded = getattr(transformer, "max_position", None) and not transformer.block.position_bias
+    return transformer.max_position if bounded else None
+
+
+def _generation_config(transformer: "Transformer", tokenizer: Any) -> Mapping[str, Any]:
+    folder = transformer.folder
+    if folder is not None and (folder / GENERATION_FILE).is_file():
+        return transformer.generation_config
+    return getattr(tokenizer, "generation_config", {})
+
+
+def _files_beside(transformer: "Transformer") -> dict[str, bytes]:
+    files, folder = _vocabulary_beside(transformer), transformer.folder
+    if folder is None:
+        return files
+    kept, compound = transformer.kept_of_folder, transformer.compound_tokens
+    try:
+        if compound is None:
+            files |= saving.vocabulary_beside(folder, kept)
+        files |= saving.settings_beside(folder, kept, files) if files else {}
+    except TokenizerError as error:
+        _warn_of_tokenizer(str(error))
+    else:
+        if not files and (left := saving.vocabulary_in(folder)):
+            cuts = compound is None
+            why = "cannot be cut down to keep_tokens" if cuts else "does not name compound_tokens"
+            _warn_of_tokenizer(f"{left} {why}; give the one of this model as tokenizer=")
+    return files
+
+
+def _warn_of_tokenizer(fault: str) -> None:
+    warnings.warn(f"the tokenizer is not saved with the model: {fault}", stacklevel=6)
+
+
+def _vocabulary_beside(transformer: "Transformer") -> dict[str, bytes]:
+    """The `vocab.txt` or the model of SentencePiece beside the config, with the model's tokens."""
     source = transformer.vocabulary
-    if tokenizer is not None:
-        return _files_of(tokenizer, transformer)
     if source is None:
         return {}
     if source.suffix == ".txt":
         tokens = _cut(load_vocab(source), transformer)
-        files = {} if tokens is None else {"vocab.txt": partial(save_vocab, token_dict=tokens)}
-    else:
-        whole = transformer.keep_tokens is None and transformer.compound_tokens is None
-        files = {"spiece.model": partial(shutil.copyfile, source)} if whole else {}
-    beside = source.with_name("tokenizer_config.json")
-    if files and beside.is_file():
-        settings = {k: v for k, v in configs.read_json(beside).items() if k in _SETTINGS}
-        files[beside.name] = partial(configs.write_json, config=settings)
-    return files
-
-
-def _files_of(tokenizer: Any, transformer: "Transformer") -> dict[str, _Writer]:
-    if isinstance(tokenizer, SpTokenizer):
-        size = tokenizer._vocab_size
-        model = tokenizer._sp_model.serialized_model_proto()
-        files = {"spiece.model": lambda path: path.write_bytes(model)}
-    else:
-        tokens = dict(tokenizer.token_dict)
-        size = max(tokens.values(), default=-1) + 1
-        files = {"vocab.txt": partial(save_vocab, token_dict=tokens)}
-    _check_size(size, transformer)
-    settings = _tokenizer_settings(tokenizer, transformer)
-    if settings:
-        files["tokenizer_config.json"] = partial(configs.write_json, config=settings)
-    return files
+        return {} if tokens is None else {VOCAB_FILE: vocab_text(tokens).encode("utf-8")}
+    whole = transformer.keep_tokens is None and transformer.compound_tokens is None
+    return {saving.pieces_name(source.name): source.read_bytes()} if whole else {}
 
 
 def _cut(tokens: dict[str, int], transformer: "Transformer") -> dict[str, int] | None:
@@ -186,34 +206,3 @@ def _check_size(n_tokens: int, transformer: "Transformer") -> None:
             f"the vocabulary has {n_tokens} tokens and the model {transformer.vocab_size}: give "
             "the tokenizer of this model as tokenizer="
         )
-
-
-_SPECIAL = {"pad": "pad", "unk": "unk", "mask": "mask", "cls": "start", "sep": "end"}
-"""What `transformers` calls a special token, and what it is called here."""
-_SETTINGS = (
-    *(f"{name}_token" for name in (*_SPECIAL, "bos", "eos")),
-    *("tokenizer_class", "do_lower_case", "tokenize_chinese_chars", "strip_accents"),
-    "model_max_length",
-)
-
-
-def _tokenizer_settings(tokenizer: Any, transformer: "Transformer") -> dict[str, Any]:
-    """Return the `tokenizer_config.json` of a tokenizer; empty if `transformers` has no such one.
-
-    It has none that cuts texts by a function of the user's or that replaces tokens.
-    """
-    if not isinstance(tokenizer, TokenizerBase):
-        return {}
-    if tokenizer._pre_tokenize is not None or tokenizer._token_translate:
-        return {}
-    settings: dict[str, Any] = {}
-    for theirs, ours in _SPECIAL.items():
-        token = getattr(tokenizer, f"_token_{ours}")
-        known = token is not None and hasattr(tokenizer, f"_token_{ours}_id")
-        settings[f"{theirs}_token"] = token if known else None
-    if getattr(transformer, "max_position", None) and not transformer.block.position_bias:
-        settings["model_max_length"] = transformer.max_position
-    if isinstance(tokenizer, Tokenizer):
-        lower = tokenizer._do_lower_case
-        return {"tokenizer_class": "BertTokenizer", "do_lower_case": lower, **settings}
-    return settings

@@ -224,6 +224,9 @@ class Transformer:
         self.unknown_arguments = kwargs.keys() - self.fixed_settings.keys()
         self.settings: Mapping[str, Any] = {}  # all of the config, by build_transformer_model
         self.vocabulary: Path | None = None  # the file beside the config
+        self.folder: Path | None = None  # of the config
+        self.kept_of_folder: Sequence[int] | None = None  # of the tokens that its files have
+        self.generation_config: Mapping[str, Any] = {}
         self.tables_are_cut = False
         self.cache: Cache | None = None
         self.forget()
@@ -903,7 +906,7 @@ class Transformer:
             )
 
     def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
-        """Write `config.json`, `model.safetensors` and the vocabulary, which `transformers` loads.
+        """Write `config.json`, `model.safetensors` and the tokenizer, which `transformers` loads.
 
         What an earlier call wrote into the folder is replaced in a single step: a reader finds the
         old model or the new one, whatever happens meanwhile.
@@ -915,11 +918,12 @@ class Transformer:
 
         Args:
             folder: where to write; it is created.
-            tokenizer: the tokenizer whose vocabulary is written, `vocab.txt` or `spiece.model`, and
-                with it `tokenizer_config.json`, which `transformers.AutoTokenizer` reads, unless
-                texts are cut by a function of yours first. Without it, the files beside the config
-                are taken, `vocab.txt` cut down to `keep_tokens`; with `compound_tokens`, whose
-                names only a tokenizer or a longer `vocab.txt` knows, none is.
+            tokenizer: the tokenizer that is written: `vocab.txt`, `tokenizer.json` or the model of
+                SentencePiece, the template of chats, and `tokenizer_config.json`, which
+                `transformers.AutoTokenizer` reads, unless texts are cut by a function of yours
+                first. Without it, the files beside the config are taken, cut down to `keep_tokens`,
+                `generation_config.json` among them; a model of SentencePiece cannot be cut down,
+                and the names of `compound_tokens` only a tokenizer or a longer `vocab.txt` knows.
 
         Raises:
             ValueError: Hugging Face cannot describe the model, a weight of it has no name, or the

@@ -342,7 +342,7 @@ class SparseLoss(PositionLoss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Return the loss of each position, (...), 0 at those that do not count."""
-        n_classes = y_pred.shape[-1]
+        n_classes = ops.shape(y_pred)[-1]
         check_labels(y_true, 0, n_classes - 1, f"label ids of {self.name}", also=self.ignore)
         label_ids = ops.cast(y_true, "int32")
         if len(label_ids.shape) == len(y_pred.shape):

@@ -1,0 +1,41 @@
+"""How byte-level BPE writes bytes as characters, and how byte fallback writes them as tokens.
+
+In byte-level BPE (Radford et al., 2019) each of the 256 bytes is a character that can be seen: a
+byte that Latin-1 prints is that character, the others are those from U+0100 on.
+"""
+
+import codecs
+import re
+from collections.abc import Mapping
+
+_PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [byte for byte in range(0x100) if byte not in _PRINTED]
+
+BYTE_OF: Mapping[str, int] = {
+    **{chr(byte): byte for byte in _PRINTED},
+    **{chr(0x100 + i): byte for i, byte in enumerate(_OTHERS)},
+}
+"""The byte that a character of byte-level BPE stands for."""
+BYTE_LEVEL_SPACE = "Ġ"
+"""The character that stands for a space."""
+
+_BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
+
+
+def is_byte_token(token: str) -> bool:
+    """Tell whether a token is how byte fallback writes a byte, such as <0xE4>."""
+    return _BYTE_TOKEN.fullmatch(token) is not None
+
+
+def bytes_of(token: str) -> bytes:
+    """Return the bytes of a token of byte-level BPE; of an added one, those of its characters."""
+    if all(char in BYTE_OF for char in token):
+        return bytes(BYTE_OF[char] for char in token)
+    return token.encode("utf-8", "replace")
+
+
+def ends_within_character(data: bytes) -> bool:
+    """Tell whether bytes end with the beginning of a character in UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data)
+    return bool(decoder.getstate()[0])

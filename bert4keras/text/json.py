@@ -1,0 +1,441 @@
+"""The tokenizer of a `tokenizer.json` of Hugging Face, run by the package `tokenizers`.
+
+The file holds all that happens to a text: how it is normalised, split and cut into tokens (by BPE,
+WordPiece or Unigram), which tokens stand around it, and how tokens become text again. What is added
+here is the interface of `Tokenizer`.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import repeat
+from typing import Any
+
+from bert4keras.text import cutting
+from bert4keras.text.alphabet import (
+    BYTE_LEVEL_SPACE,
+    bytes_of,
+    ends_within_character,
+    is_byte_token,
+)
+from bert4keras.text.generation_config import renumbered
+from bert4keras.text.json_file import (
+    frame_of,
+    framed,
+    library,
+    one_exception,
+    opened,
+    unknown_token,
+    way_of_decoding,
+    with_edges,
+)
+from bert4keras.tokenizers import SPACE, TokenizerBase, well_formed, without_space
+
+AS_IN_FILE: Any = object()
+"""For `token_start` and `token_end`: what the file puts around a text."""
+
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "pad": ("pad_token",),
+    "unk": ("unk_token",),
+    "mask": ("mask_token",),
+    "start": ("bos_token", "cls_token"),
+    "end": ("eos_token", "sep_token"),
+}
+"""Our names of special tokens, and those of `tokenizer_config.json`."""
+_USUAL = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>")}
+"""What they are called where nothing says so."""
+_OF_ADDED = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+_CLEANED = {
+    **{f" {mark}": mark for mark in ".?!,"},
+    " ' ": "'",
+    **{f" {ending}": ending for ending in ("n't", "'m", "'s", "'ve", "'re")},
+}
+"""What `clean_up` replaces, in this order."""
+
+
+class JsonTokenizer(TokenizerBase):
+    """The tokenizer of a `tokenizer.json`: BPE, byte-level BPE, WordPiece or Unigram.
+
+    Ids, offsets and decoded texts are those of `transformers`. Special tokens that stand in a text,
+    such as `<|im_end|>`, are recognised there. Segment ids are those of the file, which are all 0
+    for models that know no segments.
+
+    Args:
+        source: the file, a folder with a file `tokenizer.json`, or the content of one.
+        special_tokens: special tokens by the names that `tokenizer_config.json` has for them
+            (`eos_token`, ...), each a text or a dict with `content`. One that the file does not
+            have is added to the vocabulary.
+        added_tokens: further tokens to add, each a dict with `content`.
+        clean_up: whether `decode` takes out spaces before punctuation, as old files want it; never
+            of BPE, which needs it not.
+        token_start: the token before a text, None for none; by default what the file says.
+        token_end: the token behind a text, likewise.
+        **kwargs: see `TokenizerBase`; `pre_tokenize` gets the text as it is.
+
+    Raises:
+        ImportError: the package `tokenizers` is not installed.
+        FileNotFoundError: there is no such file.
+        TokenizerError: the file is none of a tokenizer, or beyond all measure.
+    """
+
+    _has_joints = True
+
+    def __init__(
+        self,
+        source: str | os.PathLike | Mapping[str, Any],
+        special_tokens: Mapping[str, str | Mapping[str, Any]] | None = None,
+        added_tokens: Sequence[Mapping[str, Any]] = (),
+        clean_up: bool = False,
+        token_start: str | None = AS_IN_FILE,
+        token_end: str | None = AS_IN_FILE,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self._json, content, self._source = opened(source)
+        self._decoding = way_of_decoding(content.get("decoder"))
+        self._clean_up = clean_up and content["model"].get("type") != "BPE"
+        self._edges = (token_start, token_end)
+        self._add(special_tokens or {}, added_tokens)
+        self._frame = frame_of(self._json, self._source)
+        if self._edges != (AS_IN_FILE, AS_IN_FILE):
+            own = (self._frame.before[:1], self._frame.behind[-1:])
+            edges = [
+                next(iter(of_file), None) if given is AS_IN_FILE else given
+                for given, of_file in zip(self._edges, own, strict=True)
+            ]
+            self._frame = with_edges(self._frame, *edges)
+        self._segments = self._frame.segments
+        self._name_specials(content)
+
+    def _add(
+        self,
+        special_tokens: Mapping[str, str | Mapping[str, Any]],
+        added_tokens: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Add the tokens that the file does not have."""
+        named = {
+            name: {"content": token} if isinstance(token, str) else dict(token)
+            for name, token in special_tokens.items()
+        }
+        self.special_tokens = {name: token["content"] for name, token in named.items()}
+        known = {token.content for token in self._json.get_added_tokens_decoder().values()}
+        for token in (*added_tokens, *({"special": True, **token} for token in named.values())):
+            if token["content"] not in known:
+                known.add(token["content"])
+                with one_exception(self._source):
+                    options = {k: v for k, v in token.items() if k in _OF_ADDED}
+                    self._json.add_tokens([library().AddedToken(**options)])
+
+    def _name_specials(self, content: Mapping[str, Any]) -> None:
+        """Set `_token_pad` and its kin, and their ids."""
+        named = self.special_tokens
+        found = {
+            special: next((named[name] for name in names if name in named), None)
+            for special, names in _NAMES.items()
+        }
+        found["unk"] = unknown_token(content) or found["unk"]
+        found["pad"] = found["pad"] or (content.get("padding") or {}).get("pad_token")
+        found["start"] = next(iter(self._frame.before), found["start"])
+        found["end"] = next(reversed(self._frame.behind), found["end"])
+        for special, usual in _USUAL.items():
+            there = (token for token in usual if token in self)
+            found[special] = found[special] or next(there, None)
+        for special, token in found.items():
+            self._name_special(special, token)
+
+    # --- Tokens and ids ---
+
+    @cached_property
+    def token_dict(self) -> Mapping[str, int]:
+        """Token to id."""
+        return self._json.get_vocab(with_added_tokens=True)
+
+    @property
+    def _token_dict(self) -> Mapping[str, int]:
+        return self.token_dict
+
+    @cached_property
+    def _vocab_size(self) -> int:
+        return max(self.token_dict.values(), default=-1) + 1
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        added = self._json.get_added_tokens_decoder()
+        return frozenset(i for i, token in added.items() if token.special)
+
+    def __contains__(self, token: str) -> bool:
+        return self._json.token_to_id(token) is not None
+
+    def token_to_id(self, token: str) -> int:
+        """Return the id of a token, that of the unknown token if the vocabulary lacks it.
+
+        Raises:
+            KeyError: there is no unknown token either.
+        """
+        i = self.token_dict.get(token, self._unknown_id)
+        if i is None:
+            raise KeyError(f"{token!r} is no token of {self._source}, nor is there an unknown one")
+        return i
+
+    @property
+    def _unknown_id(self) -> int | None:
+        return self.__dict__.get("_token_unk_id")
+
+    def tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
+        """Return the ids of tokens, see `token_to_id`."""
+        tokens = list(tokens)
+        ids = list(map(self.token_dict.get, tokens, repeat(self._unknown_id)))
+        if None in ids or type(self).token_to_id is not JsonTokenizer.token_to_id:
+            return super().tokens_to_ids(tokens)
+        return ids
+
+    def id_to_token(self, i: int) -> str:
+        """Return the token of an id.
+
+        Raises:
+            KeyError: no token has this id.
+        """
+        token = self._json.id_to_token(int(i)) if 0 <= i < 1 << 32 else None
+        if token is None:
+            raise KeyError(f"no token of {self._source} has the id {i}")
+        return token
+
+    # --- Cutting ---
+
+    def _around(self) -> tuple[list[str], list[str]]:
+        return self._frame.before, self._frame.behind
+
+    def _linked(self, sequences: list[list[str]]) -> list[list[str]]:
+        """Give sequences the tokens that stand around several texts in place of one."""
+        last = len(sequences) - 1
+        return [self._link(s, i, i == last) for i, s in enumerate(sequences)] if last else sequences
+
+    def _link(self, tokens: list[str], i: int, is_last: bool) -> list[str]:
+        """Exchange what stands around a sequence, as far as that stands there."""
+        frame = self._frame
+        n_before, n_behind = len(frame.before), len(frame.behind)
+        starts = tokens[:n_before] == frame.before
+        inner = tokens[n_before:] if starts else tokens
+        ends = len(inner) >= n_behind and inner[len(inner) - n_behind :] == frame.behind
+        before = frame.beginning if i else frame.first
+        behind = frame.last if is_last else frame.ending
+        inner = inner[: len(inner) - n_behind] if ends else inner
+        return [*(before if starts else []), *inner, *(behind if ends else [])]
+
+    def _n_linked_away(self, sequences: list[list[str]]) -> int:
+        return sum(map(len, sequences)) - sum(map(len, self._linked(sequences)))
+
+    def _is_token(self, item: str) -> bool:
+        return item in self.token_dict
+
+    def _encoding(self, text: str) -> Any:
+        with one_exception(self._source):
+            return self._json.encode(well_formed(text), add_special_tokens=False)
+
+    def _tokens(self, encoding: Any) -> list[str]:
+        """Return the tokens of an encoding: unknown ones as they are, others by their ids.
+
+        A token that takes the space around it is called otherwise in the text.
+        """
+        known, unknown = self.token_dict, self._unknown_id
+        pairs = zip(encoding.tokens, encoding.ids, strict=True)
+        return [t if known.get(t, unknown) == i else self.id_to_token(i) for t, i in pairs]
+
+    def _tokenize(self, text: str) -> list[str]:
+        if self._pre_tokenize is None:
+            return self._tokens(self._encoding(text))
+        return self._cut(text)[0]
+
+    def _cut(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
+        """Return the tokens of a text, and where the characters of each begin and end."""
+        if self._pre_tokenize is None:
+            encoding = self._encoding(text)
+            return self._tokens(encoding), encoding.offsets
+        tokens, offsets, at = [], [], 0
+        for segment in self._pre_tokenize(text):
+            encoding = self._encoding(segment)
+            tokens += self._tokens(encoding)
+            start = text.find(segment, at)
+            if start < 0:  # The function changed the text: no character to point at.
+                offsets += [(at, at)] * len(encoding.tokens)
+                continue
+            offsets += [(start + first, start + end) for first, end in encoding.offsets]
+            at = start + len(segment)
+        return tokens, offsets
+
+    # --- Offsets ---
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return where in a text the characters of each token begin and end.
+
+        Args:
+            text: the text.
+
+        Returns:
+            For each token of `tokenize(text)` the index of its first character and of the one
+            behind its last, as the file counts them: of many, the space before a word belongs to
+            it. (0, 0) for the tokens around the text. `rematch` counts no space around a word.
+        """
+        before, behind = self._around()
+        return [(0, 0)] * len(before) + self._cut(text)[1] + [(0, 0)] * len(behind)
+
+    def _tokenize_with_spans(self, text: str) -> tuple[list[str], list[list[int]]]:
+        tokens, offsets = self._cut(text)
+        mark = BYTE_LEVEL_SPACE if self._decoding == "bytes" else SPACE
+        spans = [
+            without_space(text, token, list(range(start, end)), mark)
+            for token, (start, end) in zip(tokens, offsets, strict=True)
+        ]
+        return tokens, spans
+
+    def _all_specials(self) -> set[str | None]:
+        return super()._all_specials() | set(map(self._json.id_to_token, self._special_ids))
+
+    # --- Text again ---
+
+    def decode(
+        self,
+        ids: Iterable[int],
+        tokens: Sequence[str] | None = None,
+        skip_special_tokens: bool = True,
+    ) -> str:
+        """Return the text of ids.
+
+        Args:
+            ids: the ids. Those of no token, which models may have beyond the vocabulary, are left
+                out.
+            tokens: the tokens, in place of ids.
+            skip_special_tokens: whether special tokens are left out.
+        """
+        if tokens is not None or self._token_translate_inv:
+            back = self._token_translate_inv
+            given = self.ids_to_tokens(ids) if tokens is None else tokens
+            ids = self.tokens_to_ids(back.get(token) or token for token in given)
+        ids = [int(i) for i in ids if 0 <= i < 1 << 32]
+        with one_exception(self._source):
+            text = self._json.decode(ids, skip_special_tokens=skip_special_tokens)
+        return cleaned_up(text) if self._clean_up else text
+
+    @property
+    def n_context(self) -> int | None:
+        """How many tokens `decode` must see before others to write these as in the whole.
+
+        The first token of a text may lose its space.
+        """
+        if self._clean_up or self._token_translate_inv:
+            return None
+        return {"bytes": 0, "tokens": 1, "byte tokens": 1}.get(self._decoding)
+
+    def settled(self, ids: Sequence[int], text: str) -> int:
+        """Return how much of a text stays as it is, whatever tokens follow.
+
+        Args:
+            ids: the tokens so far.
+            text: what `decode` gives for them.
+
+        Returns:
+            A number of characters. A character that is not complete is not counted.
+        """
+        if self._clean_up or self._token_translate_inv:
+            return super().settled(ids, text)
+        if self._decoding == "bytes":
+            return len(text) - self._ends_within_character(ids)
+        if self._decoding == "byte tokens":
+            n_open = self._n_last_byte_tokens(ids)
+            return len(self.decode(ids[: len(ids) - n_open])) if n_open else len(text)
+        return len(text) if self._decoding == "tokens" else 0
+
+    def _ends_within_character(self, ids: Sequence[int]) -> bool:
+        data = b""
+        for token in self._last_tokens(ids):
+            data = bytes_of(token) + data
+            if len(data) > 4:  # more than any character has
+                break
+        return ends_within_character(data)
+
+    def _last_tokens(self, ids: Sequence[int]) -> Iterator[str]:
+        """Yield those tokens that `decode` does not leave out, from the last one on."""
+        for i in reversed(ids):
+            token = self._json.id_to_token(i)
+            if token is not None and i not in self._special_ids:
+                yield token
+
+    def _n_last_byte_tokens(self, ids: Sequence[int]) -> int:
+        """Return how many of the last tokens are bytes, or left out among bytes."""
+        n_open = 0
+        for n, i in enumerate(reversed(ids), 1):
+            token = self._json.id_to_token(i)
+            if token is None or i in self._special_ids:
+                continue
+            if not is_byte_token(token):
+                break
+            n_open = n
+        return n_open
+
+    # --- A smaller vocabulary ---
+
+    def cut_down(self, keep: Iterable[int | str]) -> tuple["JsonTokenizer", list[int]]:
+        """Return a tokenizer with some of the tokens, for a model with a smaller table.
+
+        Besides the tokens to keep it has those that it needs: special and other added tokens,
+        bytes, and what BPE merges the kept ones of. A text whose tokens are all kept is cut into
+        them as before, any other into kept ones.
+
+        Args:
+            keep: the tokens to keep or their ids, those of a corpus for instance.
+
+        Returns:
+            The tokenizer; and the old ids in the order of the new ones, which
+            `build_transformer_model` takes as `keep_tokens`.
+
+        Raises:
+            KeyError: there is no such token.
+        """
+        keep_tokens = cutting.needed(self.content(), set(map(self._known_id, keep)))
+        return self.with_tokens(keep_tokens), keep_tokens
+
+    def _known_id(self, item: int | str) -> int:
+        if isinstance(item, str):
+            i = self._json.token_to_id(item)
+            if i is None:
+                raise KeyError(f"{item!r} is no token of {self._source}")
+            return i
+        self.id_to_token(item)
+        return int(item)
+
+    def with_tokens(self, keep_tokens: Sequence[int]) -> "JsonTokenizer":
+        """Return the tokenizer of a model that was built with `keep_tokens`.
+
+        Raises:
+            TokenizerError: it would lack the unknown token, or one that stands around texts.
+        """
+        kept = set(map(self.id_to_token, keep_tokens))
+        small = type(self)(
+            cutting.cut_down(self.content(), keep_tokens),
+            special_tokens={k: v for k, v in self.special_tokens.items() if v in kept},
+            clean_up=self._clean_up,
+            token_start=self._edges[0],
+            token_end=self._edges[1],
+            pre_tokenize=self._pre_tokenize,
+            token_translate=self._token_translate,
+        )
+        small.chat_template, small.padding_side = self.chat_template, self.padding_side
+        small.settings = {k: v for k, v in self.settings.items() if "_token" not in k}
+        small.generation_config = renumbered(self.generation_config, keep_tokens)
+        return small
+
+    def content(self) -> dict[str, Any]:
+        """Return what a `tokenizer.json` of this tokenizer holds."""
+        content = json.loads(self._json.to_str())
+        if self._edges != (AS_IN_FILE, AS_IN_FILE):
+            processor = content["post_processor"]
+            content["post_processor"] = framed(processor, self._frame, self.token_dict)
+        return content
+
+
+def cleaned_up(text: str) -> str:
+    """Return a text without the spaces before punctuation that old files leave."""
+    for old, new in _CLEANED.items():
+        text = text.replace(old, new)
+    return text
