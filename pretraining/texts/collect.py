@@ -55,9 +55,7 @@ def converter(name: str) -> Callable[[str], str]:
     try:
         import opencc
     except ImportError as error:
-        raise SystemExit(
-            "traditional texts need OpenCC: pip install bert4keras[pretraining]"
-        ) from error
+        raise SystemExit("traditional texts need OpenCC: pip install opencc") from error
     return opencc.OpenCC(name).convert
 
 
