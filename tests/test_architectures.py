@@ -165,6 +165,12 @@ def test_what_makes_no_sense_is_refused(model, application):
         build(model, application)
 
 
+def test_a_layer_that_is_not_there_is_named():
+    transformer = build("bert", "encoder")
+    with pytest.raises(ValueError, match=r"BERT has no layer 'Typo': .* There are Embedding"):
+        transformer.apply(transformer.model.output, name="Typo")
+
+
 def test_arguments_that_mean_nothing_are_refused():
     for model, argument in (("gpt", "with_mlm"), ("electra", "with_pool"), ("t5", "with_mlm")):
         with pytest.raises(TypeError, match=argument):

@@ -19,6 +19,7 @@ from bert4keras.training import (
     EvaluateAverage,
     GradientPenalty,
     RDrop,
+    Step,
     VirtualAdversarialTraining,
     gradients_of,
     integrated_gradients,
@@ -532,6 +533,14 @@ def test_saving_a_function(tmp_path):
 def squared(target, prediction):
     """A difference of one's own."""
     return ops.sum(ops.square(target - prediction), axis=-1)
+
+
+def test_a_step_without_known_arguments_is_not_saved():
+    class Mine(Step):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"Mine cannot be saved .*\(frozen=True\)"):
+        Mine().get_config()
 
 
 def test_logits():

@@ -347,6 +347,9 @@ class Transformer:
             layer: class of the layer, called with `kwargs` to create it.
             arguments: further arguments of the call.
             **kwargs: arguments of the constructor, `name` among them.
+
+        Raises:
+            ValueError: there is no layer of that name, and no class is given to make one.
         """
         is_class = isinstance(layer, type)
         if is_class and issubclass(layer, keras.layers.Dropout) and self.dropout_rate == 0:
@@ -354,6 +357,11 @@ class Transformer:
         arguments = dict(arguments or {})
         name = self.prefixed(kwargs.get("name"))
         if name not in self.layers:
+            if layer is None:
+                raise ValueError(
+                    f"{type(self).__name__} has no layer {name!r}: correct the name, or give the "
+                    f"class of a layer to make it. There are {some(list(self.layers))}"
+                )
             attends = is_class and issubclass(layer, MultiHeadAttention)
             if attends and self.residual_attention_scores:
                 kwargs["return_attention_scores"] = True

@@ -283,7 +283,16 @@ class Step:
         """Raise ValueError if the step does not fit a model that has been built."""
 
     def get_config(self) -> dict:
-        """Return the arguments of the constructor."""
+        """Return the arguments of the constructor.
+
+        Raises:
+            NotImplementedError: the class is no dataclass, so that they are not known.
+        """
+        if not dataclasses.is_dataclass(self):
+            raise NotImplementedError(
+                f"{type(self).__name__} cannot be saved with a model, as its arguments are not "
+                "known: write @dataclasses.dataclass(frozen=True) above it, or define get_config()"
+            )
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @classmethod
