@@ -13,6 +13,7 @@ patterns    what functions did that made gradients
 gradients   what replaces them
 sessions    sessions and graphs, which go
 classes     callbacks and layers of one's own
+parts       what those who rewrite a script share
 library     what the installed packages have
 survey      what has to be known before: models, star imports
 imports     what is imported, what has to be

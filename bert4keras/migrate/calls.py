@@ -4,27 +4,21 @@ import ast
 from collections.abc import Callable
 
 from bert4keras.migrate import rules
-from bert4keras.migrate.arguments import Arguments
-from bert4keras.migrate.comments import Comments
-from bert4keras.migrate.edits import Edits
-from bert4keras.migrate.imports import Imports
-from bert4keras.migrate.metrics import Metrics
 from bert4keras.migrate.names import replaced_prefix, unpacks
+from bert4keras.migrate.parts import Parts, Rewriter
 from bert4keras.migrate.source import (
     Arg,
-    Source,
     dotted,
     is_constant,
     is_name,
     keywords_of,
     text_of,
 )
-from bert4keras.migrate.survey import Survey
 
 SCHEDULE = "optimizers.schedules.InverseTimeDecay"
 
 
-class Calls:
+class Calls(Rewriter):
     """The rewriting of the calls of a script.
 
     Attributes:
@@ -32,23 +26,8 @@ class Calls:
         by_method: what happens to calls of methods, whatever they are called on.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        survey: Survey,
-        imports: Imports,
-        comments: Comments,
-        edits: Edits,
-        metrics: Metrics,
-    ):
-        self.source = source
-        self.survey = survey
-        self.names = survey.names
-        self.imports = imports
-        self.comments = comments
-        self.edits = edits
-        self.metrics = metrics
-        self.arguments = Arguments(source, edits)
+    def __init__(self, parts: Parts):
+        super().__init__(parts)
         self.by_name: dict[str, Callable[[ast.Call], None]] = {
             "bert4keras.snippets.sequence_padding": self.rewrite_padding,
         }
@@ -58,7 +37,7 @@ class Calls:
             "add_weight": self.name_weight,
             "save": self.mark_arguments,
         }
-        if survey.own_tokenizers:
+        if self.survey.own_tokenizers:
             self.by_method |= {
                 **dict.fromkeys(rules.TOKENIZER_METHODS, self.rewrite_tokenizing),
                 "truncate_sequence": self.rewrite_truncation,

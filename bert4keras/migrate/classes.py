@@ -3,25 +3,16 @@
 import ast
 
 from bert4keras.migrate import rules
-from bert4keras.migrate.comments import Comments
-from bert4keras.migrate.edits import Edits
-from bert4keras.migrate.names import Names
-from bert4keras.migrate.source import Source, dotted, is_name
-from bert4keras.migrate.survey import Survey
+from bert4keras.migrate.parts import Rewriter
+from bert4keras.migrate.source import dotted, is_name
 
 CHECKPOINT = "bert4keras.legacy.ModelCheckpoint"
 EARLY = ("__init__", "build", "compute_output_shape")
 """Methods of a layer that Keras 3 calls before it asks for the shape of the output."""
 
 
-class Classes:
+class Classes(Rewriter):
     """The rewriting of the classes of a script."""
-
-    def __init__(self, source: Source, survey: Survey, comments: Comments, edits: Edits):
-        self.source = source
-        self.names: Names = survey.names
-        self.comments = comments
-        self.edits = edits
 
     def rewrite(self, node: ast.ClassDef) -> None:
         """Rewrite a class, or mark it."""

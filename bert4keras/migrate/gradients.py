@@ -10,10 +10,7 @@ import ast
 from collections.abc import Iterator
 
 from bert4keras.migrate import rules
-from bert4keras.migrate.arguments import Arguments
-from bert4keras.migrate.comments import Comments
-from bert4keras.migrate.edits import Edits
-from bert4keras.migrate.imports import Imports
+from bert4keras.migrate.parts import Parts, Rewriter
 from bert4keras.migrate.patterns import (
     GRADIENTS,
     Penalised,
@@ -26,15 +23,14 @@ from bert4keras.migrate.patterns import (
     layer_in,
     method_of,
 )
-from bert4keras.migrate.source import Source, dotted, is_docstring, is_name, keywords_of, text_of
-from bert4keras.migrate.survey import Survey
+from bert4keras.migrate.source import dotted, is_docstring, is_name, keywords_of, text_of
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 INSIDE = frozenset({"call", "compute_loss", "compute_mask", "get_gradients", "get_updates"})
 """Methods of layers and optimizers, in which tensors do not know where they come from."""
 
 
-class Gradients:
+class Gradients(Rewriter):
     """The rewriting of functions that compute gradients.
 
     Attributes:
@@ -42,23 +38,10 @@ class Gradients:
         done: what is rewritten as a whole.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        survey: Survey,
-        imports: Imports,
-        comments: Comments,
-        edits: Edits,
-    ):
-        self.source = source
-        self.survey = survey
-        self.names = survey.names
-        self.imports = imports
-        self.comments = comments
-        self.edits = edits
-        self.arguments = Arguments(source, edits)
+    def __init__(self, parts: Parts):
+        super().__init__(parts)
         self.done: set[ast.AST] = set()
-        self.functions = self.found() if survey.related else []
+        self.functions = self.found() if self.survey.related else []
 
     def found(self) -> list[ast.FunctionDef]:
         """The functions that compute gradients, in the order of the text."""

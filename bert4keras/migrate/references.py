@@ -3,35 +3,15 @@
 import ast
 
 from bert4keras.migrate import rules
-from bert4keras.migrate.comments import Comments
-from bert4keras.migrate.edits import Edits
-from bert4keras.migrate.imports import Imports, import_from, plain_import
-from bert4keras.migrate.metrics import Metrics
+from bert4keras.migrate.imports import import_from, plain_import
 from bert4keras.migrate.names import Meaning, covered, in_backend, module_of
+from bert4keras.migrate.parts import Rewriter
 from bert4keras.migrate.scopes import Scope
-from bert4keras.migrate.source import Source, dotted, is_name
-from bert4keras.migrate.survey import Survey
+from bert4keras.migrate.source import dotted, is_name
 
 
-class References:
+class References(Rewriter):
     """The rewriting of the names and attributes of a script."""
-
-    def __init__(
-        self,
-        source: Source,
-        survey: Survey,
-        imports: Imports,
-        comments: Comments,
-        edits: Edits,
-        metrics: Metrics,
-    ):
-        self.source = source
-        self.survey = survey
-        self.names = survey.names
-        self.imports = imports
-        self.comments = comments
-        self.edits = edits
-        self.metrics = metrics
 
     def rewrite(self, node: ast.Name | ast.Attribute) -> None:
         """Rewrite a name, dotted or not, or an attribute of anything."""

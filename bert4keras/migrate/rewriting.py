@@ -14,6 +14,7 @@ from bert4keras.migrate.gradients import Gradients
 from bert4keras.migrate.imports import Imports
 from bert4keras.migrate.metrics import Metrics
 from bert4keras.migrate.names import Names
+from bert4keras.migrate.parts import Parts
 from bert4keras.migrate.references import References
 from bert4keras.migrate.sessions import Sessions
 from bert4keras.migrate.source import Source
@@ -82,11 +83,11 @@ class Rewriting:
         self.comments = Comments(source)
         self.imports = Imports(source, self.survey, self.comments, self.edits, others)
         self.metrics = Metrics(source, self.imports, self.edits)
-        parts = (self.survey, self.imports, self.comments, self.edits, self.metrics)
-        self.references = References(source, *parts)
-        self.calls = Calls(source, *parts)
-        self.classes = Classes(source, self.survey, self.comments, self.edits)
-        self.patterns = [Sessions(source, *parts[:-1]), Gradients(source, *parts[:-1])]
+        parts = Parts(source, self.survey, self.imports, self.comments, self.edits, self.metrics)
+        self.references = References(parts)
+        self.calls = Calls(parts)
+        self.classes = Classes(parts)
+        self.patterns = [Sessions(parts), Gradients(parts)]
 
     def result(self) -> str:
         """The new text."""

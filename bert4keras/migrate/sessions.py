@@ -4,11 +4,8 @@ import ast
 from collections.abc import Iterator
 
 from bert4keras.migrate import rules
-from bert4keras.migrate.comments import Comments
-from bert4keras.migrate.edits import Edits
-from bert4keras.migrate.imports import Imports
-from bert4keras.migrate.source import Source, dotted, is_constant, keywords_of
-from bert4keras.migrate.survey import Survey
+from bert4keras.migrate.parts import Parts, Rewriter
+from bert4keras.migrate.source import dotted, is_constant, keywords_of
 
 MAKERS = frozenset(
     {
@@ -30,27 +27,15 @@ MEMORY = rules.Mark(
 )
 
 
-class Sessions:
+class Sessions(Rewriter):
     """The removal of sessions and graphs from a script.
 
     Attributes:
         done: what is taken out.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        survey: Survey,
-        imports: Imports,
-        comments: Comments,
-        edits: Edits,
-    ):
-        self.source = source
-        self.survey = survey
-        self.names = survey.names
-        self.imports = imports
-        self.comments = comments
-        self.edits = edits
+    def __init__(self, parts: Parts):
+        super().__init__(parts)
         self.done: set[ast.AST] = set()
         self.kept = self.assigned()
 
