@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bert4keras.migrate import main, migrate_files, text
+from bert4keras.migrate import main, migrate, migrate_files, text
 
 OLD = "from keras.models import Model\n"
 NEW = "from bert4keras.models import Model\n"
@@ -320,6 +320,17 @@ def test_the_command_runs_without_keras(tmp_path):
     command = [sys.executable, "-m", "bert4keras.migrate", "train.py"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "train.py.orig").exists()
+
+
+def test_the_command_runs_beside_an_old_copy(tmp_path):
+    """`-P` keeps Python from taking the copy in the current folder for the library."""
+    (tmp_path / "train.py").write_text(OLD)
+    (tmp_path / "bert4keras").mkdir()
+    (tmp_path / "bert4keras/__init__.py").write_text("__version__ = '0.10.0'\n")
+    command = [sys.executable, "-P", "-m", "bert4keras.migrate", "."]
+    result = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert result.stdout.startswith("bert4keras is a copy of the library (0.10.0).")
+    assert (tmp_path / "train.py").read_text() == migrate(OLD)
 
 
 def test_help_says_what_happens():
