@@ -62,7 +62,7 @@ def row(name: str, call: str, measured: tuple[float, float, Sequence[float]]) ->
     share, least, most = statistics.median(ratios), min(ratios), max(ratios)
     return (
         f"| {name} | {call} | {1e6 * check:.0f} µs | {1e3 * compute:.0f} ms | "
-        f"{share:.2%} ({least:.2%} to {most:.2%}) |"
+        f"{share:.4%} ({least:.4%} to {most:.4%}) |"
     )
 
 

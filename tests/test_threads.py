@@ -30,7 +30,6 @@ SIZES = {
     "num_attention_heads": 2,
     "intermediate_size": 8,
     "hidden_act": "gelu",
-    "max_position": 32,
 }
 KINDS = {"lm": ("bert", "lm"), "unilm": ("bert", "unilm"), "t5": ("t5", "encoder")}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"今天的气很好我们去公园吧", "##园"]
@@ -42,7 +41,8 @@ class Service:
 
     def __init__(self, kind="lm"):
         model, application = KINDS[kind]
-        head = {"with_lm": "linear"} if kind == "t5" else {"with_mlm": "linear"}
+        t5 = kind == "t5"
+        head = {"with_lm": "linear"} if t5 else {"with_mlm": "linear", "max_position": 32}
         self.transformer = build_transformer_model(
             model=model, application=application, return_keras_model=False, **SIZES, **head
         )
