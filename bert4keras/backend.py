@@ -30,7 +30,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from bert4keras.legacy import K
+from bert4keras.legacy import K, pooling
 
 __all__ = ["K", "keras", "ops"]
 
@@ -152,10 +152,7 @@ def pool1d(
     pool_mode: str = "max",
 ) -> Tensor:
     """Pool over axis 1 of `x` (batch, length, features) by `pool_mode`, 'max' or 'avg'."""
-    modes = {"max": ops.max_pool, "avg": ops.average_pool}
-    if pool_mode not in modes:
-        raise ValueError(f"pool_mode must be 'max' or 'avg', not {pool_mode!r}")
-    return modes[pool_mode](x, pool_size, strides, padding, data_format)
+    return pooling(pool_mode)(x, pool_size, strides, padding, data_format)
 
 
 def as_floats(tensors: Any) -> Any:

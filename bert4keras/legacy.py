@@ -890,10 +890,15 @@ def _pooling(
     pool_mode: str = "max",
 ) -> Tensor:
     """Pool over the spatial axes of a batch; the mode is 'max' or 'avg'."""
+    return pooling(pool_mode)(_float_tensor(x), tuple(pool_size), strides, padding, data_format)
+
+
+def pooling(mode: str) -> Callable:
+    """The function of `keras.ops` that pools by a mode, 'max' or 'avg'."""
     modes = {"max": ops.max_pool, "avg": ops.average_pool}
-    if pool_mode not in modes:
-        raise ValueError(f"pool_mode must be 'max' or 'avg', not {pool_mode!r}")
-    return modes[pool_mode](_float_tensor(x), tuple(pool_size), strides, padding, data_format)
+    if mode not in modes:
+        raise ValueError(f"pool_mode must be 'max' or 'avg', not {mode!r}")
+    return modes[mode]
 
 
 # === Losses ===

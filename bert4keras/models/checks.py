@@ -298,6 +298,7 @@ class Rules:
         """The rules, and the numbers of the inputs that they are for."""
         return rules_of(self.model)
 
+    @cached_property
     def labels(self) -> list[Labels | None]:
         """The rules for the targets of each output."""
         losses = leaves(getattr(self.model, "loss", None), self.model.output_names)
@@ -349,7 +350,7 @@ class Rules:
 
     def check_targets(self, call: str, y: Any, sample_weight: Any, inputs: Sequence) -> None:
         """Check labels of which it is known how many classes there are."""
-        rules = self.labels()
+        rules = self.labels
         targets = leaves(y, self.model.output_names)
         weights = leaves(sample_weight, self.model.output_names)
         if len(targets) != len(rules):

@@ -12,11 +12,12 @@ from typing import Any
 
 from bert4keras.backend import keras
 from bert4keras.checkpoints.writing import replacing
+from bert4keras.models.whole_h5 import SUFFIXES as H5_SUFFIXES
 from bert4keras.models.whole_h5 import WholeH5
 
 FORMATS = {b"PK\x03\x04": ".keras", b"\x89HDF": ".h5"}
 """How files begin, and the suffix by which Keras knows them."""
-SUFFIXES = (".keras", ".h5", ".hdf5")
+SUFFIXES = (".keras", *H5_SUFFIXES)
 """Suffixes that Keras knows itself."""
 
 
