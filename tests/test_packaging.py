@@ -40,7 +40,7 @@ def loaded_by(statement, folder, backend="tensorflow"):
 
 
 @pytest.mark.parametrize(
-    "module", ["", ".tokenizers", ".text.pretrained", ".snippets", ".checkpoints"]
+    "module", ["", ".tokenizers", ".text.saving", ".snippets", ".generation", ".checkpoints"]
 )
 def test_imports_without_keras(module, tmp_path):
     """Processes that only tokenize or read a checkpoint stay light."""
@@ -99,9 +99,11 @@ def test_metadata():
 
 def test_an_installation_has_all_folders_and_files():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
-    folders = {path.parent for path in ROOT.glob("bert4keras/**/__init__.py")}
-    packages = {".".join(path.relative_to(ROOT).parts) for path in folders}
-    assert set(settings["setuptools"]["packages"]) == packages
+    find = {"include": ["bert4keras*"], "namespaces": False}
+    assert settings["setuptools"]["packages"] == {"find": find}
+    # A folder is found by this file.
+    folders = {path.parent for path in ROOT.glob("bert4keras/**/*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
     brought = {
         path
         for package, patterns in settings["setuptools"]["package-data"].items()
