@@ -912,5 +912,6 @@ def test_padding_of_a_generator_rounds_up_only_with_buckets():
 def test_a_star_import_gives_all_that_is_public():
     names = {}
     exec("from bert4keras.snippets import *", names)
-    assert {"DataGenerator", "WebServing", "np", "sequence_padding"} <= names.keys()
-    assert not any(name.startswith("_") for name in names.keys() - {"__builtins__"})
+    assert names.keys() - {"__builtins__"} == set(snippets.__all__) == set(dir(snippets))
+    assert {"DataGenerator", "WebServing", "sequence_padding"} <= names.keys()
+    assert "np" not in names

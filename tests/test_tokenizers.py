@@ -200,7 +200,7 @@ def test_compatibility_ideograph_is_normalised():
 
 
 def test_tables_stay_bounded(monkeypatch):
-    monkeypatch.setattr("bert4keras.tokenizers._KEPT", 8)
+    monkeypatch.setattr("bert4keras.text.tables._KEPT", 8)
     tokenizer = Tokenizer(VOCAB)
     text = " ".join(f"a{i}" for i in range(100)) + " " + "b" * 150
     tokens = tokenizer.tokenize(text)
@@ -239,6 +239,18 @@ def test_copies_work(copied):
     assert tokenizer.encode(text) == LOWER.encode(text)
     assert tokenizer.rematch(text, tokenizer.tokenize(text))[-2] == [len(text) - 1]
     assert tokenizer._pieces._compute.__self__ is tokenizer
+
+
+def test_pickles_that_name_the_face_are_read():
+    """Up to protocol 3 the modules stand in a pickle as lines."""
+    tokenizer = Tokenizer(VOCAB, do_lower_case=True)
+    written = pickle.dumps(tokenizer, 3)
+    for room, name in {"wordpiece": "Tokenizer", "tables": "Table"}.items():
+        line = f"cbert4keras.text.{room}\n{name}\n".encode()
+        assert line in written
+        old = "_Table" if name == "Table" else name
+        written = written.replace(line, f"cbert4keras.tokenizers\n{old}\n".encode())
+    assert pickle.loads(written).encode("İ playing") == tokenizer.encode("İ playing")
 
 
 def test_pre_tokenize_gets_normal_text_and_keeps_spans():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bert4keras.backend import TRACING
+from bert4keras.generation.autoregressive import AutoRegressiveDecoder
 from bert4keras.generation.call import Call
 from bert4keras.generation.decoding import Decoding, combined_by_vote, head_of
 from bert4keras.generation.defaults import defaults_of
@@ -17,8 +18,8 @@ from bert4keras.generation.prompts import Prompt, Prompts, decoder_of
 from bert4keras.generation.streaming import pieces
 from bert4keras.models.t5 import T5, T5_Decoder
 from bert4keras.models.transformer import LM_Mask, Transformer, UniLM_Mask
-from bert4keras.snippets import AutoRegressiveDecoder, is_string
 from bert4keras.text.chat import is_chat
+from bert4keras.text.strings import is_string
 
 
 class Generator(AutoRegressiveDecoder):

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from bert4keras.backend import compiled, keras, ops
+from bert4keras.data.arrays import as_floats, bucket_length
 from bert4keras.generation.prompts import power_of_two
 from bert4keras.layers import Embedding, PositionEmbedding
-from bert4keras.snippets import as_floats, bucket_length
 
 
 class LastToken:

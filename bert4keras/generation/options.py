@@ -7,8 +7,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from bert4keras.backend import ops
+from bert4keras.data.arrays import bucket_length
 from bert4keras.generation.selection import Settings
-from bert4keras.snippets import bucket_length
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from bert4keras.data.arrays import bucket_length
 from bert4keras.layers import PositionEmbedding, SinusoidalPositionEmbedding
 from bert4keras.models.t5 import T5
 from bert4keras.models.transformer import Transformer, UniLM_Mask
-from bert4keras.snippets import bucket_length, is_string
+from bert4keras.text.base import TokenizerBase
 from bert4keras.text.chat import is_chat
-from bert4keras.tokenizers import TokenizerBase
+from bert4keras.text.strings import is_string
 
 NONE: Mapping[str, Any] = MappingProxyType({})
 

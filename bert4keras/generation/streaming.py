@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from bert4keras.tokenizers import settled_words
+from bert4keras.text.base import settled_words
 
 
 def pieces(

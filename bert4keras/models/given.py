@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bert4keras.snippets import DataGenerator
+from bert4keras.data.generator import DataGenerator
 from bert4keras.training.feed import as_feed
 
 STEPS = {"fit": "steps_per_epoch", "validation_data": "validation_steps"}

@@ -13,7 +13,7 @@ from bert4keras.checkpoints.writing import replacing
 from bert4keras.text import saving
 from bert4keras.text.files import TokenizerError
 from bert4keras.text.generation_config import GENERATION_FILE
-from bert4keras.tokenizers import VOCAB_FILE, load_vocab, vocab_text
+from bert4keras.text.vocabulary import VOCAB_FILE, load_vocab, vocab_text
 
 if TYPE_CHECKING:
     from bert4keras.models.transformer import Transformer

@@ -16,6 +16,7 @@ from keras.layers import Activation, Dense, Input
 from bert4keras import checkpoints, configs
 from bert4keras.backend import Tensor, activation, keras
 from bert4keras.checkpoints import CheckpointError
+from bert4keras.data.arrays import orthogonally_resize
 from bert4keras.layers import (
     Add,
     AttentionBias,
@@ -35,7 +36,6 @@ from bert4keras.models import fitting, pretrained
 from bert4keras.models.cache import Cache
 from bert4keras.models.initializers import InitializerMethod
 from bert4keras.models.model import Model, assign, some, to_numpy, weight_name
-from bert4keras.snippets import orthogonally_resize
 
 
 @dataclass(frozen=True)

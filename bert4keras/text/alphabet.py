@@ -18,6 +18,8 @@ BYTE_OF: Mapping[str, int] = {
 """The byte that a character of byte-level BPE stands for."""
 BYTE_LEVEL_SPACE = "Ġ"
 """The character that stands for a space."""
+SPACE = "▁"
+"""What stands for a space in the pieces of SentencePiece."""
 
 _BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
 
@@ -39,3 +41,20 @@ def ends_within_character(data: bytes) -> bool:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(data)
     return bool(decoder.getstate()[0])
+
+
+def without_space(text: str, token: str, span: list[int], mark: str) -> list[int]:
+    """Return the characters of a token without the space around it, unless it is nothing else.
+
+    Args:
+        text: the text.
+        token: the token.
+        span: the indices of the characters that it covers, in order.
+        mark: what stands for a space in tokens. One in front of a text may stand for none.
+    """
+    spaces = [text[i].isspace() or text[i] == mark == SPACE for i in span]
+    if not token.strip(mark):
+        return [i for i, space in zip(span, spaces, strict=True) if space]
+    if all(spaces):
+        return span
+    return span[spaces.index(False) : len(span) - spaces[::-1].index(False)]

@@ -1,6 +1,6 @@
 """The SentencePiece tokenizer of XLM-RoBERTa, whose ids are not those of its model."""
 
-from bert4keras.tokenizers import SpTokenizer
+from bert4keras.text.sentencepiece import SpTokenizer
 
 _NAMES = ("<s>", "<pad>", "</s>", "<unk>")
 _FIRST = {name: i for i, name in enumerate(_NAMES)}

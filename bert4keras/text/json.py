@@ -15,10 +15,13 @@ from typing import Any
 from bert4keras.text import cutting
 from bert4keras.text.alphabet import (
     BYTE_LEVEL_SPACE,
+    SPACE,
     bytes_of,
     ends_within_character,
     is_byte_token,
+    without_space,
 )
+from bert4keras.text.base import TokenizerBase
 from bert4keras.text.generation_config import renumbered
 from bert4keras.text.json_file import (
     frame_of,
@@ -30,7 +33,7 @@ from bert4keras.text.json_file import (
     way_of_decoding,
     with_edges,
 )
-from bert4keras.tokenizers import SPACE, TokenizerBase, well_formed, without_space
+from bert4keras.text.strings import well_formed
 
 AS_IN_FILE: Any = object()
 """For `token_start` and `token_end`: what the file puts around a text."""

@@ -6,12 +6,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from bert4keras.text.base import TokenizerBase
 from bert4keras.text.fairseq import FairseqTokenizer
 from bert4keras.text.files import TokenizerError, read_object, read_text
 from bert4keras.text.generation_config import listed, read_generation_config
 from bert4keras.text.json import JsonTokenizer
 from bert4keras.text.json_file import TOKENIZER_FILE
-from bert4keras.tokenizers import VOCAB_FILE, SpTokenizer, Tokenizer, TokenizerBase, load_vocab
+from bert4keras.text.sentencepiece import SpTokenizer
+from bert4keras.text.vocabulary import VOCAB_FILE, load_vocab
+from bert4keras.text.wordpiece import Tokenizer
 
 CONFIG_FILE = "tokenizer_config.json"
 _MODEL_FILE = "config.json"

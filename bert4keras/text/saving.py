@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bert4keras.text import cutting
+from bert4keras.text.base import TokenizerBase
 from bert4keras.text.files import LARGE, SMALL, read_bytes, read_object
 from bert4keras.text.json import JsonTokenizer
 from bert4keras.text.json_file import TOKENIZER_FILE
@@ -19,7 +20,9 @@ from bert4keras.text.pretrained import (
     SENTENCEPIECE,
     chat_files,
 )
-from bert4keras.tokenizers import VOCAB_FILE, SpTokenizer, Tokenizer, TokenizerBase, vocab_text
+from bert4keras.text.sentencepiece import SpTokenizer
+from bert4keras.text.vocabulary import VOCAB_FILE, vocab_text
+from bert4keras.text.wordpiece import Tokenizer
 
 _OF_BPE = ("vocab.json", "merges.txt")
 _VOCABULARIES = (TOKENIZER_FILE, VOCAB_FILE, *SENTENCEPIECE, *_OF_BPE)

@@ -110,7 +110,7 @@ STAR_IMPORTS = {
     },
     "bert4keras.snippets": {
         **spelled_out("bert4keras.snippets", "basestring groupby is_py2"),
-        **spelled_out("", "json logging os re six sys"),
+        **spelled_out("", "json logging os re six sys unicodedata"),
         "K": K,
         "defaultdict": "collections.defaultdict",
         "keras": "bert4keras.backend.keras",
@@ -119,6 +119,7 @@ STAR_IMPORTS = {
     },
     "bert4keras.tokenizers": {
         **spelled_out("bert4keras.snippets", "convert_to_unicode is_py2 open"),
+        **spelled_out("", "re unicodedata"),
     },
 }
 """What `from module import *` brought, as far as `from module import *` does not bring it now."""

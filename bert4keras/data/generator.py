@@ -1,0 +1,284 @@
+"""Batches of samples, for training and for prediction."""
+
+# ruff: noqa: NPY002 - scripts make shuffling repeatable by np.random.seed
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bert4keras.data.arrays import bucket_length, longest, sequence_padding
+from bert4keras.text.strings import is_string
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from bert4keras.training.feed import BatchFeed
+
+
+def sample_length(sample: object) -> int:
+    """Measure a sample for bucketing: the characters and numbers in it, however it is nested."""
+    if isinstance(sample, str | bytes):
+        return len(sample)
+    if isinstance(sample, dict):
+        return sum(map(sample_length, sample.values()))
+    if isinstance(sample, list | tuple | set | frozenset):
+        return sum(map(sample_length, sample))
+    return int(np.size(sample))
+
+
+class DataGenerator:
+    """Batches of samples, with shuffling, for training and for prediction.
+
+    A subclass writes `__iter__(self, random=False)`: it reads `self.sample(random)`, collects
+    `self.batch_size` samples and yields `(inputs, targets)`, targets being None if the model brings
+    its own loss.
+
+    Bucketing makes the samples of a batch similar in length while the order stays random: of
+    50 batches at a time, or a quarter of the data if that is less, the shuffled samples are sorted
+    by length and cut into batches, and these are shuffled. Only random passes are bucketed.
+
+    Args:
+        data: a list, or any iterable that starts anew each time it is iterated, such as an object
+            that reads a large file.
+        batch_size: samples in a batch.
+        buffer_size: how many samples of an iterable without length are held for shuffling; by
+            default 1000 batches. A list is shuffled as a whole.
+        bucket: True measures a sample by `sample_length`, a function of a sample measures by
+            itself, False leaves bucketing out.
+
+    Raises:
+        ValueError: a batch_size below 1.
+    """
+
+    bucket_window = 50
+
+    def __init__(
+        self,
+        data: Iterable,
+        batch_size: int = 32,
+        buffer_size: int | None = None,
+        bucket: bool | Callable[[Any], float] = False,
+    ):
+        if batch_size < 1:
+            raise ValueError(f"DataGenerator: batch_size is {batch_size}, give at least 1")
+        self.data = data
+        self.batch_size = batch_size
+        self.buffer_size = buffer_size or batch_size * 1000
+        self.bucket = bucket
+        try:
+            self.steps = -(-len(data) // batch_size)
+        except TypeError:
+            self.steps = None
+
+    def __len__(self) -> int:
+        """Give the number of batches in a pass over the data."""
+        if self.steps is None:
+            raise TypeError(
+                f"{type(self).__name__}: the data have no length, so neither have its batches; "
+                "give steps_per_epoch a number"
+            )
+        return self.steps
+
+    def sample(self, random: bool = False) -> Iterator[tuple[bool, Any]]:
+        """Iterate over the data once.
+
+        Args:
+            random: shuffle, by the state of `numpy.random`, and bucket if this is asked for.
+
+        Yields:
+            `(is_end, sample)`, where is_end is True for the last sample only.
+
+        Raises:
+            ValueError: there is no data.
+        """
+        samples = self._shuffled() if random else iter(self.data)
+        if random and self.bucket:
+            samples = self._bucketed(samples)
+        try:
+            current = next(samples)
+        except StopIteration:
+            raise ValueError(
+                f"{type(self).__name__}: the data hold no sample; give some, and in place of an "
+                "iterator that is used up after one pass give a list or an iterable"
+            ) from None
+        for following in samples:
+            yield False, current
+            current = following
+        yield True, current
+
+    def _shuffled(self) -> Iterator:
+        if self.steps is not None and hasattr(self.data, "__getitem__"):
+            yield from (self.data[i] for i in np.random.permutation(len(self.data)))
+            return
+        buffer = []
+        for sample in self.data:
+            buffer.append(sample)
+            if len(buffer) > self.buffer_size:
+                yield buffer.pop(np.random.randint(len(buffer)))
+        while buffer:
+            yield buffer.pop(np.random.randint(len(buffer)))
+
+    def _bucketed(self, samples: Iterator) -> Iterator:
+        measure = self.bucket if callable(self.bucket) else sample_length
+        window_steps = self.bucket_window
+        if self.steps is not None:
+            # Sorting all data at once would give the same batches in every pass.
+            window_steps = min(window_steps, max(1, self.steps // 4))
+        size = self.batch_size
+        while window := list(itertools.islice(samples, window_steps * size)):
+            window.sort(key=measure)
+            full, rest = divmod(len(window), size)
+            # The short batch of the end is no special one, such as that of the longest samples.
+            start = size * np.random.randint(full + 1)
+            short = window[start : start + rest]
+            del window[start : start + rest]
+            for i in np.random.permutation(full):
+                yield from window[size * i : size * (i + 1)]
+            yield from short
+
+    def __iter__(self, random: bool = False) -> Iterator:
+        """Yield the batches of one pass; a subclass writes this."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has to define __iter__(self, random=False), which yields "
+            "(inputs, targets)"
+        )
+
+    def pad(
+        self, sequences: Sequence, value: float = 0, seq_dims: int = 1, mode: str = "post"
+    ) -> np.ndarray:
+        """Pad the sequences of a batch as `sequence_padding` does.
+
+        With `bucket` the lengths are rounded up by `bucket_length`, so that a model meets few
+        shapes; each new one costs a compilation.
+
+        Args:
+            sequences: sequences of one rank.
+            value: what to fill with.
+            seq_dims: how many axes are padded.
+            mode: `post` or `pre`.
+        """
+        length = None
+        if self.bucket and len(sequences):
+            length = [bucket_length(n) for n in longest(sequences, seq_dims)]
+        return sequence_padding(sequences, length, value, seq_dims, mode)
+
+    def _passes(self, random: bool) -> Iterator:
+        """Yield the batches of one pass after another, without end."""
+        while True:
+            empty = True
+            for batch in self.__iter__(random):
+                empty = False
+                yield batch
+            if empty:
+                raise ValueError(
+                    f"{type(self).__name__}: a pass over the data gave no batch; its __iter__ has "
+                    "to yield the last batch when is_end is True"
+                )
+
+    def forfit(self, random: bool = True) -> "BatchFeed":
+        """Give the batches of endless passes, for `model.fit(..., steps_per_epoch=len(self))`.
+
+        Args:
+            random: shuffle each pass.
+
+        Returns:
+            A `training.BatchFeed`, which is also an iterator over what `__iter__` yields.
+        """
+        from bert4keras.training.feed import BatchFeed
+
+        return BatchFeed(self._passes(random), endless=True)
+
+    def fortest(self) -> "BatchFeed":
+        """Give the inputs of endless passes in order, for `model.predict(..., steps=len(self))`."""
+        from bert4keras.training.feed import BatchFeed
+
+        inputs = (batch[0] if isinstance(batch, tuple) else batch for batch in self._passes(False))
+        return BatchFeed(inputs, inputs_only=True, endless=True)
+
+    def to_dataset(
+        self, types: Any, shapes: Any, names: Any = None, padded_batch: bool = False
+    ) -> "tf.data.Dataset":
+        """Give a `tf.data.Dataset` of shuffled samples in batches; TensorFlow has to be installed.
+
+        Here `__iter__` yields single samples, in the structure of `types`.
+
+        Args:
+            types: the types of the elements of a sample, nested as a sample is.
+            shapes: their shapes, None for a free axis, nested likewise.
+            names: the names of the inputs, if they are to be handed out as a dict: one name or
+                several. `(names of the inputs, names of the targets)` names both; a single target
+                is handed out bare, since a model with one output takes no dict.
+            padded_batch: pad the free axes of a batch to the longest sample.
+
+        Raises:
+            ValueError: the structures of types, shapes and samples differ.
+        """
+        import tensorflow as tf
+
+        if isinstance(types, list | tuple) and types[-1] is None:
+            # A missing target is left out: as an optional element it stops distributed training.
+            types, shapes = types[:-1], shapes[: len(types) - 1]
+
+        def arrange(leaf: Callable, values: Any) -> Any:
+            return _named(names, _map_like(types, values, leaf))
+
+        def generate() -> Iterator:
+            for sample in self._passes(True):
+                yield arrange(lambda dtype, value: value, sample)
+
+        def element(dtype: Any, shape: Any) -> tf.TensorSpec:
+            return tf.TensorSpec([None] * len(shape) if padded_batch else shape, dtype)
+
+        dataset = tf.data.Dataset.from_generator(
+            generate, output_signature=arrange(element, shapes)
+        )
+        if padded_batch:
+            padded_shapes = arrange(lambda dtype, shape: tf.TensorShape(shape), shapes)
+            dataset = dataset.padded_batch(self.batch_size, padded_shapes)
+        else:
+            dataset = dataset.batch(self.batch_size)
+        return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _map_like(types: Any, values: Any, leaf: Callable) -> Any:
+    """Apply `leaf(type, value)` where `types` has its leaves; its lists become tuples."""
+    if isinstance(types, dict):
+        return {key: _map_like(types[key], values[key], leaf) for key in types}
+    if not isinstance(types, list | tuple):
+        return leaf(types, values)
+    if isinstance(values, list | tuple) and len(values) == len(types) + 1 and values[-1] is None:
+        values = values[:-1]
+    if not isinstance(values, list | tuple) or len(values) != len(types):
+        raise ValueError(
+            f"to_dataset: {values!r} is not nested as the types {types!r} are; types, shapes and "
+            "samples need one structure"
+        )
+    return tuple(_map_like(t, v, leaf) for t, v in zip(types, values, strict=True))
+
+
+def _named(names: Any, values: Any) -> Any:
+    """Turn the inputs into a dict, and the targets if there are several."""
+    if names is None or is_string(names):
+        return values if names is None else {names: values}
+    names = list(names)
+    if len(names) == 1 and not isinstance(values, tuple):
+        values = (values,)  # a name in a list, and what it names without one
+    nested = isinstance(values, tuple) and not all(map(is_string, names))
+    if nested and names[-1] is None:
+        names = names[: len(values)]  # of a missing target, which is left out
+    if not isinstance(values, tuple) or len(names) != len(values):
+        raise ValueError(
+            f"to_dataset: the names {names!r} are not nested as the types are: give one for each "
+            "input, or (names of the inputs, names of the targets)"
+        )
+    if not nested:
+        return dict(zip(names, values, strict=True))
+    inputs, *targets = (_named(n, v) for n, v in zip(names, values, strict=True))
+    return inputs, *(_without_single_name(each) for each in targets)
+
+
+def _without_single_name(target: Any) -> Any:
+    """A single target bare: a model with one output takes no dict."""
+    return next(iter(target.values())) if isinstance(target, dict) and len(target) == 1 else target

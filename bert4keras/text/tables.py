@@ -1,0 +1,22 @@
+"""Tables that fill as texts need them."""
+
+from collections.abc import Callable
+
+_KEPT = 20_000
+_KEPT_LENGTH = 20
+
+
+class Table(dict):
+    """A dict that computes what it lacks, and keeps up to `_KEPT` values of short keys."""
+
+    def __init__(self, compute: Callable):
+        super().__init__()
+        self._compute = compute
+
+    def __missing__(self, key):
+        value = self._compute(key)
+        if isinstance(key, int) or len(key) <= _KEPT_LENGTH:
+            if len(self) >= _KEPT:
+                self.clear()
+            self[key] = value
+        return value

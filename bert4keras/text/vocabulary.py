@@ -1,0 +1,120 @@
+"""Vocabularies: their files, one token a line, and what a token of WordPiece is made of."""
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+from bert4keras.text.characters import is_cjk_character, is_punctuation
+
+VOCAB_FILE = "vocab.txt"
+
+
+def load_vocab(
+    dict_path: str | os.PathLike,
+    encoding: str = "utf-8",
+    simplified: bool = False,
+    startswith: Sequence[str] | None = None,
+) -> dict[str, int] | tuple[dict[str, int], list[int]]:
+    """Read a vocabulary: the token of a line is its first word, its id the number of the line.
+
+    Args:
+        dict_path: the file, or a folder with a file `vocab.txt`.
+        encoding: of the file.
+        simplified: whether to leave out the tokens that no Chinese text needs, see
+            `is_redundant`, and to number the others anew.
+        startswith: with `simplified`, the tokens that come first, in this order.
+
+    Returns:
+        Token to id; with `simplified` also the old ids in the order of the new ones, which
+        `build_transformer_model` takes as `keep_tokens`. A token on several lines has the id of the
+        last, as in `tokenization.py` of google-research/bert.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no vocabulary in this encoding, or lacks a token of `startswith`.
+    """
+    token_dict = _read_vocab(_vocab_path(dict_path), encoding)
+    if not simplified:
+        return token_dict
+    first = list(startswith or [])
+    if missing := [token for token in first if token not in token_dict]:
+        raise ValueError(f"load_vocab: startswith names {missing}, which {dict_path} does not have")
+    by_id = sorted(token_dict, key=token_dict.get)
+    kept = dict.fromkeys(chain(first, (t for t in by_id if not is_redundant(t))))
+    return {token: i for i, token in enumerate(kept)}, [token_dict[token] for token in kept]
+
+
+def _vocab_path(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    if path.is_dir():
+        path = path / VOCAB_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no vocabulary at {path}: give a text file with one token a line, or a folder that "
+            f"holds {VOCAB_FILE}"
+        )
+    return path
+
+
+def _read_vocab(path: Path, encoding: str) -> dict[str, int]:
+    token_dict = {}
+    try:
+        with path.open(encoding=encoding) as lines:
+            for i, line in enumerate(lines):
+                # Some editors put a byte order mark before the first line.
+                words = (line.removeprefix("\ufeff") if i == 0 else line).split(maxsplit=1)
+                token_dict[words[0] if words else ""] = i
+    except UnicodeError as error:
+        raise ValueError(
+            f"{path} is no vocabulary: its bytes are not {encoding} ({error}); give a text file "
+            "with one token a line, or its encoding"
+        ) from error
+    if not token_dict:
+        raise ValueError(f"{path} is no vocabulary: it is empty; give a file with one token a line")
+    return token_dict
+
+
+def save_vocab(
+    dict_path: str | os.PathLike, token_dict: Mapping[str, int], encoding: str = "utf-8"
+) -> None:
+    """Write a vocabulary that `load_vocab` reads, each token on the line that its id counts.
+
+    Lines whose number is nobody's id stay empty, so that all other tokens keep their ids.
+
+    Args:
+        dict_path: the file.
+        token_dict: token to id, counted from 0.
+        encoding: of the file.
+
+    Raises:
+        ValueError: two tokens have the same id, or an id is negative.
+    """
+    text = vocab_text(token_dict)
+    with open(dict_path, "w", encoding=encoding, newline="\n") as writer:
+        writer.write(text)
+
+
+def vocab_text(token_dict: Mapping[str, int]) -> str:
+    """Return the content of a vocabulary file, see `save_vocab`."""
+    tokens = {i: token for token, i in token_dict.items()}
+    if len(tokens) < len(token_dict):
+        shared = next(token for token, i in token_dict.items() if tokens[i] != token)
+        i = token_dict[shared]
+        raise ValueError(f"save_vocab: {shared!r} and {tokens[i]!r} have the same id {i}")
+    if tokens and min(tokens) < 0:
+        raise ValueError(f"save_vocab: the id of {tokens[min(tokens)]!r} is {min(tokens)}, below 0")
+    return "".join(f"{tokens.get(i, '')}\n" for i in range(max(tokens, default=-1) + 1))
+
+
+def stem(token: str) -> str:
+    """Return a token without the mark `##` of a piece inside a word."""
+    return token.removeprefix("##")
+
+
+def is_redundant(token: str) -> bool:
+    """Tell whether a token has several characters with an ideograph or punctuation among them.
+
+    No text gives such a token, because these characters are words by themselves.
+    """
+    return len(token) > 1 and any(is_cjk_character(ch) or is_punctuation(ch) for ch in stem(token))
