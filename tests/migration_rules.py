@@ -79,6 +79,16 @@ RULES = {
         "from keras.layers import Input\nimport numpy as np\n"
         "y = K.sum(Lambda(f)(Input((2,))))\nz = np.zeros(2)\n",
     ),
+    "star import of snippets": (
+        "from bert4keras.snippets import *\ny = np.array(unicodedata.name(strQ2B(x)))\n",
+        "from bert4keras.snippets import *\nimport numpy as np\nimport unicodedata\n"
+        "y = np.array(unicodedata.name(strQ2B(x)))\n",
+    ),
+    "star import of tokenizers": (
+        "from bert4keras.tokenizers import *\nt = Tokenizer(d)\nm = re.search(x, is_string(y))\n",
+        "from bert4keras.tokenizers import *\nimport re\n"
+        "t = Tokenizer(d)\nm = re.search(x, is_string(y))\n",
+    ),
     "functions that see floats": (
         "from keras.layers import Lambda, Dense\nimport keras\nkeras.layers.Lambda(Lambda)\n",
         "from keras.layers import Dense\nfrom bert4keras.layers import Lambda\nimport keras\n"

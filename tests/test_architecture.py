@@ -115,7 +115,7 @@ LARGE_FILES = {
     "optimizers.extensions",
     "training.devices",
 }
-LARGE_CLASSES = {"models.transformer.Transformer", "text.json.JsonTokenizer"}
+LARGE_CLASSES = {"models.transformer.Transformer"}
 
 PUBLIC = {
     "checkpoints": """

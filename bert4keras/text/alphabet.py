@@ -6,7 +6,7 @@ byte that Latin-1 prints is that character, the others are those from U+0100 on.
 
 import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 _PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = [byte for byte in range(0x100) if byte not in _PRINTED]
@@ -41,6 +41,36 @@ def ends_within_character(data: bytes) -> bool:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(data)
     return bool(decoder.getstate()[0])
+
+
+def is_cut_off(tokens: Iterable[str | None]) -> bool:
+    """Tell whether a text of byte-level BPE ends within a character.
+
+    Args:
+        tokens: its tokens from the last one on, None for those that are no part of it.
+    """
+    data = b""
+    for token in tokens:
+        data = bytes_of(token or "") + data
+        if len(data) > 4:  # more than any character has
+            break
+    return ends_within_character(data)
+
+
+def n_last_byte_tokens(tokens: Iterable[str | None]) -> int:
+    """Return how many of the last tokens are bytes, or left out among bytes.
+
+    Args:
+        tokens: the tokens from the last one on, None for those that are left out.
+    """
+    n_open = 0
+    for n, token in enumerate(tokens, 1):
+        if token is None:
+            continue
+        if not is_byte_token(token):
+            break
+        n_open = n
+    return n_open
 
 
 def without_space(text: str, token: str, span: list[int], mark: str) -> list[int]:

@@ -16,17 +16,16 @@ from bert4keras.text import cutting
 from bert4keras.text.alphabet import (
     BYTE_LEVEL_SPACE,
     SPACE,
-    bytes_of,
-    ends_within_character,
-    is_byte_token,
+    is_cut_off,
+    n_last_byte_tokens,
     without_space,
 )
 from bert4keras.text.base import TokenizerBase
 from bert4keras.text.generation_config import renumbered
 from bert4keras.text.json_file import (
+    add_missing,
     frame_of,
     framed,
-    library,
     one_exception,
     opened,
     unknown_token,
@@ -48,7 +47,6 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 """Our names of special tokens, and those of `tokenizer_config.json`."""
 _USUAL = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>")}
 """What they are called where nothing says so."""
-_OF_ADDED = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 _CLEANED = {
     **{f" {mark}": mark for mark in ".?!,"},
     " ' ": "'",
@@ -99,7 +97,9 @@ class JsonTokenizer(TokenizerBase):
         self._decoding = way_of_decoding(content.get("decoder"))
         self._clean_up = clean_up and content["model"].get("type") != "BPE"
         self._edges = (token_start, token_end)
-        self._add(special_tokens or {}, added_tokens)
+        self.special_tokens = add_missing(
+            self._json, special_tokens or {}, added_tokens, self._source
+        )
         self._frame = frame_of(self._json, self._source)
         if self._edges != (AS_IN_FILE, AS_IN_FILE):
             own = (self._frame.before[:1], self._frame.behind[-1:])
@@ -110,25 +110,6 @@ class JsonTokenizer(TokenizerBase):
             self._frame = with_edges(self._frame, *edges)
         self._segments = self._frame.segments
         self._name_specials(content)
-
-    def _add(
-        self,
-        special_tokens: Mapping[str, str | Mapping[str, Any]],
-        added_tokens: Sequence[Mapping[str, Any]],
-    ) -> None:
-        """Add the tokens that the file does not have."""
-        named = {
-            name: {"content": token} if isinstance(token, str) else dict(token)
-            for name, token in special_tokens.items()
-        }
-        self.special_tokens = {name: token["content"] for name, token in named.items()}
-        known = {token.content for token in self._json.get_added_tokens_decoder().values()}
-        for token in (*added_tokens, *({"special": True, **token} for token in named.values())):
-            if token["content"] not in known:
-                known.add(token["content"])
-                with one_exception(self._source):
-                    options = {k: v for k, v in token.items() if k in _OF_ADDED}
-                    self._json.add_tokens([library().AddedToken(**options)])
 
     def _name_specials(self, content: Mapping[str, Any]) -> None:
         """Set `_token_pad` and its kin, and their ids."""
@@ -212,19 +193,9 @@ class JsonTokenizer(TokenizerBase):
     def _linked(self, sequences: list[list[str]]) -> list[list[str]]:
         """Give sequences the tokens that stand around several texts in place of one."""
         last = len(sequences) - 1
-        return [self._link(s, i, i == last) for i, s in enumerate(sequences)] if last else sequences
-
-    def _link(self, tokens: list[str], i: int, is_last: bool) -> list[str]:
-        """Exchange what stands around a sequence, as far as that stands there."""
-        frame = self._frame
-        n_before, n_behind = len(frame.before), len(frame.behind)
-        starts = tokens[:n_before] == frame.before
-        inner = tokens[n_before:] if starts else tokens
-        ends = len(inner) >= n_behind and inner[len(inner) - n_behind :] == frame.behind
-        before = frame.beginning if i else frame.first
-        behind = frame.last if is_last else frame.ending
-        inner = inner[: len(inner) - n_behind] if ends else inner
-        return [*(before if starts else []), *inner, *(behind if ends else [])]
+        if not last:
+            return sequences
+        return [self._frame.linked(s, i == 0, i == last) for i, s in enumerate(sequences)]
 
     def _n_linked_away(self, sequences: list[list[str]]) -> int:
         return sum(map(len, sequences)) - sum(map(len, self._linked(sequences)))
@@ -343,38 +314,16 @@ class JsonTokenizer(TokenizerBase):
         if self._clean_up or self._token_translate_inv:
             return super().settled(ids, text)
         if self._decoding == "bytes":
-            return len(text) - self._ends_within_character(ids)
+            return len(text) - is_cut_off(self._decoded_from_the_last(ids))
         if self._decoding == "byte tokens":
-            n_open = self._n_last_byte_tokens(ids)
+            n_open = n_last_byte_tokens(self._decoded_from_the_last(ids))
             return len(self.decode(ids[: len(ids) - n_open])) if n_open else len(text)
         return len(text) if self._decoding == "tokens" else 0
 
-    def _ends_within_character(self, ids: Sequence[int]) -> bool:
-        data = b""
-        for token in self._last_tokens(ids):
-            data = bytes_of(token) + data
-            if len(data) > 4:  # more than any character has
-                break
-        return ends_within_character(data)
-
-    def _last_tokens(self, ids: Sequence[int]) -> Iterator[str]:
-        """Yield those tokens that `decode` does not leave out, from the last one on."""
+    def _decoded_from_the_last(self, ids: Sequence[int]) -> Iterator[str | None]:
+        """Yield tokens from the last one on, None for those that `decode` leaves out."""
         for i in reversed(ids):
-            token = self._json.id_to_token(i)
-            if token is not None and i not in self._special_ids:
-                yield token
-
-    def _n_last_byte_tokens(self, ids: Sequence[int]) -> int:
-        """Return how many of the last tokens are bytes, or left out among bytes."""
-        n_open = 0
-        for n, i in enumerate(reversed(ids), 1):
-            token = self._json.id_to_token(i)
-            if token is None or i in self._special_ids:
-                continue
-            if not is_byte_token(token):
-                break
-            n_open = n
-        return n_open
+            yield None if i in self._special_ids else self._json.id_to_token(i)
 
     # --- A smaller vocabulary ---
 

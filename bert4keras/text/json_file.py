@@ -12,6 +12,7 @@ from bert4keras.text.files import LARGE, TokenizerError, parsed_object, read_byt
 
 TOKENIZER_FILE = "tokenizer.json"
 
+_OF_ADDED = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 MAX_TOKENS = 1 << 20
 MAX_ADDED_TOKENS = 1 << 17
 MAX_CHARACTERS = 1 << 23
@@ -78,6 +79,37 @@ def one_exception(name: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise TokenizerError(f"{name} is no tokenizer that can be used: {error}") from error
+
+
+def add_missing(
+    tokenizer: Any,
+    special_tokens: Mapping[str, str | Mapping[str, Any]],
+    added_tokens: Sequence[Mapping[str, Any]],
+    name: str,
+) -> dict[str, str]:
+    """Add to a tokenizer of the package the tokens that its file does not have.
+
+    Args:
+        tokenizer: the tokenizer.
+        special_tokens: by their names, each a text or a dict with `content`.
+        added_tokens: further ones, each a dict with `content`.
+        name: what errors call the file.
+
+    Returns:
+        The texts of the special tokens by their names.
+    """
+    named = {
+        key: {"content": token} if isinstance(token, str) else dict(token)
+        for key, token in special_tokens.items()
+    }
+    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    for token in (*added_tokens, *({"special": True, **token} for token in named.values())):
+        if token["content"] not in known:
+            known.add(token["content"])
+            with one_exception(name):
+                options = {k: v for k, v in token.items() if k in _OF_ADDED}
+                tokenizer.add_tokens([library().AddedToken(**options)])
+    return {key: token["content"] for key, token in named.items()}
 
 
 def check(content: Mapping[str, Any], name: str) -> None:
@@ -167,6 +199,17 @@ class Frame:
     beginning: list[str]
     last: list[str]
     segments: tuple[int, int] = (0, 1)
+
+    def linked(self, tokens: list[str], is_first: bool, is_last: bool) -> list[str]:
+        """Exchange what stands around one of several sequences, as far as that stands there."""
+        n_before, n_behind = len(self.before), len(self.behind)
+        starts = tokens[:n_before] == self.before
+        inner = tokens[n_before:] if starts else tokens
+        ends = len(inner) >= n_behind and inner[len(inner) - n_behind :] == self.behind
+        before = self.first if is_first else self.beginning
+        behind = self.last if is_last else self.ending
+        inner = inner[: len(inner) - n_behind] if ends else inner
+        return [*(before if starts else []), *inner, *(behind if ends else [])]
 
 
 def frame_of(tokenizer: Any, name: str) -> Frame:
