@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+from golden import OWN_REFERENCES
 
 if TYPE_CHECKING:
     from bert4keras.tokenizers import Tokenizer
@@ -38,14 +39,26 @@ if os.environ.get("KERAS_BACKEND") == "jax":
 TINY = Path(__file__).parents[1] / "examples/weights/tiny_zh"
 
 
+def shared_folder() -> Path:
+    """Where reference outputs, real data and real weights are, if they are."""
+    checkout = Path(__file__).resolve().parents[1]
+    return Path(os.environ.get("BERT4KERAS_SHARED", checkout.parent / "shared"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference outputs, real data and real weights; its tests skip without it."""
-    checkout = Path(__file__).resolve().parents[1]
-    folder = Path(os.environ.get("BERT4KERAS_SHARED", checkout.parent / "shared"))
+    """The folder of all reference outputs, real data and real weights; skips without it."""
+    folder = shared_folder()
     if not (folder / "golden").is_dir():
         pytest.skip(f"no reference outputs in {folder}: set BERT4KERAS_SHARED to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def references() -> Path:
+    """The folder of the original's outputs: all of them, or without `shared` those beside us."""
+    folder = shared_folder() / "golden"
+    return folder if folder.is_dir() else OWN_REFERENCES
 
 
 @pytest.fixture(scope="session")

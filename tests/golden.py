@@ -1,9 +1,11 @@
-"""Read reference outputs of bert4keras 0.11.5; their formats: `shared/golden/README.md`."""
+"""Read reference outputs of bert4keras 0.11.5; their formats: `golden/README.md`."""
 
 import json
 from pathlib import Path
 
 import numpy as np
+
+OWN_REFERENCES = Path(__file__).with_name("golden")
 
 
 def load_json(path: str | Path):

@@ -882,8 +882,8 @@ def test_the_message_names_layers_and_is_of_bounded_length():
 # === Real files ===
 
 
-def test_reference_checkpoints(shared):
-    models = shared / "golden" / "models"
+def test_reference_checkpoints(references):
+    models = references / "models"
     for case in json.loads((models / "index.json").read_text()):
         contents = dict(
             json.loads((models / case / "case.json").read_text())["checkpoint_contents"]

@@ -79,8 +79,8 @@ TABLES = {"logits": LogitsTable, "probas": ProbasTable, "states": CountingTable}
 
 
 @pytest.fixture(scope="module")
-def reference(shared):
-    folder = shared / "golden/units/snippets"
+def reference(references):
+    folder = references / "units/snippets"
     return load_json(folder / "decoder.json"), dict(np.load(folder / "decoder.npz"))
 
 

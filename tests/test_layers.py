@@ -16,9 +16,9 @@ pytestmark = pytest.mark.backend
 NUMPY = ops.convert_to_numpy
 
 
-def implemented(shared):
+def implemented(references):
     """The golden cases of the layers that there are, with their arrays."""
-    folder = shared / "golden/units/layers"
+    folder = references / "units/layers"
     for case in load_json(folder / "layers.json")["cases"]:
         if hasattr(layers, case["class"]):
             yield case, np.load(folder / f"{case['name']}.npz")
@@ -44,9 +44,9 @@ def call_eagerly(case, arrays):
     return layer, keras.tree.flatten(outputs), output_mask
 
 
-def test_outputs_are_those_of_the_original(shared):
+def test_outputs_are_those_of_the_original(references):
     worst, ran = 0.0, 0
-    for case, arrays in implemented(shared):
+    for case, arrays in implemented(references):
         layer, outputs, mask = call_eagerly(case, arrays)
         labels = [weight.path.removeprefix(f"{layer.name}/") for weight in layer.weights]
         assert labels == [label for label, _ in case["weights"]], case["name"]
@@ -65,9 +65,9 @@ def test_outputs_are_those_of_the_original(shared):
     assert ran >= 140
 
 
-def test_losses_metrics_and_their_gradients_are_those_of_the_original(shared):
+def test_losses_metrics_and_their_gradients_are_those_of_the_original(references):
     worst, ran = {}, 0
-    for case, arrays in implemented(shared):
+    for case, arrays in implemented(references):
         if "functions" not in case:
             continue
         layer, (output,), _ = call_eagerly(case, arrays)
@@ -101,8 +101,8 @@ def test_losses_metrics_and_their_gradients_are_those_of_the_original(shared):
     assert ran >= 56
 
 
-def test_t5_buckets_are_those_of_the_original(shared):
-    folder = shared / "golden/units/layers"
+def test_t5_buckets_are_those_of_the_original(references):
+    folder = references / "units/layers"
     arrays = np.load(folder / "t5_buckets.npz")
     x = np.zeros((1, 300, 1), "float32")
     for i, init in enumerate(load_json(folder / "t5_buckets.json")["init"]):
@@ -111,15 +111,15 @@ def test_t5_buckets_are_those_of_the_original(shared):
             assert (found[row] == arrays[f"table_{i}_row_{row}"]).all()
 
 
-def test_a_layer_survives_its_config(shared):
-    for case, _ in implemented(shared):
+def test_a_layer_survives_its_config(references):
+    for case, _ in implemented(references):
         layer = getattr(layers, case["class"])(**case["init"])
         copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
         assert type(copy) is type(layer) and copy.get_config() == layer.get_config()
 
 
-def test_symbolic_shapes_are_the_real_ones(shared):
-    for case, arrays in implemented(shared):
+def test_symbolic_shapes_are_the_real_ones(references):
+    for case, arrays in implemented(references):
         if case["name"] == "embedding_dense":
             continue
         layer = getattr(layers, case["class"])(**case["init"])

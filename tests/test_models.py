@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import reference as ref
-from golden import load_json
+from golden import OWN_REFERENCES, load_json
 
 from bert4keras import checkpoints, layers, models
 from bert4keras.checkpoints import CheckpointError
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.backend
 PARTS = 8  # of the reference models, for several workers
 
 
-def golden_cases(shared):
+def golden_cases(references):
     """The folders and descriptions of all reference models."""
-    folder = shared / "golden/models"
+    folder = references / "models"
     for name in json.loads((folder / "index.json").read_text()):
         yield folder / name, load_json(folder / name / "case.json")
 
@@ -75,13 +75,18 @@ def outputs_of(model, inputs):
 
 
 def test_there_are_118_models_of_the_original(shared):
-    assert len(list(golden_cases(shared))) == 118
+    assert len(list(golden_cases(shared / "golden"))) == 118
+
+
+def test_every_architecture_comes_with_reference_outputs():
+    models = {case["model"] for _, case in golden_cases(OWN_REFERENCES)}
+    assert len(models) == 20
 
 
 @pytest.mark.filterwarnings("ignore:.*which bert4keras 0.11.5 did not write")
 @pytest.mark.parametrize("part", range(PARTS))
-def test_outputs_are_those_of_the_original(shared, part):
-    for folder, case in list(golden_cases(shared))[part::PARTS]:
+def test_outputs_are_those_of_the_original(references, part):
+    for folder, case in list(golden_cases(references))[part::PARTS]:
         model = build(folder, case).model
         arrays = np.load(folder / "io.npz")
         found = outputs_of(model, inputs_of(folder, case))
@@ -627,8 +632,8 @@ def test_a_dict_is_not_a_path():
         build_transformer_model({"hidden_size": 16})
 
 
-def test_a_wrong_architecture_is_named(shared):
-    folder = shared / "golden/models/albert_encoder"
+def test_a_wrong_architecture_is_named(references):
+    folder = references / "models/albert_encoder"
     with pytest.raises(CheckpointError, match=r"(?i)albert"):
         build_transformer_model(folder / "config.json", folder / "model.ckpt", model="bert")
 

@@ -195,8 +195,8 @@ class Rule:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_golden(shared, name):
-    folder = shared / "golden" / "units" / "optimizers"
+def test_golden(references, name):
+    folder = references / "units" / "optimizers"
     recorded = golden.load_json(folder / "optimizers.json")
     case = next(case for case in recorded["cases"] if case["name"] == name)
     problem = np.load(folder / f"problem_{case['problem']}.npz")
@@ -231,8 +231,8 @@ def test_golden(shared, name):
                 np.testing.assert_allclose(model.get_weights()[i], average, atol=1e-5)
 
 
-def test_every_recorded_case_is_compared_or_a_known_fault(shared):
-    recorded = golden.load_json(shared / "golden" / "units" / "optimizers" / "optimizers.json")
+def test_every_recorded_case_is_compared_or_a_known_fault(references):
+    recorded = golden.load_json(references / "units" / "optimizers" / "optimizers.json")
     assert sorted(GOLDEN + FAULTS) == sorted(case["name"] for case in recorded["cases"])
     quirks = {c["name"]: c.get("quirk") for c in recorded["cases"] if c["name"] in FAULTS}
     assert set(quirks.values()) == {"accumulation", "lookahead"}

@@ -66,15 +66,15 @@ def test_importing_starts_no_keras():
 
 
 @pytest.mark.parametrize("name", ["strQ2B", "lowercase_and_normalize", "string_matching"])
-def test_text_functions_give_the_reference_results(shared, name):
-    cases = load_json(shared / "golden/units/snippets/text.json")[name]
+def test_text_functions_give_the_reference_results(references, name):
+    cases = load_json(references / "units/snippets/text.json")[name]
     assert cases
     for *args, expected in cases:
         assert getattr(snippets, name)(*args) == expected, args
 
 
-def test_conversions_give_the_reference_results(shared):
-    cases = load_json(shared / "golden/units/snippets/text.json")
+def test_conversions_give_the_reference_results(references):
+    cases = load_json(references / "units/snippets/text.json")
     for name, function in (
         ("convert_to_unicode", snippets.convert_to_unicode),
         ("convert_to_str", snippets.convert_to_str),
@@ -111,8 +111,8 @@ def test_never_split_tokens_keep_their_case():
 # === Truncation and segmentation ===
 
 
-def test_truncation_gives_the_reference_results(shared):
-    for case in load_json(shared / "golden/units/snippets/text.json")["truncate_sequences"]:
+def test_truncation_gives_the_reference_results(references):
+    for case in load_json(references / "units/snippets/text.json")["truncate_sequences"]:
         sequences = [list(s) if s else s for s in case["sequences"]]
         if is_error(case["result"]):
             # The original removes elements until it fails; here the lists stay whole.
@@ -154,8 +154,8 @@ def test_truncation_refuses_arguments_without_sense(maxlen, indices):
         truncate_sequences(maxlen, indices, [1, 2], [3, 4])
 
 
-def test_segmentation_gives_the_reference_results(shared):
-    rows = load_json(shared / "golden/units/snippets/text.json")["text_segmentate"]["rows"]
+def test_segmentation_gives_the_reference_results(references):
+    rows = load_json(references / "units/snippets/text.json")["text_segmentate"]["rows"]
     for *args, expected in rows:
         assert text_segmentate(*args) == expected, args
 
@@ -178,8 +178,8 @@ def test_segmentation_loses_nothing_but_white_space(text, maxlen):
 
 
 @pytest.mark.parametrize("name", ["longest_common_substring", "longest_common_subsequence"])
-def test_common_parts_give_the_reference_results(shared, name):
-    for source, target, expected in load_json(shared / "golden/units/snippets/text.json")[name]:
+def test_common_parts_give_the_reference_results(references, name):
+    for source, target, expected in load_json(references / "units/snippets/text.json")[name]:
         length, places = getattr(snippets, name)(source, target)
         assert [length, np.array(places).tolist()] == expected
 
@@ -297,8 +297,8 @@ def test_an_index_in_any_encoding(tmp_path_factory, encoding, text):
 # === Parallel work ===
 
 
-def test_parallel_apply_gives_the_reference_results(shared):
-    path = shared / "golden/units/snippets/text.json"
+def test_parallel_apply_gives_the_reference_results(references):
+    path = references / "units/snippets/text.json"
     cases = load_json(path)["parallel_apply"]
     results = json.loads(
         run_python(
@@ -575,8 +575,8 @@ def test_a_queue_without_limit():
 # === Arrays ===
 
 
-def test_array_functions_give_the_reference_results(shared):
-    for case in load_json(shared / "golden/units/snippets/arrays.json")["cases"]:
+def test_array_functions_give_the_reference_results(references):
+    for case in load_json(references / "units/snippets/arrays.json")["cases"]:
         name, args, expected = case["fn"], dict(case["args"]), case["out"]
 
         def compute(name=name, args=args):
@@ -772,8 +772,8 @@ class Stream:
 
 
 @pytest.fixture(scope="module")
-def generator_cases(shared):
-    return load_json(shared / "golden/units/snippets/data_generator.json")
+def generator_cases(references):
+    return load_json(references / "units/snippets/data_generator.json")
 
 
 def test_batches_of_a_list_are_the_reference_ones(generator_cases):

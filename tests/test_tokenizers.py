@@ -678,8 +678,8 @@ def test_sentencepiece_refuses(tmp_path, sp_model):
 
 
 @pytest.fixture(scope="module")
-def golden(shared) -> Path:
-    return shared / "golden" / "units" / "tokenizer"
+def golden(references) -> Path:
+    return references / "units" / "tokenizer"
 
 
 # Lower-casing the whole text shifted the indices behind a Turkish İ, and made the last sigma of a

@@ -12,7 +12,7 @@ from bert4keras.models import build_transformer_model
 
 pytestmark = pytest.mark.backend
 
-FOLDER = "golden/units/training"
+FOLDER = "units/training"
 PARTS = 4  # of the trainings, for several workers
 TOLERANCE = 1e-4
 EAGERLY = keras.backend.backend() == "tensorflow"  # a graph takes longer to trace than five steps
@@ -76,14 +76,14 @@ def golden_cases(folder):
     return load_json(folder / "training.json")["cases"]
 
 
-def test_there_are_17_trainings_of_the_original(shared):
-    assert len(golden_cases(shared / FOLDER)) == 17
+def test_there_are_17_trainings_of_the_original(references):
+    assert len(golden_cases(references / FOLDER)) == 17
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_five_steps_are_those_of_the_original(shared, part):
-    for case in golden_cases(shared / FOLDER)[part::PARTS]:
-        check(case, shared / FOLDER)
+def test_five_steps_are_those_of_the_original(references, part):
+    for case in golden_cases(references / FOLDER)[part::PARTS]:
+        check(case, references / FOLDER)
 
 
 def check(case, folder):

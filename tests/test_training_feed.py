@@ -117,7 +117,7 @@ def test_forfit_trains_on_all_samples_of_a_pass_and_goes_on():
     assert next(feed)[0][0, 0] == seen[11]
 
 
-def test_the_feed_still_gives_what_the_user_yields(shared):
+def test_the_feed_still_gives_what_the_user_yields(references):
     from golden import load_json
 
     class Numbers(DataGenerator):
@@ -129,7 +129,7 @@ def test_the_feed_still_gives_what_the_user_yields(shared):
                     yield batch, [10 * x for x in batch]
                     batch = []
 
-    cases = load_json(shared / "golden/units/snippets/data_generator.json")["list_data"]
+    cases = load_json(references / "units/snippets/data_generator.json")["list_data"]
     for case in cases:
         generator = Numbers(list(range(case["n"])), case["batch_size"])
         for name, feed in (
