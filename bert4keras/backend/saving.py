@@ -1,12 +1,15 @@
 """What is registered for saving, under the package name `bert4keras`."""
 
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import Any, TypeVar
 
 import keras
 
+Thing = TypeVar("Thing", bound=Callable[..., Any])
 
-def registered(thing: type | Callable) -> type | Callable:
+
+def registered(thing: Thing) -> Thing:
     """Register a layer, initializer or function for saving, under the package name `bert4keras`."""
     return keras.saving.register_keras_serializable(package="bert4keras")(thing)
 
@@ -25,6 +28,6 @@ class _Model:
     @classmethod
     def from_config(cls, config: dict, custom_objects: Any = None) -> keras.Model:
         """Build the model."""
-        from bert4keras import models
-
-        return models.Model.from_config(config, custom_objects)
+        # By name: this package stands below models, which have been imported by nobody yet.
+        model = import_module("bert4keras.models.model").Model
+        return model.from_config(config, custom_objects)
