@@ -12,6 +12,7 @@ backend (or symbolic Keras tensors) and is written in `keras.ops`.
     engines        what differs by engine: `compiled`, `recompute_grad`, a step of Adam, …
     sizes          sizes that are unknown until a model runs
     keras2         `K`, the backend functions of Keras 2
+    gradients      values and gradients on each engine
     saving         registered
 """
 

@@ -34,6 +34,7 @@ from keras import ops
 from bert4keras.backend.keras2 import (
     control,
     elements,
+    graphs,
     loops,
     losses,
     products,
@@ -127,21 +128,10 @@ _OTHERS: dict[str, Callable] = {
     "spatial_3d_padding": spatial_padding(3),
     "symbolic": lambda func: func,
     "clear_session": keras.utils.clear_session,
+    "function": graphs.function,
+    "gradients": graphs.gradients,
+    "placeholder": graphs.placeholder,
 }
-
-
-def _of_graphs(name: str) -> Callable:
-    """A function of `bert4keras.graphs`, which imports this module."""
-
-    def call(*args, **kwargs):
-        from bert4keras import graphs
-
-        return getattr(graphs, name)(*args, **kwargs)
-
-    return call
-
-
-_GRAPHS = {name: _of_graphs(name) for name in ("function", "gradients", "placeholder")}
 
 
 def _unary(function: Callable, prepare: Callable) -> Callable:
@@ -235,6 +225,5 @@ K = LegacyBackend(
         **{name: _reduction(f, as_float_tensor) for name, f in _FLOAT_REDUCTIONS.items()},
         **{name: _reduction(f, _bool_tensor) for name, f in _BOOL_REDUCTIONS.items()},
         **_OTHERS,
-        **_GRAPHS,
     }
 )
