@@ -267,13 +267,13 @@ def test_float_biases_count_as_hidden_where_a_softmax_would_lose_them():
     ],
 )
 def test_scores_are_kept_only_where_they_are_needed(monkeypatch, options, arguments, fused):
-    calls, kernel = [], layers.dot_product_attention
+    calls, kernel = [], backend.dot_product_attention
 
     def counted(*args):
         calls.append(args)
         return kernel(*args)
 
-    monkeypatch.setattr(layers, "dot_product_attention", counted)
+    monkeypatch.setattr(layers.attention, "dot_product_attention", counted)
     called(layers.MultiHeadAttention(2, 4, **options), [normal(2, 4, 8)] * 3, **arguments)
     assert len(calls) == fused
 

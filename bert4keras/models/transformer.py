@@ -30,8 +30,8 @@ from bert4keras.layers import (
     Recomputable,
     ScaleOffset,
     UniLMMask,
-    as_list,
 )
+from bert4keras.layers.base import as_list
 from bert4keras.models import fitting, pretrained
 from bert4keras.models.cache import Cache
 from bert4keras.models.initializers import InitializerMethod

@@ -10,7 +10,7 @@ for new ones    Step Batch Pass
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 from keras.src.losses.loss import unscale_loss_for_distribution
 
 from bert4keras.backend import Tensor, keras, ops, registered
+from bert4keras.backend.gradients import pure_scope, value_and_gradients
 from bert4keras.training.devices import LossOfBatch, loss_of_batch, parts, sum_over_parts
 from bert4keras.training.gradients import (
     find_layer,
@@ -25,7 +26,6 @@ from bert4keras.training.gradients import (
     layers_of,
     outputs_of,
     tapped,
-    value_and_gradients,
 )
 from bert4keras.training.losses import Float32Loss, divergence
 
@@ -157,16 +157,6 @@ class Batch:
             for known, value in zip(variables, values, strict=True)
             if known is variable
         )
-
-
-def pure_scope(values: Iterable[tuple[keras.Variable, Any]]) -> keras.StatelessScope:
-    """A scope in which variables have other values, and changes of them are kept aside.
-
-    Variables that stand for themselves are left alone in it: TensorFlow reads single rows of a
-    table, and recomputes layers, only where it sees the variable.
-    """
-    given = [(variable, value) for variable, value in values if value is not variable]
-    return keras.StatelessScope(given, collect_losses=True)
 
 
 def values_after(scope: keras.StatelessScope, variables: list, before: list) -> list[Tensor]:

@@ -6,14 +6,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
 
 # A traced array of JAX has no attributes: Keras keeps its mask elsewhere.
 from keras.src.backend import get_keras_mask, set_keras_mask
 
-from bert4keras.backend import Tensor, keras, ops
-from bert4keras.training.gradients import value_and_gradients
-from bert4keras.training.steps import pure_scope
+from bert4keras.backend.gradients import pure_scope, value_and_gradients
+from bert4keras.backend.tensors import Tensor
 
 
 def placeholder(

@@ -1,0 +1,373 @@
+"""What differs by engine: compilation, recomputation, dropout, a step of Adam, known values."""
+
+import functools
+import os
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from bert4keras.backend.tensors import Tensor
+
+
+def known_values(x: Tensor) -> np.ndarray | None:
+    """The numbers of a tensor or array, if they are known and here.
+
+    They are not inside of a compiled function, nor on an accelerator, which to wait for takes time.
+    """
+    if isinstance(x, keras.KerasTensor):
+        return None
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            known = not tf.is_tensor(x) or (hasattr(x, "numpy") and "CPU" in x.device)
+        case "jax":
+            import jax
+
+            known = not isinstance(x, jax.core.Tracer)
+            if known and isinstance(x, jax.Array):
+                known = all(device.platform == "cpu" for device in x.devices())
+        case "torch":
+            import torch
+
+            known = not torch.is_tensor(x) or x.device.type == "cpu"
+    return ops.convert_to_numpy(x) if known else None
+
+
+# -------------------------------------------------------------------------------------- compilation
+
+
+def compiled(function: Callable, model: keras.Model, any_shape: bool = False) -> Callable:
+    """Compile a function that calls `model` for inference; its weights may change between calls.
+
+    It is compiled for every new shape of the arguments. PyTorch compiles nothing.
+
+    Args:
+        function: takes nests of arrays, of the same structure each time, and returns a nest of
+            tensors.
+        model: the built model whose variables the function reads.
+        any_shape: on TensorFlow, trace a second or third time when a size turns out to vary, and
+            then no more; the function must not need to know the sizes.
+
+    Returns:
+        A function of the same arguments, NumPy arrays or tensors.
+    """
+    compilers = {
+        "tensorflow": compiled_by_tensorflow,
+        "jax": compiled_by_jax,
+        "torch": without_gradients,
+    }
+    return compilers[keras.backend.backend()](function, model, any_shape)
+
+
+TRACING = threading.RLock()
+"""Held by who runs a function of a model for the first time, and with it the code of layers."""
+
+
+def shapes_of(nest: Any) -> tuple:
+    """Shapes and types of the arrays in a nest: functions are compiled for each of them."""
+    return tuple((tuple(x.shape), x.dtype) for x in keras.tree.flatten(nest) if x is not None)
+
+
+@contextmanager
+def first_in_turn(known: set, key: Hashable) -> Iterator[None]:
+    """Let one thread at a time do what is done for the first time, which is not in `known` yet."""
+    if key in known:
+        yield
+        return
+    with TRACING:
+        yield
+    known.add(key)
+
+
+def compiled_by_tensorflow(function: Callable, model: keras.Model, any_shape: bool) -> Callable:
+    """`compiled` on TensorFlow, without XLA, which would compile for every shape."""
+    import tensorflow as tf
+
+    if any_shape:
+        return tf.function(function, autograph=False, reduce_retracing=True)
+    graphs = {}  # TensorFlow would warn of several in one tf.function
+
+    def call(*args: Any) -> Any:
+        shapes = shapes_of(args)
+        if shapes not in graphs:
+            with TRACING:
+                if shapes not in graphs:
+                    traced = tf.function(function, autograph=False)
+                    graphs[shapes] = traced.get_concrete_function(*args)
+        return graphs[shapes](*args)
+
+    return call
+
+
+def compiled_by_jax(function: Callable, model: keras.Model, any_shape: bool) -> Callable:
+    """`compiled` on JAX, where weights that are no arguments would become constants."""
+    import jax
+
+    @jax.jit
+    def stateless(values: list[Tensor], *args: Any) -> Any:
+        with keras.StatelessScope(state_mapping=zip(model.variables, values, strict=True)):
+            return function(*args)
+
+    known: set = set()
+
+    def call(*args: Any) -> Any:
+        with first_in_turn(known, shapes_of(args)):
+            return on_present_values(
+                lambda: present_values(model.variables),
+                lambda values: stateless(values, *args),
+            )
+
+    return call
+
+
+def present_values(variables: Sequence[keras.Variable]) -> list[Tensor]:
+    """The values of variables, outside of all scopes; `value`, which looks for scopes, is slow."""
+    return [variable._value for variable in variables]
+
+
+def on_present_values(values: Callable[[], Any], function: Callable[[Any], Any]) -> Any:
+    """Call a function on the values of variables on JAX, where training takes away their memory.
+
+    If another thread has trained since they were read, they are read again.
+
+    Args:
+        values: gives a nest of the present values.
+        function: takes that, and changes nothing.
+    """
+    while True:
+        found = values()
+        try:
+            return function(found)
+        except Exception:
+            if not any(x.is_deleted() for x in keras.tree.flatten(found)):
+                raise
+
+
+def without_gradients(function: Callable, model: keras.Model, any_shape: bool) -> Callable:
+    """`compiled` on PyTorch: no graph is kept for gradients."""
+    import torch
+
+    return torch.no_grad()(function)
+
+
+# ------------------------------------------------------------------------------------ recomputation
+
+
+def recompute_by_default() -> bool:
+    """Whether the environment variable RECOMPUTE asks for `recompute_grad`: 1, or 0 for no.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    value = os.environ.get("RECOMPUTE", "0")
+    if value not in ("0", "1"):
+        raise ValueError(
+            f"the environment variable RECOMPUTE is {value!r}: set it to 1 for less memory in "
+            "training, or to 0 (or not at all)"
+        )
+    return value == "1"
+
+
+def recompute_grad(call: Callable) -> Callable:
+    """Decorate the `call` of a layer whose inner results may be computed twice instead of kept.
+
+    Where `layer.recompute` is true, a training step forgets what is computed inside the call, and
+    the backward pass computes it again from the inputs (Chen et al., 2016,
+    https://arxiv.org/abs/1604.06174): less memory for about a third more time. Inference, decoding
+    with a cache and the results are the same with and without. Layers without that attribute go by
+    `recompute_by_default`; a call that does not take `training` keeps everything.
+
+    Gradients flow to the arguments of the call and to the weights of the layer. A layer that drops
+    out does so by `self.dropout`, a `layers.Dropout`, whose random numbers must be the same in both
+    passes: the call hands its argument `seed` on to it.
+    """
+
+    @functools.wraps(call)
+    def recomputing_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        trains = kwargs.get("training") and kwargs.get("cache") is None
+        wanted = self.recompute if hasattr(self, "recompute") else recompute_by_default()
+        if not (wanted and trains):
+            return call(self, *args, **kwargs)
+        if getattr(self, "dropout", None) is not None:
+            kwargs["seed"] = self.dropout.drawn_seed()
+        leaves = keras.tree.flatten((args, kwargs))
+
+        def function(*tensors: Tensor) -> Any:
+            tensors = iter(tensors)
+            given = [next(tensors) if ops.is_tensor(x) else x for x in leaves]
+            new_args, new_kwargs = keras.tree.pack_sequence_as((args, kwargs), given)
+            return call(self, *new_args, **new_kwargs)
+
+        return recomputed(function, [x for x in leaves if ops.is_tensor(x)])
+
+    return recomputing_call
+
+
+def recomputed(function: Callable, tensors: Sequence[Tensor]) -> Any:
+    """Give `function(*tensors)`, whose inner results are computed again in the backward pass."""
+    match keras.backend.backend():
+        case "tensorflow":
+            return recomputed_by_tensorflow(function, tensors)
+        case "jax":
+            return recomputed_by_jax(function, tensors)
+        case "torch":
+            from torch.utils.checkpoint import checkpoint
+
+            return checkpoint(function, *tensors, use_reentrant=False)
+
+
+def recomputed_by_tensorflow(function: Callable, tensors: Sequence[Tensor]) -> Any:
+    """`recomputed` on TensorFlow, whose `tf.recompute_grad` takes no booleans."""
+    import tensorflow as tf
+
+    def function_of_floats(*floats: Tensor) -> Any:
+        floats = iter(floats)
+        return function(*(next(floats) if x.dtype.is_floating else x for x in tensors))
+
+    return tf.recompute_grad(function_of_floats)(*(x for x in tensors if x.dtype.is_floating))
+
+
+def recomputed_by_jax(function: Callable, tensors: Sequence[Tensor]) -> Any:
+    """`recomputed` on JAX.
+
+    XLA on a CPU drops the barriers of `jax.checkpoint`, finds the same computation twice and keeps
+    its results after all. Here the second pass depends on the gradient that it is for.
+    """
+    import jax
+    from jax import numpy as jnp
+
+    function, weights = jax.closure_convert(function, *tensors)
+
+    def backward(inputs: tuple, gradients: Any) -> tuple:
+        first = jax.tree.leaves(gradients)[0].ravel()[0]
+        nothing = jnp.where(jnp.isnan(first), first, 0)
+        inputs = [x if x.dtype == bool else x + nothing.astype(x.dtype) for x in inputs]
+        return jax.vjp(function, *inputs)[1](gradients)
+
+    recomputing = jax.custom_vjp(function)
+    recomputing.defvjp(lambda *inputs: (function(*inputs), inputs), backward)
+    return recomputing(*tensors, *weights)
+
+
+def dropout(x: Tensor, rate: float, seed: Tensor | None) -> Tensor:
+    """Set a share `rate` of the numbers to zero and enlarge the others by 1 / (1 - rate).
+
+    `keras.random.dropout` takes a generator as seed, which gives other numbers each time.
+
+    Args:
+        x: any tensor.
+        rate: at least 0, below 1.
+        seed: (2,), two integers drawn from a `keras.random.SeedGenerator`; None, on PyTorch only,
+            for its global generator.
+    """
+    # On TensorFlow and JAX 16 random bits decide on a number: 32, or a fraction, take longer.
+    dropped = min(round(rate * 2**16), 2**16 - 1)
+    scale = 1 / (1 - dropped / 2**16)
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            pairs = [(tf.size(x) + 1) // 2]
+            bits = tf.random.stateless_uniform(pairs, tf.cast(seed, "int32"), None, None, "uint32")
+            bits = tf.reshape(tf.bitcast(bits, "uint16"), [-1])[: tf.size(x)]
+            kept = tf.reshape(bits, tf.shape(x)) >= tf.constant(dropped, "uint16")
+            return tf.where(kept, x * scale, tf.zeros([], x.dtype))
+        case "jax":
+            import jax
+
+            bits = jax.random.bits(seed, ((x.size + 1) // 2,), "uint32")
+            bits = jax.lax.bitcast_convert_type(bits, "uint16").reshape(-1)[: x.size]
+            return jax.numpy.where(bits.reshape(x.shape) >= dropped, x * scale, 0)
+        case "torch":
+            import torch
+
+            if seed is None:
+                return torch.nn.functional.dropout(x, rate)
+            generator = torch.Generator(x.device).manual_seed(int(seed[0] + seed[1]))
+            kept = torch.empty_like(x).bernoulli_(1 - rate, generator=generator)
+            return x * kept / (1 - rate)
+
+
+# ------------------------------------------------------------------------------------- optimization
+
+
+def adam_in_place(
+    variable: Any,
+    momentum: keras.Variable,
+    velocity: keras.Variable,
+    gradient: Tensor,
+    rate: Tensor,
+    betas: tuple[float, float],
+    epsilon: Tensor,
+) -> bool:
+    """Take a step of Adam without new memory where the backend can, and tell whether it was taken.
+
+    TensorFlow has one kernel for it, PyTorch operations in place. Each operation of `keras.ops`
+    would write its result to other memory; together they took a tenth of the time of training BERT.
+    JAX compiles them into one pass.
+
+    Args:
+        variable: what is trained; a bare variable of TensorFlow or one of Keras.
+        momentum: the first moment, of the shape of the variable, as are the next two.
+        velocity: the second moment.
+        gradient: the gradient.
+        rate: the learning rate, corrected for the bias of the moments; a scalar.
+        betas: the decays of the two moments.
+        epsilon: what is added to the root of the second moment; a scalar.
+    """
+    weights = variable.value if isinstance(variable, keras.Variable) else variable
+    match keras.backend.backend():
+        case "tensorflow" if variable.dtype in ("float32", "float64"):  # 0.999 is 1 in others
+            import tensorflow as tf
+
+            tf.raw_ops.ResourceApplyAdam(
+                var=weights.handle,
+                m=momentum.value.handle,
+                v=velocity.value.handle,
+                beta1_power=0.0,
+                beta2_power=0.0,
+                lr=rate,
+                beta1=betas[0],
+                beta2=betas[1],
+                epsilon=epsilon,
+                grad=gradient,
+            )
+        case "torch":
+            import torch
+
+            with torch.no_grad():
+                momentum.value.lerp_(gradient, 1 - betas[0])
+                velocity.value.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+                divisor = velocity.value.sqrt().add_(epsilon).div_(rate)
+                weights.addcdiv_(momentum.value, divisor, value=-1)
+        case _:
+            return False
+    return True
+
+
+# -------------------------------------------------------------------------------------------- other
+
+
+def compiled_without_weights(weights: Sequence[Any], x: Tensor) -> bool:
+    """Tell on JAX whether `x` belongs to a compiled function that the weights are constants of.
+
+    Such a function would go on with the values they had when it was compiled. While `fit` runs,
+    they have no values at all. Other backends read weights where they are used.
+    """
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    def constant(weight: Any) -> bool:
+        try:
+            return not isinstance(weight.value, jax.core.Tracer)
+        except TypeError:  # Keras took the value away, and has no initializer to ask any more.
+            return True
+
+    return isinstance(x, jax.core.Tracer) and any(map(constant, weights))

@@ -1,0 +1,73 @@
+"""Random numbers of `K`."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from bert4keras.backend.keras2.shapes import as_shape
+from bert4keras.backend.keras2.types import as_float_tensor
+from bert4keras.backend.sizes import takes_sizes
+from bert4keras.backend.tensors import Tensor
+
+
+@takes_sizes
+def random_normal(
+    shape: Sequence,
+    mean: float = 0.0,
+    stddev: float = 1.0,
+    dtype: str | None = None,
+    seed: int | keras.random.SeedGenerator | None = None,
+) -> Tensor:
+    """Draw from a normal distribution."""
+    return keras.random.normal(as_shape(shape), mean, stddev, dtype=dtype, seed=seed)
+
+
+@takes_sizes
+def truncated_normal(
+    shape: Sequence,
+    mean: float = 0.0,
+    stddev: float = 1.0,
+    dtype: str | None = None,
+    seed: int | keras.random.SeedGenerator | None = None,
+) -> Tensor:
+    """Draw from a normal distribution, nothing further than two deviations from the mean."""
+    return keras.random.truncated_normal(as_shape(shape), mean, stddev, dtype=dtype, seed=seed)
+
+
+@takes_sizes
+def random_uniform(
+    shape: Sequence,
+    minval: float = 0.0,
+    maxval: float = 1.0,
+    dtype: str | None = None,
+    seed: int | keras.random.SeedGenerator | None = None,
+) -> Tensor:
+    """Draw numbers from `minval` to below `maxval`, integers if `dtype` says so."""
+    dtype = None if dtype is None else keras.backend.standardize_dtype(dtype)
+    draw = keras.random.randint if dtype and "int" in dtype else keras.random.uniform
+    return draw(as_shape(shape), minval, maxval, dtype=dtype, seed=seed)
+
+
+@takes_sizes
+def random_binomial(
+    shape: Sequence,
+    p: float = 0.0,
+    dtype: str | None = None,
+    seed: int | keras.random.SeedGenerator | None = None,
+) -> Tensor:
+    """Draw 1 with probability `p`, otherwise 0."""
+    drawn = keras.random.uniform(as_shape(shape), seed=seed)
+    return ops.cast(ops.less(drawn, p), dtype or keras.config.floatx())
+
+
+@takes_sizes
+def dropout(
+    x: Tensor,
+    level: float,
+    noise_shape: Sequence | None = None,
+    seed: int | keras.random.SeedGenerator | None = None,
+) -> Tensor:
+    """Set a fraction `level` of the elements to 0 and scale the others up."""
+    noise_shape = None if noise_shape is None else as_shape(noise_shape)
+    return keras.random.dropout(as_float_tensor(x), level, noise_shape=noise_shape, seed=seed)

@@ -1,0 +1,73 @@
+"""What else scripts for Keras 2 are rewritten to use."""
+
+import itertools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+
+def groupby(iterable, key: Callable | Sequence | None = None) -> list[tuple[Any, list]]:
+    """Group neighbours of the same key, as `snippets.groupby` did in some old versions.
+
+    Args:
+        iterable: the items.
+        key: a function of an item, or the keys of all items; by default the items themselves.
+
+    Returns:
+        Pairs of a key and the list of its items.
+    """
+    items = list(iterable)
+    keys = items if key is None else [key(x) for x in items] if callable(key) else key
+    pairs = itertools.groupby(zip(keys, items, strict=True), operator.itemgetter(0))
+    return [(each, [item for _, item in group]) for each, group in pairs]
+
+
+class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
+    """Save a model or its weights while it is trained, in files of any name.
+
+    What `keras.callbacks.ModelCheckpoint` was in Keras 2; that of Keras 3 prescribes the suffix.
+
+    Args:
+        filepath: the file; `{epoch:02d}`, `{val_loss:.2f}` and so on are filled in.
+        monitor: the metric by which `save_best_only` tells models apart.
+        verbose: whether a line is printed for each file.
+        save_best_only: whether only models are saved that are better than all before.
+        save_weights_only: whether only the weights are saved.
+        mode: 'min', 'max', or 'auto', which goes by the name of the metric.
+        period: after how many epochs to save.
+        **kwargs: see `keras.callbacks.ModelCheckpoint`.
+    """
+
+    def __init__(
+        self,
+        filepath: Any,
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        period: int = 1,
+        **kwargs: Any,
+    ):
+        suffix = ".weights.h5" if save_weights_only else ".keras"
+        super().__init__(
+            f"{filepath}{suffix}",
+            monitor=monitor,
+            verbose=verbose,
+            save_best_only=save_best_only,
+            save_weights_only=save_weights_only,
+            mode=mode,
+            **kwargs,
+        )
+        self.filepath = str(filepath)
+        self.period = period
+        self._epochs_since_last_save = 0
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Save, if it is time."""
+        self._epochs_since_last_save += 1
+        if self._epochs_since_last_save >= self.period:
+            self._epochs_since_last_save = 0
+            super().on_epoch_end(epoch, logs)

@@ -1,0 +1,53 @@
+"""Loops along an axis, of any length."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from bert4keras.backend.tensors import Tensor
+
+
+def fold(step: Callable, state: Any, elements: Any) -> Any:
+    """Run `state = step(state, element)` over axis 0 of `elements` and return the last state.
+
+    The graph holds one step whatever the length is, and gradients pass. `keras.ops.scan` alone does
+    not do on TensorFlow: it gives the loop no bound, and XLA refuses to differentiate such a loop.
+
+    Args:
+        step: takes the state and an element, returns a state of the same shapes and types.
+        state: the initial state, a tensor or a nest of them.
+        elements: a tensor (length, ...) or a nest of them.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return ops.scan(lambda state, element: (step(state, element), None), state, elements)[0]
+    length = ops.shape(keras.tree.flatten(elements)[0])[0]
+
+    def body(i: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return i + 1, step(state, keras.tree.map_structure(lambda x: x[i], elements))
+
+    return ops.while_loop(lambda i, _: i < length, body, (0, state), maximum_iterations=length)[1]
+
+
+def scan(step: Callable, state: Any, elements: Sequence, reverse: bool = False) -> tuple[Any, Any]:
+    """`keras.ops.scan` over several tensors, whose length may be unknown.
+
+    On TensorFlow Keras 3.15 fails on several tensors (None, ...).
+
+    Args:
+        step: takes the state and the elements of one place, returns the next state and what is
+            collected, both like the state.
+        state: the initial state, a tensor or a nest of them.
+        elements: tensors (length, ...).
+        reverse: go from the last place to the first.
+
+    Returns:
+        The last state, and what was collected (length, ...), in the order of `elements`.
+    """
+    if keras.backend.backend() != "tensorflow" or elements[0].shape[0] is not None:
+        return ops.scan(step, state, tuple(elements), reverse=reverse)
+    places = ops.arange(ops.shape(elements[0])[0], dtype="int32")
+    return ops.scan(
+        lambda state, i: step(state, tuple(x[i] for x in elements)), state, places, reverse=reverse
+    )

@@ -1,0 +1,152 @@
+"""Every layer that models are assembled from. All save to `.keras` and load in safe mode.
+
+    merging        Add Subtract Multiply Average Maximum Minimum Concatenate, and functions of
+                   these names; CopyMask Concatenate1D BatchConcat BatchSplit AttentionBias
+    normalising    ScaleOffset LayerNormalization Saturation
+    embedding      Embedding PositionEmbedding SinusoidalPositionEmbedding
+                   RelativePositionEmbedding RelativePositionTable
+                   RelativePositionEmbeddingT5
+    attention      MultiHeadAttention DisentangledAttention
+                   AttentionMask (LMMask, UniLMMask, LocalMask)
+    feed-forward   FeedForward MaskedConv1D
+    both in one    GatedAttentionUnit
+    heads          FirstToken GatherPositions GlobalAveragePooling1D GlobalMaxPooling1D
+    labels         ConditionalRandomField MaximumEntropyMarkovModel
+    spans          GlobalPointer EfficientGlobalPointer
+    training       Loss
+    functions      Lambda
+
+Masks are Keras masks: (batch, length), true where there is text. Layers create their weights in the
+order of the original, which is the order in which checkpoints are read: their own first, then those
+of the sub-layers in the order of creation.
+
+`import *` gives `K`, `keras` and a few functions of `bert4keras.backend` besides, as in 0.11.5.
+"""
+
+import keras
+from keras import initializers
+from keras.layers import Layer
+
+from bert4keras.backend.attention import attention_normalize
+from bert4keras.backend.engines import recompute_grad
+from bert4keras.backend.keras2.k import K
+from bert4keras.backend.positions import apply_rotary_position_embeddings, sinusoidal_embeddings
+from bert4keras.backend.tensors import align, sequence_masking
+from bert4keras.layers.attention import DisentangledAttention, MultiHeadAttention
+from bert4keras.layers.base import Dense, Dropout, Recomputable
+from bert4keras.layers.embeddings import Embedding, TableLayer
+from bert4keras.layers.feed_forward import FeedForward, MaskedConv1D
+from bert4keras.layers.gated_attention import GatedAttentionUnit
+from bert4keras.layers.labels import ConditionalRandomField, LabelChain, MaximumEntropyMarkovModel
+from bert4keras.layers.losses import Lambda, Loss
+from bert4keras.layers.masks import AttentionBias, AttentionMask, LMMask, LocalMask, UniLMMask
+from bert4keras.layers.merging import (
+    Add,
+    Average,
+    BatchConcat,
+    BatchSplit,
+    Concatenate,
+    Concatenate1D,
+    CopyMask,
+    MaskKeepingMerge,
+    Maximum,
+    Minimum,
+    Multiply,
+    PlainMerge,
+    Subtract,
+    add,
+    average,
+    concatenate,
+    maximum,
+    minimum,
+    multiply,
+    subtract,
+)
+from bert4keras.layers.normalisation import LayerNormalization, Saturation, ScaleOffset
+from bert4keras.layers.padding import MaskReader
+from bert4keras.layers.pooling import (
+    FirstToken,
+    GatherPositions,
+    GlobalAveragePooling1D,
+    GlobalMaxPooling1D,
+    GlobalPooling1D,
+)
+from bert4keras.layers.positions import (
+    PositionEmbedding,
+    PositionEmbeddingBase,
+    RelativePositionEmbedding,
+    RelativePositionEmbeddingT5,
+    RelativePositionTable,
+    SinusoidalPositionEmbedding,
+)
+from bert4keras.layers.spans import EfficientGlobalPointer, GlobalPointer
+
+__all__ = [
+    "Add",
+    "AttentionBias",
+    "AttentionMask",
+    "Average",
+    "BatchConcat",
+    "BatchSplit",
+    "Concatenate",
+    "Concatenate1D",
+    "ConditionalRandomField",
+    "CopyMask",
+    "Dense",
+    "DisentangledAttention",
+    "Dropout",
+    "EfficientGlobalPointer",
+    "Embedding",
+    "FeedForward",
+    "FirstToken",
+    "GatedAttentionUnit",
+    "GatherPositions",
+    "GlobalAveragePooling1D",
+    "GlobalMaxPooling1D",
+    "GlobalPointer",
+    "GlobalPooling1D",
+    "K",
+    "LMMask",
+    "LabelChain",
+    "Lambda",
+    "Layer",
+    "LayerNormalization",
+    "LocalMask",
+    "Loss",
+    "MaskKeepingMerge",
+    "MaskReader",
+    "MaskedConv1D",
+    "Maximum",
+    "MaximumEntropyMarkovModel",
+    "Minimum",
+    "MultiHeadAttention",
+    "Multiply",
+    "PlainMerge",
+    "PositionEmbedding",
+    "PositionEmbeddingBase",
+    "Recomputable",
+    "RelativePositionEmbedding",
+    "RelativePositionEmbeddingT5",
+    "RelativePositionTable",
+    "Saturation",
+    "ScaleOffset",
+    "SinusoidalPositionEmbedding",
+    "Subtract",
+    "TableLayer",
+    "UniLMMask",
+    "add",
+    "align",
+    "apply_rotary_position_embeddings",
+    "attention_normalize",
+    "average",
+    "concatenate",
+    "initializers",
+    "keras",
+    "maximum",
+    "minimum",
+    "multiply",
+    "recompute_grad",
+    "sequence_masking",
+    "sinusoidal_embeddings",
+    "subtract",
+]

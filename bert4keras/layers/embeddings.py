@@ -1,0 +1,173 @@
+"""Token embeddings, and the table of vectors that a subclass may replace."""
+
+import functools
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+import keras
+from keras import ops
+from keras.layers import Embedding as KerasEmbedding
+from keras.layers import Layer
+
+from bert4keras.backend.saving import registered
+from bert4keras.backend.tensors import Tensor
+from bert4keras.layers.base import Mask
+
+_tables: ContextVar[Mapping[Layer, Tensor | None]] = ContextVar(
+    "tables", default=MappingProxyType({})
+)
+"""The layers that are being called, each with the table that was assigned, None for its own."""
+
+
+def holding_table(call: Callable) -> Callable:
+    """Let what the `call` of a layer assigns to `embeddings` hold until it returns."""
+
+    @functools.wraps(call)
+    def wrapped(self: Layer, *args: Any, **kwargs: Any) -> Any:
+        if self in _tables.get():  # a subclass calls its parent
+            return call(self, *args, **kwargs)
+        token = _tables.set({**_tables.get(), self: None})
+        try:
+            return call(self, *args, **kwargs)
+        finally:
+            _tables.reset(token)
+
+    return wrapped
+
+
+class TableLayer(Layer):
+    """Base of the layers with a table of vectors, `embeddings`.
+
+    A subclass may replace the table in its `call`; it holds until that call returns. P-tuning (Liu
+    et al., 2021, https://arxiv.org/abs/2103.10385) trains some rows only:
+
+        class SomeRows(Embedding):
+            def call(self, inputs, mode="embedding"):
+                table = self.embeddings
+                self.embeddings = table * mask + ops.stop_gradient(table) * (1 - mask)
+                return super().call(inputs, mode)
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "call" in vars(cls):
+            cls.call = holding_table(cls.call)
+
+    def own_table(self) -> keras.Variable | Tensor:
+        """The trained table."""
+        return self._embeddings
+
+    @property
+    def embeddings(self) -> keras.Variable | Tensor:
+        """The table (input_dim, output_dim): a variable, or in a call what was assigned to it.
+
+        In a call it is a tensor on TensorFlow and JAX, which a NumPy array of float64 does not turn
+        into float64 as it does a variable. On PyTorch arrays go together with variables only.
+        """
+        table = _tables.get().get(self)
+        if table is not None:
+            return table
+        table = self.own_table()
+        calling = self in _tables.get() and keras.backend.backend() != "torch"
+        return table.value if calling and isinstance(table, keras.Variable) else table
+
+    @embeddings.setter
+    def embeddings(self, table: keras.Variable | Tensor) -> None:
+        if isinstance(table, keras.Variable):
+            self._embeddings = table
+        elif self not in _tables.get():
+            raise AttributeError(
+                f"the table of {self.name!r} is replaced by a tensor in the call of a subclass "
+                "only; to change it for good write layer.embeddings.assign(values)"
+            )
+        if self in _tables.get():
+            replaced = None if isinstance(table, keras.Variable) else table
+            _tables.set({**_tables.get(), self: replaced})
+
+
+@registered
+class Embedding(TableLayer, KerasEmbedding):
+    """Token embedding that serves as the output projection as well.
+
+    `layer(token_ids)` looks vectors up; `layer(x, mode='dense')` multiplies x (batch, length, dim)
+    by the transposed table and gives one score per token. With `mask_zero`, id 0 is padding.
+
+    Args:
+        *args: see `keras.layers.Embedding`.
+        mask_id: the id that is padding instead of 0.
+        padding: where it is: 'anywhere' but at position 0, which is always visible, as in the
+            original; or 'around' the text, before and after all other ids. Of a row without other
+            ids, position 0 is visible.
+        ends_text: with 'around', the id ends a text as well, so that the first one after the other
+            ids belongs to the text.
+        **kwargs: see `keras.layers.Embedding`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        mask_id: int = 0,
+        padding: str = "anywhere",
+        ends_text: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if padding not in ("anywhere", "around"):
+            raise ValueError(f"padding is 'anywhere' or 'around' the text, not {padding!r}")
+        self.mask_id = mask_id
+        self.padding = padding
+        self.ends_text = ends_text
+
+    def own_table(self) -> keras.Variable | Tensor:
+        return KerasEmbedding.embeddings.fget(self)
+
+    def compute_mask(self, inputs: Tensor, mask: Mask = None) -> Mask:
+        if len(inputs.shape) != 2:
+            return mask
+        if not self.mask_zero:
+            return None
+        others = ops.not_equal(inputs, self.mask_id)
+        if self.padding == "anywhere":
+            return ops.concatenate([ops.ones_like(others[:, :1]), others[:, 1:]], axis=1)
+        return around_padding(others, self.ends_text)
+
+    def call(self, inputs: Tensor, mode: str = "embedding") -> Tensor:
+        if mode == "embedding":
+            return super().call(inputs)
+        if mode != "dense":
+            raise ValueError(f"Embedding has the modes 'embedding' and 'dense', not {mode!r}")
+        table = ops.cast(self.embeddings, self.compute_dtype)
+        return ops.matmul(ops.cast(inputs, self.compute_dtype), ops.transpose(table))
+
+    def compute_output_spec(self, inputs: Tensor, mode: str = "embedding") -> keras.KerasTensor:
+        size = self.output_dim if mode == "embedding" else self.input_dim
+        leading = inputs.shape if mode == "embedding" else inputs.shape[:-1]
+        return keras.KerasTensor((*leading, size), dtype=self.compute_dtype)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {
+            "mask_id": self.mask_id,
+            "padding": self.padding,
+            "ends_text": self.ends_text,
+        }
+
+
+def around_padding(others: Tensor, ends_text: bool) -> Tensor:
+    """What is visible of (batch, length) where a row is padded around its text.
+
+    Args:
+        others: true where the id is another than that of padding.
+        ends_text: see `Embedding`.
+    """
+    counts = ops.cumsum(ops.cast(others, "int32"), axis=1)
+    # How many other ids there are before each position, and in all.
+    before, total = counts - ops.cast(others, "int32"), counts[:, -1:]
+    not_after = before < total
+    if ends_text:
+        first = ops.logical_and(before == total, ops.roll(not_after, 1, axis=1))
+        not_after = ops.logical_or(not_after, first)
+    visible = ops.logical_and(counts > 0, not_after)
+    at_start = ops.cumsum(ops.ones_like(counts), axis=1) == 1
+    return ops.logical_or(visible, ops.logical_and(total == 0, at_start))

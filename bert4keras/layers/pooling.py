@@ -1,0 +1,93 @@
+"""Layers that pick or pool vectors of a sequence."""
+
+from typing import Any
+
+import keras
+from keras import ops
+from keras.layers import Layer
+
+from bert4keras.backend.saving import registered
+from bert4keras.backend.tensors import Tensor, batch_gather, sequence_masking
+from bert4keras.layers.base import Mask, Masks
+from bert4keras.layers.padding import MaskReader
+
+
+@registered
+class FirstToken(Layer):
+    """The vector of position 0, (batch, size): what BERT pools. Input: (batch, length, size)."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return inputs[:, 0]
+
+    def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
+        return None
+
+
+@registered
+class GatherPositions(Layer):
+    """The vectors at given positions: [(batch, length, size), (batch, n)] → (batch, n, size).
+
+    The output has no mask: positions are chosen by whoever gives them, and none of them is padding.
+    """
+
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        x, positions = inputs
+        return batch_gather(x, positions)
+
+    def compute_mask(self, inputs: list[Tensor], mask: Masks = None) -> None:
+        return None
+
+
+class GlobalPooling1D(MaskReader):
+    """Base of the layers that pool sequences to vectors (batch, features), padding left out.
+
+    A sequence of nothing but padding gives zeros.
+
+    Args:
+        data_format: 'channels_last' for inputs (batch, length, features), 'channels_first' for
+            (batch, features, length).
+    """
+
+    def __init__(self, data_format: str = "channels_last", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if data_format not in ("channels_last", "channels_first"):
+            raise ValueError(
+                f"data_format is 'channels_last' or 'channels_first', not {data_format!r}"
+            )
+        self.data_format = data_format
+        self.axis = 1 if data_format == "channels_last" else 2
+
+    def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
+        return None
+
+    def compute_output_spec(self, inputs: Tensor, mask: Mask = None) -> keras.KerasTensor:
+        shape = (inputs.shape[0], inputs.shape[3 - self.axis])
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"data_format": self.data_format}
+
+
+@registered
+class GlobalAveragePooling1D(GlobalPooling1D):
+    """Mean over the visible positions, taken in float32."""
+
+    def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
+        x = sequence_masking(ops.cast(inputs, "float32"), mask, 0, self.axis)
+        if mask is None:
+            mean = ops.mean(x, axis=self.axis)
+        else:
+            n_visible = ops.sum(ops.cast(mask, "float32"), axis=1, keepdims=True)
+            mean = ops.sum(x, axis=self.axis) / ops.maximum(n_visible, 1)
+        return ops.cast(mean, self.compute_dtype)
+
+
+@registered
+class GlobalMaxPooling1D(GlobalPooling1D):
+    """Maximum over the visible positions."""
+
+    def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
+        largest = ops.max(sequence_masking(inputs, mask, "-inf", self.axis), axis=self.axis)
+        if mask is None:
+            return largest
+        return sequence_masking(largest, ops.any(mask, axis=1, keepdims=True), 0, 1)
