@@ -24,11 +24,13 @@ from bert4keras.training import (
     BatchFeed,
     batch_mean,
     data_parallel,
-    devices,
     layout_map,
     model_parallel,
 )
-from bert4keras.training.devices import SPLIT, LossOfBatch
+from bert4keras.training.distribution import model as distributed
+from bert4keras.training.distribution import scopes
+from bert4keras.training.distribution.layout import SPLIT
+from bert4keras.training.distribution.parts import LossOfBatch
 
 pytestmark = pytest.mark.backend
 
@@ -242,7 +244,7 @@ def test_model_parallel_is_for_jax_and_whole_parts():
 def test_one_device_is_enough():
     with data_parallel(1) as found:
         result, _ = train(CASES["masked"])
-    assert found == devices.Devices(replicas=1, process=0, processes=1)
+    assert found == scopes.Devices(replicas=1, process=0, processes=1)
     check(result, on_one_device("masked")[0])
 
 
@@ -271,16 +273,16 @@ def test_batches_smaller_than_the_number_of_devices(monkeypatch):
 @only("tensorflow")
 def test_accumulation_of_keras_is_refused(monkeypatch):
     model = dense_model()
-    monkeypatch.setattr(devices, "parts", lambda: 2)
+    monkeypatch.setattr(distributed, "parts", lambda: 2)
     with pytest.raises(ValueError, match="extend_with_gradient_accumulation"):
         model.compile(keras.optimizers.Adam(gradient_accumulation_steps=2), "mse")
 
 
 def test_processes_need_a_common_seed(monkeypatch):
-    monkeypatch.setattr(devices, "get_random_seed", lambda: None)
-    devices._check_seed(1)
+    monkeypatch.setattr(scopes, "get_random_seed", lambda: None)
+    scopes._check_seed(1)
     with pytest.raises(ValueError, match="set_random_seed"):
-        devices._check_seed(2)
+        scopes._check_seed(2)
 
 
 @only("torch")

@@ -28,7 +28,7 @@ from bert4keras.layers import (
     PositionEmbeddingBase,
 )
 from bert4keras.models.cache import POSITIONWISE
-from bert4keras.training.devices import LossOfBatch
+from bert4keras.training.distribution.parts import LossOfBatch
 from bert4keras.training.losses import SparseLoss, SparseMultilabelCrossentropy
 from bert4keras.training.methods import LayerMethod
 

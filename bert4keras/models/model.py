@@ -29,7 +29,7 @@ from bert4keras.models.given import (
 )
 from bert4keras.models.whole import WholeModel
 from bert4keras.training import resuming, steps
-from bert4keras.training.devices import DistributedModel
+from bert4keras.training.distribution.model import DistributedModel
 from bert4keras.training.gradients import layers_of
 from bert4keras.training.in_place import VariablesInPlace
 from bert4keras.training.methods import with_methods_by_name

@@ -18,7 +18,12 @@ from typing import Any, ClassVar, NamedTuple
 from keras.src.losses.loss import unscale_loss_for_distribution
 
 from bert4keras.backend import Tensor, keras, ops, registered
-from bert4keras.training.devices import LossOfBatch, loss_of_batch, parts, sum_over_parts
+from bert4keras.training.distribution.parts import (
+    LossOfBatch,
+    loss_of_batch,
+    parts,
+    sum_over_parts,
+)
 from bert4keras.training.gradients import (
     find_layer,
     has_table,
