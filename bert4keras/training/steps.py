@@ -110,15 +110,7 @@ class Batch:
         ]
         set_generator(state.generator)
         with pure_scope(given) as scope:
-            training = {"training": True} if model._call_has_training_arg else {}
-            predictions = model(self.x, **training)
-            loss = model._compute_loss(
-                x=self.x,
-                y=self.y,
-                y_pred=predictions,
-                sample_weight=self.sample_weight,
-                training=True,
-            )
+            predictions, loss = predictions_and_loss(model, self.x, self.y, self.sample_weight)
         values = values_after(scope, model.non_trainable_variables, state.values)
         metrics = values_after(scope, model.metrics_variables, self.metrics)
         return Pass(loss, predictions, State(values, generator_state()), metrics)
@@ -657,13 +649,50 @@ def train_step(model: keras.Model, step: Step, data: Any) -> dict:
         if value is not variable:
             variable.assign(value)
     set_generator(done.state.generator)
-    model._loss_tracker.update_state(
-        unscale_loss_for_distribution(done.loss),
-        sample_weight=ops.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0],
-    )
+    track_loss(model, done.loss, x)
     with without_graph():
         model.optimizer.apply(gradients, variables)
     return model.compute_metrics(x, y, done.predictions, sample_weight=sample_weight)
+
+
+def plain_train_step(model: keras.Model, data: Any) -> dict:
+    """Take a training step that minimises the loss, on TensorFlow.
+
+    It is that of Keras, except that gradients of embeddings are whole matrices. Keras hands lists
+    of rows to the optimizer, one for each token: Adam would square these before it adds up those of
+    equal tokens, and differently on several devices.
+    """
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    variables = model.trainable_variables
+
+    def function(weights: Weights) -> tuple[Tensor, Any]:
+        predictions, loss = predictions_and_loss(model, x, y, sample_weight)
+        track_loss(model, loss, x)
+        return model.optimizer.scale_loss(loss), predictions
+
+    _, predictions, gradients = value_and_gradients(function, variables)
+    model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    return model.compute_metrics(x, y, predictions, sample_weight=sample_weight)
+
+
+def predictions_and_loss(
+    model: keras.Model, x: Any, y: Any, sample_weight: Any
+) -> tuple[Any, Tensor]:
+    """Run a model in training mode, and compute the loss of `compile` with what layers add."""
+    training = {"training": True} if model._call_has_training_arg else {}
+    predictions = model(x, **training)
+    loss = model._compute_loss(
+        x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=True
+    )
+    return predictions, loss
+
+
+def track_loss(model: keras.Model, loss: Tensor, x: Any) -> None:
+    """Enter the loss of a batch into the mean that Keras reports."""
+    model._loss_tracker.update_state(
+        unscale_loss_for_distribution(loss),
+        sample_weight=ops.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0],
+    )
 
 
 def without_graph() -> Any:

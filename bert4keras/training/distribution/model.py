@@ -7,8 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from bert4keras.backend import as_floats
-from bert4keras.optimizers.algorithms import DenseGradients
 from bert4keras.training.distribution.parts import (
     COUNT,
     as_loss_of_batch,
@@ -24,11 +22,17 @@ from bert4keras.training.distribution.processes import (
     this_process,
     workers,
 )
+from bert4keras.training.distribution.scopes import placement
 from bert4keras.training.feed import BatchFeed
+from bert4keras.training.methods import with_methods_by_name
+from bert4keras.training.model import for_each_sample
 
 
 class DistributedModel(keras.Model):
-    """A Keras model that computes the same on several devices as on one."""
+    """A Keras model that computes the same on several devices as on one.
+
+    It goes before a `TrainingModel` among the bases of a class.
+    """
 
     _placement: Any = None
 
@@ -42,26 +46,12 @@ class DistributedModel(keras.Model):
         self._placement = self._current_placement()
         self._check_built()
         several = parts() > 1
+        loss = with_methods_by_name(self, loss)
         if several:
             loss = keras.tree.map_structure(as_loss_of_batch, loss)
         super().compile(optimizer, loss, *args, **kwargs)
-        if self.optimizer is not None:
-            self._connect_optimizer(several)
-
-    def fit(self, x: Any = None, y: Any = None, batch_size: int | None = None, **kwargs: Any):
-        """Train as `keras.Model.fit` does.
-
-        Raises:
-            ValueError: the devices are not those that the model was compiled for, or more than
-                there are samples in a batch.
-        """
-        self._check_use("fit", x, batch_size, kwargs)
-        return super().fit(x, y, batch_size=batch_size, **kwargs)
-
-    def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, **kwargs: Any):
-        """Evaluate as `keras.Model.evaluate` does."""
-        self._check_use("evaluate", x, batch_size, kwargs)
-        return super().evaluate(x, y, batch_size=batch_size, **kwargs)
+        if several and self.optimizer is not None:
+            self._connect_optimizer()
 
     def train_step(self, *args: Any) -> Any:
         """Train on the own part of a batch, the last argument."""
@@ -77,7 +67,6 @@ class DistributedModel(keras.Model):
         own = self.own_part(data)
         outputs = super().predict_step(*args[:-1], own)
         y_pred, *state = outputs if backend == "jax" else [outputs]
-        y_pred = for_each_sample(y_pred, keras.utils.unpack_x_y_sample_weight(own)[0])
         if _jax_distribution() is not None:
             y_pred = keras.tree.map_structure(lambda y: _with_axes(y, []), y_pred)
         elif backend == "torch" and parts() > 1:
@@ -106,19 +95,12 @@ class DistributedModel(keras.Model):
             return keras.tree.map_structure(lambda value: ops.reshape(value, (1,)), logs)
         return logs
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
+    def whole_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
         """Compute the loss of the batch, as `keras.Model.compute_loss` does on one device."""
-        y_pred = for_each_sample(y_pred, x)
+        y_pred = counted_for_each_sample(y_pred, x)
         added = self.losses if parts() > 1 else []
         if not added:
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
+            return super().whole_loss(x, y, y_pred, sample_weight, training)
         batch = y_pred if x is None else x
         rows = ops.shape(next(a for a in keras.tree.flatten(batch) if a is not None))[0]
         # Read before anything is summed, which is where TensorFlow turns to the next replica.
@@ -127,13 +109,6 @@ class DistributedModel(keras.Model):
         if self._compile_loss is not None:
             losses.append(self._compile_loss(y, y_pred, sample_weight))
         return sum(losses)
-
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """Update the metrics of a batch and return their values, as Keras does.
-
-        A function gets integer labels as floats, as it does where it is the loss.
-        """
-        return super().compute_metrics(x, as_floats(y), for_each_sample(y_pred, x), sample_weight)
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Give the values of the metrics over all parts."""
@@ -170,14 +145,8 @@ class DistributedModel(keras.Model):
 
     def _current_placement(self) -> Any:
         """What tells whether devices are still the same."""
-        backend = keras.backend.backend()
-        if backend == "tensorflow":
-            import tensorflow as tf
-
-            # A model knows the strategy it was built for, and may be fitted outside its scope.
-            own = self._distribute_strategy
-            return tf.distribute.get_strategy() if tf.distribute.has_strategy() else own
-        return keras.distribution.distribution() if backend == "jax" else parts()
+        # TensorFlow: a model knows the strategy it was built for, and may be fitted outside of it.
+        return placement() or getattr(self, "_distribute_strategy", None)
 
     def _check_built(self) -> None:
         """Raise unless the weights are where the current devices want them."""
@@ -194,14 +163,14 @@ class DistributedModel(keras.Model):
                 "one: build, compile and fit it inside the same `with` block"
             )
 
-    def _check_use(self, what: str, x: Any, batch_size: int | None, options: dict) -> None:
+    def check_devices(self, call: str, x: Any, batch_size: int | None, options: dict) -> None:
         """Raise unless the devices are those of `compile` and each of them has something to do."""
         if not self.compiled:
             return
-        placement = self._current_placement()
-        if placement is not self._placement and placement != self._placement:
+        now = self._current_placement()
+        if now is not self._placement and now != self._placement:
             raise ValueError(
-                f"{what}() runs on other devices than those the model was compiled for: build, "
+                f"{call}() runs on other devices than those the model was compiled for: build, "
                 "compile and fit it inside the same data_parallel() or model_parallel() block"
             )
         replicas = self._replicas()
@@ -213,7 +182,7 @@ class DistributedModel(keras.Model):
         samples = batch_size if first is None else len(keras.tree.flatten(first)[0])
         if samples is not None and samples < replicas:
             raise ValueError(
-                f"{what}() got batches of {samples} samples for {replicas} devices: give each "
+                f"{call}() got batches of {samples} samples for {replicas} devices: give each "
                 "device at least one, or use fewer devices"
             )
 
@@ -223,39 +192,31 @@ class DistributedModel(keras.Model):
         distribution = _jax_distribution()
         return parts() if distribution is None else distribution.num_model_replicas
 
-    def _connect_optimizer(self, several: bool) -> None:
+    def _connect_optimizer(self) -> None:
         """Let the optimizer apply the gradients of all parts."""
         backend = keras.backend.backend()
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         accumulates = getattr(inner, "gradient_accumulation_steps", None)
         plain = accumulates and not hasattr(inner, "grad_accum_steps")
-        if several and backend == "tensorflow" and plain:
+        if backend == "tensorflow" and plain:
             raise ValueError(
                 f"{type(inner).__name__}(gradient_accumulation_steps={accumulates}) does not work "
                 "under tf.distribute: use bert4keras.optimizers.extend_with_gradient_accumulation"
             )
-        if several and backend == "torch":
+        if backend == "torch":
             broadcast(self.variables)
             _revise_gradients(self.optimizer, all_reduced)
-        if backend == "tensorflow" and not isinstance(inner, DenseGradients):
-            _revise_gradients(self.optimizer, _dense)
 
 
-def for_each_sample(outputs: Any, inputs: Any) -> Any:
-    """Repeat outputs without an axis, such as a loss, for each sample; Keras counts their rows."""
-    if inputs is None or all(len(y.shape) for y in keras.tree.flatten(outputs)):
-        return outputs
-    rows = ops.shape(next(x for x in keras.tree.flatten(inputs) if x is not None))[:1]
+def counted_for_each_sample(outputs: Any, inputs: Any) -> Any:
+    """Repeat outputs without an axis for each sample; they keep over how much they are a mean."""
 
-    def repeat(y: Any) -> Any:
-        if len(y.shape):
-            return y
-        repeated = ops.broadcast_to(y, rows)
-        if hasattr(y, COUNT):
-            setattr(repeated, COUNT, getattr(y, COUNT))
-        return repeated
+    def keep_count(before: Any, after: Any) -> Any:
+        if after is not before and hasattr(before, COUNT):
+            setattr(after, COUNT, getattr(before, COUNT))
+        return after
 
-    return keras.tree.map_structure(repeat, outputs)
+    return keras.tree.map_structure(keep_count, outputs, for_each_sample(outputs, inputs))
 
 
 def _revise_gradients(optimizer: Any, revise: Callable[[Sequence[Any]], list[Any]]) -> None:
@@ -278,14 +239,3 @@ def _with_axes(x: Any, axes: list) -> Any:
     axes = [*axes, *[None] * (len(x.shape) - len(axes))]
     layout = keras.distribution.TensorLayout(axes, mesh)
     return keras.distribution.distribute_tensor(x, layout)
-
-
-def _dense(gradients: Sequence[Any]) -> list[Any]:
-    """Give gradients of embeddings as whole matrices.
-
-    They are lists of rows, one for each token. Adam of Keras would square these before it adds up
-    those of equal tokens, and differently on several devices.
-    """
-    import tensorflow as tf
-
-    return [tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g for g in gradients]

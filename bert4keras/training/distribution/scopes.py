@@ -247,3 +247,22 @@ class _ModelParallel(_WholeBatches, keras.distribution.ModelParallel):
             for axis, size in zip(layout.axes, variable.shape, strict=True)
         ]
         return keras.distribution.TensorLayout(axes, mesh)
+
+
+def placement() -> Any:
+    """What several devices the program runs on at present: none outside of all scopes.
+
+    Returns:
+        The strategy of TensorFlow, the distribution of JAX, or the number of processes of PyTorch,
+        whether this module or the user has chosen them; otherwise None.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
+    if backend == "jax":
+        return keras.distribution.distribution()
+    from torch import distributed
+
+    return distributed.get_world_size() if distributed.is_initialized() else None
