@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-# A traced array of JAX has no attributes: Keras keeps its mask elsewhere.
-from keras.src.backend import get_keras_mask, set_keras_mask
-
 from bert4keras.backend import Tensor, keras, ops
+from bert4keras.keras_private import mask_of, set_mask
 from bert4keras.training.gradients import value_and_gradients
 from bert4keras.training.steps import pure_scope
 
@@ -116,7 +114,7 @@ class Gradients(keras.Operation):
 
     def call(self, *tensors: Tensor) -> list[Tensor]:
         """Compute the gradients."""
-        masks = [get_keras_mask(each) for each in tensors]
+        masks = [mask_of(each) for each in tensors]
         others = tensors[self.n_tensors :]
         at = [ops.convert_to_tensor(each) for each in [*tensors[: self.n_tensors], *self.variables]]
 
@@ -139,7 +137,7 @@ def with_mask(tensor: Tensor, mask: Tensor | None) -> Tensor:
     """A tensor with the mask that another one had."""
     if mask is not None:
         tensor = ops.copy(tensor)
-        set_keras_mask(tensor, mask)
+        set_mask(tensor, mask)
     return tensor
 
 

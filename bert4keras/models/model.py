@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 
-# What Keras itself builds a model by, without a batch; there is no public name for it.
-from keras.src.backend import compute_output_spec
-
 import bert4keras.optimizers  # noqa: F401, registers them: a compiled model loads
-from bert4keras import checkpoints
+from bert4keras import checkpoints, keras_private
 from bert4keras.backend import keras, registered
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.export import check_export
@@ -158,13 +155,13 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
 
     def _is_complete(self) -> bool:
         """Tell whether all layers have created their weights."""
-        return all(layer.built for layer in self._flatten_layers())
+        return all(layer.built for layer in keras_private.layers_within(self))
 
     def _complete(self) -> None:
         """Let layers of layers create their weights, which some do only when they are called."""
         if hasattr(self, "inputs"):
             with suppress(Exception):  # Keras will call them on a batch, and say what is wrong
-                compute_output_spec(self, self.input, training=False)
+                keras_private.output_spec(self, self.input, training=False)
 
     def train_step(self, *args: Any) -> Any:
         """Train on one batch; Keras compiles this."""

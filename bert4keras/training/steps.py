@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
 
-# The TensorFlow trainer takes the share of a replica back out of the loss that it reports.
-from keras.src.losses.loss import unscale_loss_for_distribution
-
+from bert4keras import keras_private
 from bert4keras.backend import Tensor, keras, ops, registered
 from bert4keras.training.distribution.parts import (
     LossOfBatch,
@@ -400,7 +398,9 @@ class GradientPenalty(Step):
     def check(self, model: keras.Model) -> None:
         """Raise ValueError if there is no such layer, or recomputation stands in the way."""
         find_layer(model, self.layer)
-        recomputed = any(getattr(layer, "recompute", False) for layer in model._flatten_layers())
+        recomputed = any(
+            getattr(layer, "recompute", False) for layer in keras_private.layers_within(model)
+        )
         if recomputed and keras.backend.backend() != "jax":
             raise ValueError(
                 "GradientPenalty differentiates twice, which layers with recompute=True cannot "
@@ -588,7 +588,7 @@ class RDrop(Step):
         """Raise ValueError if nothing drops out."""
         if not any(
             isinstance(layer, keras.layers.Dropout) and layer.rate > 0
-            for layer in model._flatten_layers()
+            for layer in keras_private.layers_within(model)
         ):
             raise ValueError(
                 f"RDrop compares two passes that drop out differently, but the model "
@@ -632,9 +632,10 @@ def train_step(model: keras.Model, step: Step, data: Any) -> dict:
     variables = model.trainable_variables
     if not variables:
         raise ValueError(f"the model {model.name!r} has no trainable weights, nothing to train")
-    if model._compile_loss is not None and not model._compile_loss.built:
+    compiled_loss = keras_private.compiled_loss(model)
+    if compiled_loss is not None and not compiled_loss.built:
         # It would make its metrics within a pass, which keeps all changes of variables aside.
-        model._symbolic_build(data_batch=(x, y, sample_weight))
+        keras_private.build_on_batch(model, (x, y, sample_weight))
     others, metrics = model.non_trainable_variables, model.metrics_variables
     state = State(others, generator_state())
     loss_scale = model.optimizer.scale_loss(1.0)
@@ -679,18 +680,19 @@ def predictions_and_loss(
     model: keras.Model, x: Any, y: Any, sample_weight: Any
 ) -> tuple[Any, Tensor]:
     """Run a model in training mode, and compute the loss of `compile` with what layers add."""
-    training = {"training": True} if model._call_has_training_arg else {}
+    training = {"training": True} if keras_private.takes_training(model) else {}
     predictions = model(x, **training)
-    loss = model._compute_loss(
-        x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=True
+    loss = keras_private.batch_loss(
+        model, x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=True
     )
     return predictions, loss
 
 
 def track_loss(model: keras.Model, loss: Tensor, x: Any) -> None:
     """Enter the loss of a batch into the mean that Keras reports."""
-    model._loss_tracker.update_state(
-        unscale_loss_for_distribution(loss),
+    keras_private.loss_tracker(model).update_state(
+        # The trainer of TensorFlow reports the loss without the share of a replica.
+        keras_private.unscaled_loss(loss),
         sample_weight=ops.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0],
     )
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from bert4keras import keras_private
 from bert4keras.training.distribution.parts import (
     COUNT,
     as_loss_of_batch,
@@ -106,8 +107,8 @@ class DistributedModel(keras.Model):
         # Read before anything is summed, which is where TensorFlow turns to the next replica.
         terms = [(ops.sum(ops.cast(a, "float32")), getattr(a, COUNT, rows)) for a in added]
         losses = [loss_of_batch(loss, count) for loss, count in terms]
-        if self._compile_loss is not None:
-            losses.append(self._compile_loss(y, y_pred, sample_weight))
+        if (compiled_loss := keras_private.compiled_loss(self)) is not None:
+            losses.append(compiled_loss(y, y_pred, sample_weight))
         return sum(losses)
 
     def get_metrics_result(self) -> dict[str, Any]:
@@ -130,7 +131,7 @@ class DistributedModel(keras.Model):
         Keras drops the batch that it reads for it, which a feed would not give again, and takes
         the mean over replicas, which several workers cannot.
         """
-        strategy = self._distribute_strategy
+        strategy = keras_private.strategy_of(self)
         if strategy is None:
             return
         if isinstance(getattr(iterator, "data_adapter", None), BatchFeed):
@@ -141,17 +142,17 @@ class DistributedModel(keras.Model):
                 lambda x: strategy.experimental_local_results(x)[0], next(batches)
             )
         with strategy.scope():
-            self._symbolic_build(data_batch=data_batch)
+            keras_private.build_on_batch(self, data_batch)
 
     def _current_placement(self) -> Any:
         """What tells whether devices are still the same."""
         # TensorFlow: a model knows the strategy it was built for, and may be fitted outside of it.
-        return placement() or getattr(self, "_distribute_strategy", None)
+        return placement() or keras_private.strategy_of(self)
 
     def _check_built(self) -> None:
         """Raise unless the weights are where the current devices want them."""
         if keras.backend.backend() == "tensorflow":
-            fits = self._placement is self._distribute_strategy
+            fits = self._placement is keras_private.strategy_of(self)
         elif keras.backend.backend() == "jax" and self._placement is not None:
             devices = set(self._placement.device_mesh.backend_mesh.devices.flat)
             fits = all(v.value.sharding.device_set == devices for v in self.variables)

@@ -7,10 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-# What a loss leaves out it says by a mask, which Keras reads in no public way; nor does it offer
-# the class that a loss given as a function becomes.
-from keras.src.backend import get_keras_mask
-from keras.src.losses.losses import LossFunctionWrapper
+from bert4keras.keras_private import loss_of_function, mask_of
 
 COUNT = "_bert4keras_count"
 """The attribute of a loss in which `batch_mean` notes over how much it is the mean."""
@@ -122,7 +119,7 @@ class LossOfBatch(keras.losses.Loss):
             # Keras takes what has no axis for reduced already, and does not scale it.
             rows = ops.shape(keras.tree.flatten(y_pred)[0])[:1]
             losses = ops.broadcast_to(losses, rows)
-        self._shape, self._mask = ops.shape(losses), get_keras_mask(losses)
+        self._shape, self._mask = ops.shape(losses), mask_of(losses)
         return losses
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
@@ -131,7 +128,7 @@ class LossOfBatch(keras.losses.Loss):
         if self.reduction in (None, "none"):
             return loss
         loss = ops.sum(loss)  # Keras does not reduce the losses of a part without samples
-        masks = [mask for mask in (get_keras_mask(y_pred), self._mask) if mask is not None]
+        masks = [mask for mask in (mask_of(y_pred), self._mask) if mask is not None]
         count = getattr(y_pred, COUNT, None)
         if count is None:
             count = _count(self._shape, masks, sample_weight, self.reduction)
@@ -171,5 +168,5 @@ def as_loss_of_batch(loss: Any) -> Any:
         return loss
     found = keras.losses.get(loss)
     if not isinstance(found, keras.losses.Loss):
-        found = LossFunctionWrapper(found, name=loss if isinstance(loss, str) else None)
+        found = loss_of_function(found, name=loss if isinstance(loss, str) else None)
     return LossOfBatch(found)

@@ -9,9 +9,7 @@ from typing import Any
 
 import keras
 
-# Keras does not tell in public whether there is a seed.
-from keras.src.utils.rng_utils import get_random_seed
-
+from bert4keras.keras_private import random_seed
 from bert4keras.training.distribution.layout import BATCH, MODEL, layout_map
 
 
@@ -126,7 +124,7 @@ def _chosen(wanted: Any, default: Sequence[str], known: Sequence[str]) -> list[s
 
 
 def _check_seed(processes: int) -> None:
-    if processes > 1 and get_random_seed() is None:
+    if processes > 1 and random_seed() is None:
         raise ValueError(
             f"{processes} processes have to draw the same batches and have no common seed: call "
             "keras.utils.set_random_seed(number) at the beginning of the program"
