@@ -30,6 +30,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from bert4keras import keras_private
 from bert4keras.legacy import K, pooling
 
 __all__ = ["K", "keras", "ops"]
@@ -1001,7 +1002,7 @@ def compiled_by_jax(function: Callable, model: keras.Model, any_shape: bool) -> 
 
 def present_values(variables: Sequence[keras.Variable]) -> list[Tensor]:
     """The values of variables, outside of all scopes; `value`, which looks for scopes, is slow."""
-    return [variable._value for variable in variables]
+    return keras_private.values_of(variables)
 
 
 def on_present_values(values: Callable[[], Any], function: Callable[[Any], Any]) -> Any:
@@ -1303,7 +1304,7 @@ def search_layer(inputs: Any, name: str) -> keras.Layer | None:
     if isinstance(inputs, keras.Layer):
         pending = [inputs]
     else:
-        pending = [x._keras_history.operation for x in keras.tree.flatten(inputs)]
+        pending = [keras_private.history(x)[0] for x in keras.tree.flatten(inputs)]
     seen = set()
     while pending:
         layer = pending.pop()
@@ -1311,8 +1312,8 @@ def search_layer(inputs: Any, name: str) -> keras.Layer | None:
             return layer
         if id(layer) not in seen:
             seen.add(id(layer))
-            before = [x for node in layer._inbound_nodes for x in node.input_tensors]
-            pending += [x._keras_history.operation for x in before]
+            before = [x for node in keras_private.calls_of(layer) for x in node.input_tensors]
+            pending += [keras_private.history(x)[0] for x in before]
     return None
 
 

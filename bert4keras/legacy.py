@@ -40,6 +40,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from bert4keras import keras_private
+
 Tensor = Any
 """A tensor of the backend, a `keras.Variable`, a `keras.KerasTensor` or what converts to one."""
 
@@ -549,7 +551,7 @@ def is_tensor(x: Any) -> bool:
 @_entry
 def is_placeholder(x: Any) -> bool:
     """Tell whether this is a `keras.Input`."""
-    operation = getattr(x, "_keras_history", [None])[0]
+    operation = (keras_private.history(x) or [None])[0]
     return isinstance(operation, keras.layers.InputLayer)
 
 
@@ -1391,7 +1393,7 @@ def _layer_call(node: Any) -> LayerCall:
     inputs, outputs = list(node.input_tensors), list(node.output_tensors)
     return LayerCall(
         outbound_layer=node.operation,
-        inbound_layers=[x._keras_history.operation for x in inputs],
+        inbound_layers=[keras_private.history(x)[0] for x in inputs],
         input_tensors=inputs,
         output_tensors=outputs,
         input_masks=[_mask_of(x) for x in inputs],
@@ -1400,7 +1402,7 @@ def _layer_call(node: Any) -> LayerCall:
 
 
 def _mask_of(x: Tensor) -> Tensor | None:
-    return getattr(x, "_keras_mask", None)
+    return keras_private.mask_of(x)
 
 
 def _single(values: list) -> Any:
@@ -1409,12 +1411,12 @@ def _single(values: list) -> Any:
 
 def inbound_nodes(layer: keras.Layer) -> list[LayerCall]:
     """What `layer.inbound_nodes` was: the calls of a layer on symbolic tensors."""
-    return [_layer_call(node) for node in layer._inbound_nodes]
+    return [_layer_call(node) for node in keras_private.calls_of(layer)]
 
 
 def outbound_nodes(layer: keras.Layer) -> list[LayerCall]:
     """What `layer.outbound_nodes` was: the calls of others on what a layer gave."""
-    return [_layer_call(node) for node in layer._outbound_nodes]
+    return [_layer_call(node) for node in keras_private.calls_on(layer)]
 
 
 def _call_at(layer: keras.Layer, node_index: int | None) -> LayerCall:
