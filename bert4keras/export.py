@@ -1,9 +1,9 @@
 """Exporting a model with free batch size and length: what Keras leaves to be desired."""
 
-from itertools import chain
-
 import keras
 import numpy as np
+
+from bert4keras import keras_private
 
 
 def check_export(model: keras.Model, format: str) -> None:
@@ -38,13 +38,12 @@ def check_export(model: keras.Model, format: str) -> None:
 
 def _check_onnx(model: keras.Model) -> None:
     """Refuse what tf2onnx fails on, and what it writes but onnxruntime does not read."""
-    if any(layer.compute_dtype == "bfloat16" for layer in model._flatten_layers()):
+    if any(layer.compute_dtype == "bfloat16" for layer in keras_private.layers_within(model)):
         raise ValueError(
             "onnxruntime reads no bfloat16: build the model with precision='float32' (or "
             "'float16'), into which the weights of this one load, and export that"
         )
-    nodes = chain(*getattr(model, "_nodes_by_depth", {}).values())
-    if any(node.arguments.kwargs.get("decode") for node in nodes):
+    if any(node.arguments.kwargs.get("decode") for node in keras_private.calls_in(model)):
         raise ValueError(
             "export(format='onnx') cannot write the loop of decode(): export the model that gives "
             "the scores, and decode these by snippets.ViterbiDecoder(trans)"

@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -22,13 +23,16 @@ from devices_cases import CASES, dense_model, train
 from bert4keras.models import ARCHITECTURES, Model, build_transformer_model
 from bert4keras.training import (
     BatchFeed,
+    DistributedModel,
     batch_mean,
     data_parallel,
-    devices,
     layout_map,
     model_parallel,
 )
-from bert4keras.training.devices import SPLIT, LossOfBatch
+from bert4keras.training.distribution import choice, scopes
+from bert4keras.training.distribution import model as distributed
+from bert4keras.training.distribution.layout import SPLIT
+from bert4keras.training.distribution.parts import LossOfBatch
 
 pytestmark = pytest.mark.backend
 
@@ -242,7 +246,7 @@ def test_model_parallel_is_for_jax_and_whole_parts():
 def test_one_device_is_enough():
     with data_parallel(1) as found:
         result, _ = train(CASES["masked"])
-    assert found == devices.Devices(replicas=1, process=0, processes=1)
+    assert found == scopes.Devices(replicas=1, process=0, processes=1)
     check(result, on_one_device("masked")[0])
 
 
@@ -256,9 +260,10 @@ def test_a_model_that_was_compiled_before():
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_batches_smaller_than_the_number_of_devices(monkeypatch):
+    monkeypatch.setattr(choice, "placement", lambda: "four devices")
+    monkeypatch.setattr(DistributedModel, "_replicas", lambda self: 4)
     model = dense_model()
     model.compile("sgd", "mse")
-    monkeypatch.setattr(Model, "_replicas", lambda self: 4)
     x, y = np.zeros((3, 3), "float32"), np.zeros((3, 1), "float32")
     for options in ({"x": x, "y": y, "batch_size": 3}, {"x": iter([(x, y)])}):
         with pytest.raises(ValueError, match="batches of 3 samples for 4 devices"):
@@ -270,17 +275,18 @@ def test_batches_smaller_than_the_number_of_devices(monkeypatch):
 
 @only("tensorflow")
 def test_accumulation_of_keras_is_refused(monkeypatch):
+    monkeypatch.setattr(choice, "placement", lambda: "two devices")
+    monkeypatch.setattr(distributed, "parts", lambda: 2)
     model = dense_model()
-    monkeypatch.setattr(devices, "parts", lambda: 2)
     with pytest.raises(ValueError, match="extend_with_gradient_accumulation"):
         model.compile(keras.optimizers.Adam(gradient_accumulation_steps=2), "mse")
 
 
 def test_processes_need_a_common_seed(monkeypatch):
-    monkeypatch.setattr(devices, "get_random_seed", lambda: None)
-    devices._check_seed(1)
+    monkeypatch.setattr(scopes, "get_random_seed", lambda: None)
+    scopes._check_seed(1)
     with pytest.raises(ValueError, match="set_random_seed"):
-        devices._check_seed(2)
+        scopes._check_seed(2)
 
 
 @only("torch")
@@ -308,3 +314,58 @@ def test_gradients_of_embeddings_are_whole():
         model.train_on_batch(np.array(tokens), np.zeros((1, 2)))
         after.append(model.get_weights()[0])
     np.testing.assert_allclose(after[0], after[1], 1e-6)
+
+
+@keras.saving.register_keras_serializable("bert4keras_tests")
+class OwnModel(Model):
+    """A class of the user's."""
+
+
+@pytest.mark.parametrize("cls", [Model, OwnModel])
+def test_only_models_that_are_built_for_several_devices_are_distributed(cls, tmp_path, monkeypatch):
+    def build():
+        inputs = keras.Input((3,))
+        return cls(inputs, keras.layers.Dense(1)(inputs))
+
+    assert type(build()) is cls and not isinstance(build(), DistributedModel)
+    with monkeypatch.context() as several:
+        several.setattr(choice, "placement", lambda: "several devices")
+        model = build()
+        kinds = {type(each) for each in (model, build(), keras.models.clone_model(model))}
+        assert kinds == {type(model)} and issubclass(*kinds, cls)
+        assert isinstance(model, DistributedModel)
+    assert keras.saving.get_registered_name(type(model)) == keras.saving.get_registered_name(cls)
+    alone = build()
+    files = []
+    for each in (model, alone):
+        each.save(tmp_path / "model.keras")
+        with zipfile.ZipFile(tmp_path / "model.keras") as file:
+            files.append(re.sub(r"_\d+", "", file.read("config.json").decode()))
+    assert json.loads(files[0])["registered_name"] == json.loads(files[1])["registered_name"]
+    model.save(tmp_path / "model.keras")
+    model.save(tmp_path / "model.h5")
+    copies = [
+        keras.saving.load_model(tmp_path / "model.keras"),
+        keras.saving.load_model(tmp_path / "model.h5", custom_objects={cls.__name__: cls}),
+        keras.models.clone_model(model),
+        type(model).from_config(model.get_config()),
+    ]
+    x = np.ones((2, 3), "float32")
+    for copy in copies:
+        assert type(copy) is cls
+        assert copy(x).shape == (2, 1)
+        copy.compile("sgd", "mse")
+        copy.train_on_batch(x, np.zeros((2, 1)))
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD", "AdamW"])
+def test_an_optimizer_is_left_as_it_is_on_one_device(name):
+    """Keras' own optimizers and what belongs to them: nothing is put in the place of a method."""
+    optimizer = getattr(keras.optimizers, name)(0.1)
+    inputs = keras.Input((None,), dtype="int32")
+    model = Model(inputs, keras.layers.Embedding(3, 2)(inputs))
+    model.compile(optimizer, "mse")
+    model.fit(np.array([[1, 1]]), np.zeros((1, 2, 2)), verbose=0)
+    assert model.optimizer is optimizer
+    methods = {key for key in vars(optimizer) if callable(getattr(type(optimizer), key, None))}
+    assert not methods

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from bert4keras import keras_private
 from bert4keras.backend.tensors import Tensor
 
 
@@ -128,7 +129,7 @@ def compiled_by_jax(function: Callable, model: keras.Model, any_shape: bool) -> 
 
 def present_values(variables: Sequence[keras.Variable]) -> list[Tensor]:
     """The values of variables, outside of all scopes; `value`, which looks for scopes, is slow."""
-    return [variable._value for variable in variables]
+    return keras_private.values_of(variables)
 
 
 def on_present_values(values: Callable[[], Any], function: Callable[[Any], Any]) -> Any:

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from bert4keras import keras_private
+
 Tensor = Any
 """A tensor of the running backend, a NumPy array or a symbolic Keras tensor."""
 
@@ -272,7 +274,7 @@ def search_layer(inputs: Any, name: str) -> keras.Layer | None:
     if isinstance(inputs, keras.Layer):
         pending = [inputs]
     else:
-        pending = [x._keras_history.operation for x in keras.tree.flatten(inputs)]
+        pending = [keras_private.history(x)[0] for x in keras.tree.flatten(inputs)]
     seen = set()
     while pending:
         layer = pending.pop()
@@ -280,8 +282,8 @@ def search_layer(inputs: Any, name: str) -> keras.Layer | None:
             return layer
         if id(layer) not in seen:
             seen.add(id(layer))
-            before = [x for node in layer._inbound_nodes for x in node.input_tensors]
-            pending += [x._keras_history.operation for x in before]
+            before = [x for node in keras_private.calls_of(layer) for x in node.input_tensors]
+            pending += [keras_private.history(x)[0] for x in before]
     return None
 
 

@@ -7,9 +7,7 @@ from typing import Any
 import keras
 from keras.layers import Layer
 
-# Whether a symbolic tensor has a mask is told in no public way.
-from keras.src.backend import get_keras_mask
-
+from bert4keras import keras_private
 from bert4keras.backend.tensors import Tensor
 from bert4keras.layers.base import as_list
 from bert4keras.layers.merging import MaskKeepingMerge
@@ -63,12 +61,12 @@ def loser_of_mask(x: Any) -> keras.Operation | None:
     pending, seen = [x], set()
     while pending:
         x = pending.pop()
-        history = getattr(x, "_keras_history", None)
+        history = keras_private.history(x)
         if history is None or id(x) in seen or len(x.shape) < 3 or x.shape[1] == 1:
             continue  # no symbolic tensor, or no sequence
         seen.add(id(x))
         operation, node, _ = history
-        before = operation._inbound_nodes[node].input_tensors
+        before = keras_private.call_inputs(operation, node)
         masked = [y for y in before if symbolic_mask(y) is not None]
         if drops_masks(operation, before, masked):
             return operation
@@ -83,8 +81,8 @@ def loser_of_mask(x: Any) -> keras.Operation | None:
 
 def symbolic_mask(x: Any) -> Any:
     """The mask of a symbolic tensor; that of a model's output is known to the model only."""
-    model, _, index = getattr(x, "_keras_history", (None, None, None))
-    return get_keras_mask(model.outputs[index] if isinstance(model, keras.Model) else x)
+    model, _, index = keras_private.history(x) or (None, None, None)
+    return keras_private.mask_of(model.outputs[index] if isinstance(model, keras.Model) else x)
 
 
 def drops_masks(

@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from bert4keras import keras_private
 from bert4keras.layers import (
     Embedding,
     GatedAttentionUnit,
@@ -28,7 +29,7 @@ from bert4keras.layers import (
     PositionEmbeddingBase,
 )
 from bert4keras.models.cache import POSITIONWISE
-from bert4keras.training.devices import LossOfBatch
+from bert4keras.training.distribution.parts import LossOfBatch
 from bert4keras.training.losses import SparseLoss, SparseMultilabelCrossentropy
 from bert4keras.training.methods import LayerMethod
 
@@ -137,8 +138,8 @@ LOOKING_UP = (keras.layers.Embedding.call, Embedding.call)
 def rules_of(model: keras.Model) -> list[tuple[int, Rule]]:
     """What the inputs of a model must be, by their numbers."""
     found: list[tuple[int, Rule]] = []
-    for nodes in model._nodes_by_depth.values():
-        for inputs, rule in (each for node in nodes for each in rules_at(model, node)):
+    for node in keras_private.calls_in(model):
+        for inputs, rule in rules_at(model, node):
             found += [(i, rule) for i in inputs]
     return list(dict.fromkeys(found))
 
@@ -173,10 +174,10 @@ def input_number(model: keras.Model, tensor: Any) -> list[int]:
 def same_as(model: keras.Model, tensor: Any) -> list[int]:
     """The input whose values a symbolic tensor has, all of them, if there is one."""
     while not (found := input_number(model, tensor)):
-        operation, node, _ = tensor._keras_history
+        operation, node, _ = keras_private.history(tensor)
         if type(operation).__name__ not in SAME_VALUES:
             return []
-        tensor = operation._inbound_nodes[node].input_tensors[0]
+        tensor = keras_private.call_inputs(operation, node)[0]
     return found
 
 
@@ -198,8 +199,8 @@ def as_long_as(model: keras.Model, tensor: Any) -> list[int]:
 
 def sources_as_long(tensor: Any) -> list:
     """What a layer was given that is as long as what it gives."""
-    layer, node, _ = tensor._keras_history
-    inputs = layer._inbound_nodes[node].input_tensors
+    layer, node, _ = keras_private.history(tensor)
+    inputs = keras_private.call_inputs(layer, node)
     if isinstance(layer, AS_LONG_AS_THE_FIRST):
         return inputs[:1]
     alike = isinstance(layer, POSITIONWISE) or type(layer).__name__ == "Cast"
@@ -245,7 +246,7 @@ BY_NAME = (
 
 def labels_of(loss: Any, output: Any) -> Labels | None:
     """What the targets of an output must be under a loss, if that is known."""
-    name, classes = output._keras_history.operation.name, (output.shape or (None,))[-1]
+    name, classes = keras_private.history(output)[0].name, (output.shape or (None,))[-1]
     if isinstance(loss, LossOfBatch):
         loss = loss.loss
     loss = getattr(loss, "fn", None) if type(loss).__name__ == "LossFunctionWrapper" else loss
@@ -286,7 +287,7 @@ class Rules:
     def __init__(self, model: keras.Model) -> None:
         self.model = model
         self.ranks: list[int] = []  # of the first targets
-        inputs = model._inputs_struct
+        inputs = keras_private.input_structure(model)
         if isinstance(inputs, dict):  # which may call them otherwise
             inputs = {id(tensor): name for name, tensor in inputs.items()}
             self.names = [inputs.get(id(tensor)) for tensor in model.inputs]

@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 
-# What Keras itself builds a model by, without a batch; there is no public name for it.
-from keras.src.backend import compute_output_spec
-
 import bert4keras.optimizers  # noqa: F401, registers them: a compiled model loads
-from bert4keras import checkpoints
+from bert4keras import checkpoints, keras_private
 from bert4keras.backend import keras, registered
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.export import check_export
@@ -29,15 +26,16 @@ from bert4keras.models.given import (
 )
 from bert4keras.models.whole import WholeModel
 from bert4keras.training import resuming, steps
-from bert4keras.training.devices import DistributedModel
+from bert4keras.training.distribution.choice import BuiltForDevices
 from bert4keras.training.gradients import layers_of
 from bert4keras.training.in_place import VariablesInPlace
 from bert4keras.training.methods import with_methods_by_name
+from bert4keras.training.model import TrainingModel
 from bert4keras.training.trainable import TrainsAsCompiled
 
 
 @registered
-class Model(WholeModel, TrainsAsCompiled, VariablesInPlace, DistributedModel):
+class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, TrainingModel):
     """A Keras model that takes what scripts have written for years.
 
     * `predict([[token_ids], [segment_ids]])`: nested Python lists, one per input;
@@ -49,8 +47,6 @@ class Model(WholeModel, TrainsAsCompiled, VariablesInPlace, DistributedModel):
     Beyond that, `compile(step=)` takes what a training step minimises, see `training.steps`.
     """
 
-    step: steps.Step | None = None
-    """What a training step minimises instead of the loss; None for the loss itself."""
     step_seeds: keras.random.SeedGenerator | None = None
     """Where a step that draws random numbers has them from; Keras finds its state in here."""
     auto_scale_loss = True
@@ -159,42 +155,18 @@ class Model(WholeModel, TrainsAsCompiled, VariablesInPlace, DistributedModel):
 
     def _is_complete(self) -> bool:
         """Tell whether all layers have created their weights."""
-        return all(layer.built for layer in self._flatten_layers())
+        return all(layer.built for layer in keras_private.layers_within(self))
 
     def _complete(self) -> None:
         """Let layers of layers create their weights, which some do only when they are called."""
         if hasattr(self, "inputs"):
             with suppress(Exception):  # Keras will call them on a batch, and say what is wrong
-                compute_output_spec(self, self.input, training=False)
+                keras_private.output_spec(self, self.input, training=False)
 
     def train_step(self, *args: Any) -> Any:
         """Train on one batch; Keras compiles this."""
         with self.in_use(), self.compiled_trainable.restored():
-            if self.step is None or keras.backend.backend() == "jax":
-                return super().train_step(*args)
-            return self._reducible(steps.train_step(self, self.step, self.own_part(*args)))
-
-    def compute_loss_and_updates(
-        self,
-        trainable_variables: list,
-        non_trainable_variables: list,
-        metrics_variables: list,
-        x: Any,
-        y: Any,
-        sample_weight: Any,
-        training: bool = False,
-        optimizer_variables: list | None = None,
-    ) -> tuple:
-        """Compute what a training step on JAX differentiates; Keras calls it on JAX only."""
-        values = trainable_variables, non_trainable_variables, metrics_variables
-        data = x, y, sample_weight
-        if self.step is None or not training:
-            return super().compute_loss_and_updates(
-                *values, *data, training=training, optimizer_variables=optimizer_variables
-            )
-        return steps.stateless_loss_and_updates(
-            self, self.step, (*values, optimizer_variables), data
-        )
+            return super().train_step(*args)
 
     def fit(
         self,

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from keras.layers import Activation, Dense, Input
 
-from bert4keras import checkpoints, configs
+from bert4keras import checkpoints, configs, keras_private
 from bert4keras.backend import Tensor, activation, keras
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.data.arrays import orthogonally_resize
@@ -1043,7 +1043,7 @@ def merged_values(layer: keras.Layer) -> list[np.ndarray]:
 def lora_of(layer: keras.Layer) -> list[tuple[Any, float, Any, Any]]:
     """What LoRA trains in a layer: the frozen weight, and scale, A and B of what is added to it."""
     found = []
-    for part in [layer, *layer._flatten_layers(include_self=False)]:
+    for part in [layer, *keras_private.layers_within(layer, include_self=False)]:
         if not getattr(part, "lora_enabled", False):
             continue
         weights = {weight.name: weight for weight in part.weights}

@@ -10,8 +10,7 @@ from typing import Any
 import h5py
 import keras
 
-# While Keras reads or writes this format it says so here, and in no public place.
-from keras.src.backend.common.global_state import get_global_attribute
+from bert4keras import keras_private
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -36,7 +35,7 @@ class WholeH5(keras.Model):
         cls, config: dict, custom_objects: Mapping[str, Any] | None = None
     ) -> keras.Model:
         """Build the model."""
-        if not get_global_attribute("use_legacy_config"):
+        if not keras_private.reads_h5():
             return super().from_config(config, custom_objects)
         # Keras' reader knows layers only, and `keras.ops` of symbolic tensors are none.
         model = super().from_config(config, {**operations(), **(custom_objects or {})})
@@ -48,7 +47,7 @@ def operations(base: type = keras.Operation) -> dict[str, type]:
     """The classes that the functions of `keras.ops` make of symbolic tensors, by name."""
     found = {}
     for cls in base.__subclasses__():
-        if cls.__module__.startswith("keras.src.ops."):
+        if keras_private.is_operation_of_keras(cls):
             found |= {cls.__name__: or_layer(cls)}
         if not issubclass(cls, keras.Layer):
             found |= operations(cls)
@@ -76,7 +75,7 @@ def written_in_full(model: keras.Model) -> Iterator[None]:
 
     It finds no loss by the names 'mse' and their like, and takes the optimizer out.
     """
-    config = model._compile_config.config if model.compiled else {}
+    config = keras_private.compiled_with(model)
     kept = dict(config)
     if "loss" in config:
         config["loss"] = keras.tree.map_structure(full_name, config["loss"])

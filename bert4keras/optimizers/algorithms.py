@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from bert4keras.backend import adam_in_place
+from bert4keras.keras_private import given_rate, index_of, trained_variables
 
 LearningRate = float | keras.optimizers.schedules.LearningRateSchedule | Callable
 
@@ -71,7 +72,7 @@ class DenseGradients(keras.optimizers.Optimizer):
         """Take a step."""
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
-        variables = trainable_variables or self._trainable_variables
+        variables = trainable_variables or trained_variables(self)
         # What does not fit together is left to Keras, which says so.
         if len(grads) == len(variables):
             grads = [
@@ -86,7 +87,7 @@ def variable_name(optimizer: keras.optimizers.Optimizer, variable) -> str:
 
     `update_step` gets the bare variable of TensorFlow, which has no path.
     """
-    known = optimizer._trainable_variables[optimizer._get_variable_index(variable)]
+    known = trained_variables(optimizer)[index_of(optimizer, variable)]
     return getattr(known, "path", known.name)
 
 
@@ -155,8 +156,8 @@ class Adam(DenseGradients):
         """Move the moments and the variable by one step."""
         dtype = variable.dtype
         gradient = ops.cast(gradient, dtype)
-        momentum = self._momentums[self._get_variable_index(variable)]
-        velocity = self._velocities[self._get_variable_index(variable)]
+        momentum = self._momentums[index_of(self, variable)]
+        velocity = self._velocities[index_of(self, variable)]
         rate = ops.cast(learning_rate, "float32")
         epsilon = self.epsilon
         if self.bias_correction:
@@ -291,7 +292,7 @@ class AdaFactor(DenseGradients):
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         """Move the moments and the variable by one step."""
-        index = self._get_variable_index(variable)
+        index = index_of(self, variable)
         gradient = ops.cast(gradient, "float32")
         square = self._new_second_moment(index, ops.square(gradient) + self.epsilon1)
         update = gradient / ops.sqrt(square + self.epsilon1)
@@ -329,7 +330,7 @@ class AdaFactor(DenseGradients):
     def get_config(self) -> dict:
         """Return the constructor's arguments."""
         config = super().get_config()
-        if callable(self._learning_rate) and self._learning_rate == self._relative_step:
+        if given_rate(self) == self._relative_step:
             config["learning_rate"] = None
         return {
             **config,

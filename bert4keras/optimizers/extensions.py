@@ -14,7 +14,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from bert4keras import keras_private
 from bert4keras.backend import piecewise_linear
+from bert4keras.keras_private import trained_variables
 from bert4keras.optimizers.algorithms import (
     DenseGradients,
     check_arguments,
@@ -304,8 +306,9 @@ class _GradientAccumulation(_Extension):
 
     def _get_current_learning_rate(self):
         # Keras asks a schedule for the number of batches.
-        if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-            return self._learning_rate(self.iterations)
+        rate = keras_private.given_rate(self)
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            return rate(self.iterations)
         return super()._get_current_learning_rate()
 
     def _backend_apply_gradients(self, grads, trainable_variables) -> None:
@@ -326,7 +329,7 @@ class _GradientAccumulation(_Extension):
         )
 
     def _apply_across_replicas(self, strategy, grads, variables) -> None:
-        window = [self._accumulated_gradients[self._get_variable_index(v)] for v in variables]
+        window = [self._accumulated_gradients[keras_private.index_of(self, v)] for v in variables]
 
         def add():
             strategy.extended.call_for_each_replica(
@@ -408,7 +411,7 @@ class _Lookahead(_Extension):
     def revise_step(self, step, value, gradient, variable, learning_rate):
         """Step to the slow weight at the end of each round."""
         step = super().revise_step(step, value, gradient, variable, learning_rate)
-        stored = self._slow_weights[self._get_variable_index(variable)]
+        stored = self._slow_weights[keras_private.index_of(self, variable)]
         # Read at the first step, not in `build`: weights may be loaded in between.
         starts = ops.equal(self.iterations, 0)
         slow = ops.where(starts, value, ops.convert_to_tensor(stored))
@@ -515,7 +518,7 @@ class _ParameterWiseLR(_Extension):
 
 def _require_a_match(argument: str, given: str, pattern: re.Pattern, optimizer) -> None:
     """Refuse a name that is found in no trainable variable; it is misspelt, or that is frozen."""
-    names = [variable_name(optimizer, v) for v in optimizer._trainable_variables]
+    names = [variable_name(optimizer, v) for v in keras_private.trained_variables(optimizer)]
     if not any(map(pattern.search, names)):
         raise ValueError(
             f"{argument} contains {given!r}, which is found in the name of no trainable variable. "
@@ -553,7 +556,7 @@ class _ExponentialMovingAverage(_Extension):
                 variable.shape,
                 dtype=variable.dtype,
                 aggregation="only_first_replica",
-                layout=getattr(variable, "_layout", None),
+                layout=keras_private.layout_of(variable),
                 name=re.sub(r"[/:]", "_", getattr(variable, "path", variable.name)) + "_average",
             )
             for variable in variables
@@ -565,7 +568,7 @@ class _ExponentialMovingAverage(_Extension):
         super().apply(grads, trainable_variables)
         # While gradients are accumulated nothing moves, neither do the averages.
         moved = ops.not_equal(self.iterations, before)
-        for average, variable in zip(self._averages, self._trainable_variables, strict=False):
+        for average, variable in zip(self._averages, trained_variables(self), strict=False):
             share = (1 - self.ema_momentum) * ops.cast(moved, average.dtype)
             average.assign(ops.add(average, share * ops.subtract(variable, average)))
 
@@ -587,8 +590,8 @@ class _ExponentialMovingAverage(_Extension):
                 "before applying them again."
             )
         scale = 1 - self.ema_momentum**steps if bias_correction else 1
-        self._weights_before = tuple(map(ops.convert_to_numpy, self._trainable_variables))
-        for variable, average in zip(self._trainable_variables, self._averages, strict=True):
+        self._weights_before = tuple(map(ops.convert_to_numpy, trained_variables(self)))
+        for variable, average in zip(trained_variables(self), self._averages, strict=True):
             variable.assign(np.asarray(ops.convert_to_numpy(average) / scale))
 
     def reset_old_weights(self) -> None:
@@ -599,7 +602,7 @@ class _ExponentialMovingAverage(_Extension):
         """
         if self._weights_before is None:
             raise RuntimeError("There is nothing to bring back. Call apply_ema_weights() first.")
-        for variable, weight in zip(self._trainable_variables, self._weights_before, strict=True):
+        for variable, weight in zip(trained_variables(self), self._weights_before, strict=True):
             variable.assign(weight)
         self._weights_before = None
 

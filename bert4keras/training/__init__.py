@@ -10,19 +10,15 @@ trainable   TrainsAsCompiled: what is trained is what was trainable at `compile`
 in_place    VariablesInPlace: variables keep their values while a model runs
 methods     LayerMethod: methods of layers as losses that are saved
 resuming    what `keras.callbacks.BackupAndRestore` keeps beside the weights
-devices     data_parallel, model_parallel, layout_map: more than one device
+distribution  data_parallel, model_parallel, layout_map: more than one device
             batch_mean: the mean in a loss layer
 """
 
 from bert4keras.training.averages import EvaluateAverage
-from bert4keras.training.devices import (
-    Devices,
-    DistributedModel,
-    batch_mean,
-    data_parallel,
-    layout_map,
-    model_parallel,
-)
+from bert4keras.training.distribution.layout import layout_map
+from bert4keras.training.distribution.model import DistributedModel
+from bert4keras.training.distribution.parts import batch_mean
+from bert4keras.training.distribution.scopes import Devices, data_parallel, model_parallel
 from bert4keras.training.feed import BatchFeed, as_feed
 from bert4keras.training.gradients import gradients_of, integrated_gradients
 from bert4keras.training.losses import (

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-# Keras takes an object of this class as data as it is, and offers it in no public place.
-from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+from bert4keras.keras_private import DataAdapter
 
 if TYPE_CHECKING:
     import tensorflow as tf

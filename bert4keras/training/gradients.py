@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bert4keras import keras_private
 from bert4keras.backend import Tensor, compiled, keras, ops
 from bert4keras.backend.gradients import value_and_gradients
 
@@ -66,8 +67,9 @@ class Tapped:
             )
         replaced = tap(output)
         # Keras sets the mask of a layer later, but that of a model within a model is set by now.
-        if getattr(output, "_keras_mask", None) is not None:
-            replaced._keras_mask = output._keras_mask
+        mask = keras_private.mask_of(output)
+        if mask is not None:
+            keras_private.set_mask(replaced, mask)
         return replaced
 
 

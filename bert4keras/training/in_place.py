@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import keras
 
+from bert4keras import keras_private
 from bert4keras.backend import TRACING, first_in_turn, on_present_values, present_values, shapes_of
 
 
@@ -189,7 +190,7 @@ class TrainStep(Step):
                 results.extend(map(self.function, (values,), (data,)))
         finally:
             for group, after in zip(state, results[0][1] if results else (), strict=False):
-                deque(map(setattr, group.variables, repeat("_value"), after), maxlen=0)
+                deque(map(setattr, group.variables, repeat(keras_private.VALUE), after), maxlen=0)
         return results[0][0], state
 
 

@@ -9,9 +9,6 @@ beside them          TokenAccuracy divergence
 from collections.abc import Sequence
 from typing import Any
 
-# A loss that leaves positions out says so by a mask; Keras sets one in no public way.
-from keras.src.backend import get_keras_mask, set_keras_mask
-
 from bert4keras.backend import (
     Tensor,
     align,
@@ -24,6 +21,7 @@ from bert4keras.backend import (
     registered,
     sparse_multilabel_categorical_crossentropy,
 )
+from bert4keras.keras_private import mask_of, set_mask
 
 
 def divergence(target: Tensor, prediction: Tensor, from_logits: bool = False) -> Tensor:
@@ -123,7 +121,7 @@ class PositionLoss(Float32Loss):
         if sample_weight is not None:
             positions = ops.shape(y_pred)[: len(y_pred.shape) - self.class_axes]
             sample_weight = spread(sample_weight, positions)
-        for counts in (get_keras_mask(y_pred), sample_weight):
+        for counts in (mask_of(y_pred), sample_weight):
             if counts is not None:
                 y_true = zero_where_zero(y_true, counts)
         return super().__call__(y_true, y_pred, sample_weight)
@@ -357,7 +355,7 @@ class SparseLoss(PositionLoss):
         label_ids = ops.where(ops.logical_and(counted, possible), label_ids, 0)
         losses = ops.where(possible, self.position_losses(label_ids, y_pred), float("nan"))
         losses = ops.where(counted, losses, 0.0)
-        set_keras_mask(losses, counted)
+        set_mask(losses, counted)
         return losses
 
     def position_losses(self, label_ids: Tensor, y_pred: Tensor) -> Tensor:

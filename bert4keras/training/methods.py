@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from bert4keras import keras_private
 from bert4keras.backend import registered
 
 
@@ -57,7 +58,7 @@ class LayerMethod:
 
 def layer_named(model: keras.Model, name: str) -> keras.Layer | None:
     """The layer of a name in a model, in models within it or in layers, the first if several."""
-    found = model._flatten_layers(include_self=False)
+    found = keras_private.layers_within(model, include_self=False)
     return next((layer for layer in found if layer.name == name), None)
 
 

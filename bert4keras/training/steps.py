@@ -14,12 +14,15 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
 
-# The TensorFlow trainer takes the share of a replica back out of the loss that it reports.
-from keras.src.losses.loss import unscale_loss_for_distribution
-
+from bert4keras import keras_private
 from bert4keras.backend import Tensor, keras, ops, registered
 from bert4keras.backend.gradients import pure_scope, value_and_gradients
-from bert4keras.training.devices import LossOfBatch, loss_of_batch, parts, sum_over_parts
+from bert4keras.training.distribution.parts import (
+    LossOfBatch,
+    loss_of_batch,
+    parts,
+    sum_over_parts,
+)
 from bert4keras.training.gradients import (
     find_layer,
     has_table,
@@ -105,15 +108,7 @@ class Batch:
         ]
         set_generator(state.generator)
         with pure_scope(given) as scope:
-            training = {"training": True} if model._call_has_training_arg else {}
-            predictions = model(self.x, **training)
-            loss = model._compute_loss(
-                x=self.x,
-                y=self.y,
-                y_pred=predictions,
-                sample_weight=self.sample_weight,
-                training=True,
-            )
+            predictions, loss = predictions_and_loss(model, self.x, self.y, self.sample_weight)
         values = values_after(scope, model.non_trainable_variables, state.values)
         metrics = values_after(scope, model.metrics_variables, self.metrics)
         return Pass(loss, predictions, State(values, generator_state()), metrics)
@@ -393,7 +388,9 @@ class GradientPenalty(Step):
     def check(self, model: keras.Model) -> None:
         """Raise ValueError if there is no such layer, or recomputation stands in the way."""
         find_layer(model, self.layer)
-        recomputed = any(getattr(layer, "recompute", False) for layer in model._flatten_layers())
+        recomputed = any(
+            getattr(layer, "recompute", False) for layer in keras_private.layers_within(model)
+        )
         if recomputed and keras.backend.backend() != "jax":
             raise ValueError(
                 "GradientPenalty differentiates twice, which layers with recompute=True cannot "
@@ -581,7 +578,7 @@ class RDrop(Step):
         """Raise ValueError if nothing drops out."""
         if not any(
             isinstance(layer, keras.layers.Dropout) and layer.rate > 0
-            for layer in model._flatten_layers()
+            for layer in keras_private.layers_within(model)
         ):
             raise ValueError(
                 f"RDrop compares two passes that drop out differently, but the model "
@@ -625,9 +622,10 @@ def train_step(model: keras.Model, step: Step, data: Any) -> dict:
     variables = model.trainable_variables
     if not variables:
         raise ValueError(f"the model {model.name!r} has no trainable weights, nothing to train")
-    if model._compile_loss is not None and not model._compile_loss.built:
+    compiled_loss = keras_private.compiled_loss(model)
+    if compiled_loss is not None and not compiled_loss.built:
         # It would make its metrics within a pass, which keeps all changes of variables aside.
-        model._symbolic_build(data_batch=(x, y, sample_weight))
+        keras_private.build_on_batch(model, (x, y, sample_weight))
     others, metrics = model.non_trainable_variables, model.metrics_variables
     state = State(others, generator_state())
     loss_scale = model.optimizer.scale_loss(1.0)
@@ -642,13 +640,51 @@ def train_step(model: keras.Model, step: Step, data: Any) -> dict:
         if value is not variable:
             variable.assign(value)
     set_generator(done.state.generator)
-    model._loss_tracker.update_state(
-        unscale_loss_for_distribution(done.loss),
-        sample_weight=ops.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0],
-    )
+    track_loss(model, done.loss, x)
     with without_graph():
         model.optimizer.apply(gradients, variables)
     return model.compute_metrics(x, y, done.predictions, sample_weight=sample_weight)
+
+
+def plain_train_step(model: keras.Model, data: Any) -> dict:
+    """Take a training step that minimises the loss, on TensorFlow.
+
+    It is that of Keras, except that gradients of embeddings are whole matrices. Keras hands lists
+    of rows to the optimizer, one for each token: Adam would square these before it adds up those of
+    equal tokens, and differently on several devices.
+    """
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    variables = model.trainable_variables
+
+    def function(weights: Weights) -> tuple[Tensor, Any]:
+        predictions, loss = predictions_and_loss(model, x, y, sample_weight)
+        track_loss(model, loss, x)
+        return model.optimizer.scale_loss(loss), predictions
+
+    _, predictions, gradients = value_and_gradients(function, variables)
+    model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    return model.compute_metrics(x, y, predictions, sample_weight=sample_weight)
+
+
+def predictions_and_loss(
+    model: keras.Model, x: Any, y: Any, sample_weight: Any
+) -> tuple[Any, Tensor]:
+    """Run a model in training mode, and compute the loss of `compile` with what layers add."""
+    training = {"training": True} if keras_private.takes_training(model) else {}
+    predictions = model(x, **training)
+    loss = keras_private.batch_loss(
+        model, x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=True
+    )
+    return predictions, loss
+
+
+def track_loss(model: keras.Model, loss: Tensor, x: Any) -> None:
+    """Enter the loss of a batch into the mean that Keras reports."""
+    keras_private.loss_tracker(model).update_state(
+        # The trainer of TensorFlow reports the loss without the share of a replica.
+        keras_private.unscaled_loss(loss),
+        sample_weight=ops.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0],
+    )
 
 
 def without_graph() -> Any:

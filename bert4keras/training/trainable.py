@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from bert4keras import keras_private
+
 IN_USE: ContextVar[tuple[int, ...]] = ContextVar("IN_USE", default=())
 """Which models train, evaluate or predict, innermost last."""
 
@@ -35,14 +37,14 @@ class Trainable:
 
     def parts(self) -> list[Any]:
         """All layers and variables of the model; a model of the same config has them in order."""
-        return [*self.model._flatten_layers(), *self.model.variables]
+        return [*keras_private.layers_within(self.model), *self.model.variables]
 
     def update(self) -> None:
         """Note what the model has created since."""
         if not self.complete:
             for part in self.parts():
                 self.flags.setdefault(id(part), (part, part.trainable))
-            self.complete = all(layer.built for layer in self.model._flatten_layers())
+            self.complete = all(layer.built for layer in keras_private.layers_within(self.model))
 
     def __call__(self, part: Any) -> bool:
         """Tell whether a layer or a variable was trainable."""
@@ -112,7 +114,7 @@ class Trainable:
 def set_trainable(part: Any, flag: bool) -> None:
     """Set `trainable` of a layer or a variable, and of nothing within it."""
     if isinstance(part, keras.Layer):
-        part._trainable = flag
+        keras_private.set_own_trainable(part, flag)
     else:
         part.trainable = flag
 

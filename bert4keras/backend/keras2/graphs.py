@@ -10,11 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-# A traced array of JAX has no attributes: Keras keeps its mask elsewhere.
-from keras.src.backend import get_keras_mask, set_keras_mask
-
 from bert4keras.backend.gradients import pure_scope, value_and_gradients
 from bert4keras.backend.tensors import Tensor
+from bert4keras.keras_private import mask_of, set_mask
 
 
 def placeholder(
@@ -117,7 +115,7 @@ class Gradients(keras.Operation):
 
     def call(self, *tensors: Tensor) -> list[Tensor]:
         """Compute the gradients."""
-        masks = [get_keras_mask(each) for each in tensors]
+        masks = [mask_of(each) for each in tensors]
         others = tensors[self.n_tensors :]
         at = [ops.convert_to_tensor(each) for each in [*tensors[: self.n_tensors], *self.variables]]
 
@@ -140,7 +138,7 @@ def with_mask(tensor: Tensor, mask: Tensor | None) -> Tensor:
     """A tensor with the mask that another one had."""
     if mask is not None:
         tensor = ops.copy(tensor)
-        set_keras_mask(tensor, mask)
+        set_mask(tensor, mask)
     return tensor
 
 

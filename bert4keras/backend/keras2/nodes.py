@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from bert4keras import keras_private
 from bert4keras.backend.keras2.shapes import int_shape
 from bert4keras.backend.tensors import Tensor
 
@@ -46,7 +47,7 @@ def _layer_call(node: Any) -> LayerCall:
     inputs, outputs = list(node.input_tensors), list(node.output_tensors)
     return LayerCall(
         outbound_layer=node.operation,
-        inbound_layers=[x._keras_history.operation for x in inputs],
+        inbound_layers=[keras_private.history(x)[0] for x in inputs],
         input_tensors=inputs,
         output_tensors=outputs,
         input_masks=[_mask_of(x) for x in inputs],
@@ -55,7 +56,7 @@ def _layer_call(node: Any) -> LayerCall:
 
 
 def _mask_of(x: Tensor) -> Tensor | None:
-    return getattr(x, "_keras_mask", None)
+    return keras_private.mask_of(x)
 
 
 def _single(values: list) -> Any:
@@ -64,12 +65,12 @@ def _single(values: list) -> Any:
 
 def inbound_nodes(layer: keras.Layer) -> list[LayerCall]:
     """What `layer.inbound_nodes` was: the calls of a layer on symbolic tensors."""
-    return [_layer_call(node) for node in layer._inbound_nodes]
+    return [_layer_call(node) for node in keras_private.calls_of(layer)]
 
 
 def outbound_nodes(layer: keras.Layer) -> list[LayerCall]:
     """What `layer.outbound_nodes` was: the calls of others on what a layer gave."""
-    return [_layer_call(node) for node in layer._outbound_nodes]
+    return [_layer_call(node) for node in keras_private.calls_on(layer)]
 
 
 def _call_at(layer: keras.Layer, node_index: int | None) -> LayerCall:

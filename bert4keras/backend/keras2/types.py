@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from bert4keras import keras_private
 from bert4keras.backend.sizes import Shape, entry
 from bert4keras.backend.tensors import Tensor
 
@@ -119,7 +120,7 @@ def is_tensor(x: Any) -> bool:
 @entry
 def is_placeholder(x: Any) -> bool:
     """Tell whether this is a `keras.Input`."""
-    operation = getattr(x, "_keras_history", [None])[0]
+    operation = (keras_private.history(x) or [None])[0]
     return isinstance(operation, keras.layers.InputLayer)
 
 
