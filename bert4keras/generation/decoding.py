@@ -7,7 +7,7 @@ from typing import Any
 from bert4keras.backend import Tensor, compiled, keras, ops
 from bert4keras.generation.prompts import decoder_of, input_kinds
 from bert4keras.generation.selection import NOTHING, Settings, State, initial_state, is_end, select
-from bert4keras.models.cache import Cache
+from bert4keras.models.cache import Cache, call_on_part
 from bert4keras.models.transformer import Transformer, chosen_activation
 
 
@@ -202,7 +202,7 @@ class Decoding:
         condition, *rest = self.decoder.layer_norm_conds
         if self.condition is not None:
             condition = self.condition(whole[-self.decoder.n_additional_inputs :])
-        outputs = self.decoder.call_on_part(part, whole, cache, [condition, *rest])
+        outputs = call_on_part(self.decoder, part, whole, cache, [condition, *rest])
         return self.log_probabilities(outputs[:, 0]), cache
 
     def room_for(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,9 @@ from bert4keras.generation.hooks import Allowed, Hooks
 from bert4keras.generation.options import Options
 from bert4keras.generation.prompts import Prompt, Prompts, decoder_of
 from bert4keras.generation.streaming import pieces
+from bert4keras.models.masks import LM_Mask, UniLM_Mask
 from bert4keras.models.t5 import T5, T5_Decoder
-from bert4keras.models.transformer import LM_Mask, Transformer, UniLM_Mask
+from bert4keras.models.transformer import Transformer
 from bert4keras.snippets import AutoRegressiveDecoder, is_string
 from bert4keras.text.chat import is_chat
 

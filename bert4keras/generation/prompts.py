@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from bert4keras.layers import PositionEmbedding, SinusoidalPositionEmbedding
+from bert4keras.models.masks import UniLM_Mask
 from bert4keras.models.t5 import T5
-from bert4keras.models.transformer import Transformer, UniLM_Mask
+from bert4keras.models.transformer import Transformer
 from bert4keras.snippets import bucket_length, is_string
 from bert4keras.text.chat import is_chat
 from bert4keras.tokenizers import TokenizerBase

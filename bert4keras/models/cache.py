@@ -1,7 +1,8 @@
 """What a model remembers of the tokens before, so that it runs on new ones only."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from copy import copy
+from typing import TYPE_CHECKING, Any
 
 from bert4keras.backend import Tensor, keras, laid_out, ops
 from bert4keras.layers import (
@@ -15,6 +16,9 @@ from bert4keras.layers import (
     RelativePositionEmbedding,
     ScaleOffset,
 )
+
+if TYPE_CHECKING:
+    from bert4keras.models.transformer import Transformer
 
 POSITIONWISE = (
     keras.layers.Activation,
@@ -152,3 +156,45 @@ class LayerCache:
         value = ops.slice_update(value, [0, 0, slot, 0], new_value)
         cache.output.append((key, value))
         return [prompt_key, key], [prompt_value, value], cache.visible
+
+
+def call_on_part(
+    transformer: "Transformer",
+    inputs: Sequence[Tensor],
+    whole: Sequence[Tensor],
+    cache: Cache,
+    conditions: Sequence,
+) -> Tensor:
+    """Run the hooks of a model on a part of a sequence, which follows what the cache remembers.
+
+    Args:
+        transformer: the built model.
+        inputs: the inputs of that part.
+        whole: the inputs of the sequence so far, which masks are computed from.
+        cache: keys and values of what comes before; those of the part are added.
+        conditions: instead of `layer_norm_conds`.
+
+    Returns:
+        (batch, 1, vocab_size), the outputs at the last position.
+    """
+    names = [x.name for x in transformer.inputs]
+    part = changed(
+        transformer,
+        cache=cache,
+        inputs=list(whole),
+        layer_norm_conds=list(conditions),
+        layers=transformer.layers | dict(zip(names, inputs, strict=True)),
+    )
+    n_own = len(names) - transformer.n_additional_inputs
+    return part.call(part.simplify(inputs[:n_own]))
+
+
+def changed(transformer: "Transformer", **attributes: Any) -> "Transformer":
+    """A shallow copy of a model, for a single call, with some attributes of its own.
+
+    Hooks read and write attributes: those of this call, whatever other threads do meanwhile.
+    """
+    part = copy(transformer)
+    for name, value in attributes.items():
+        setattr(part, name, value)
+    return part
