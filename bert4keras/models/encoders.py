@@ -24,16 +24,10 @@ from bert4keras.layers import (
     ScaleOffset,
     SinusoidalPositionEmbedding,
 )
-from bert4keras.models.transformer import (
-    Block,
-    LM_Mask,
-    Transformer,
-    chosen_activation,
-    dense,
-    listed,
-    norm,
-    renamed,
-)
+from bert4keras.models.block import Block, listed
+from bert4keras.models.masks import LM_Mask
+from bert4keras.models.names import dense, norm, renamed
+from bert4keras.models.transformer import Transformer, chosen_activation
 
 
 class BERT(Transformer):

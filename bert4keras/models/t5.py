@@ -13,14 +13,10 @@ from bert4keras.layers import (
     Saturation,
     ScaleOffset,
 )
+from bert4keras.models.block import Block, listed
+from bert4keras.models.masks import LM_Mask
 from bert4keras.models.model import Model
-from bert4keras.models.transformer import (
-    Block,
-    LM_Mask,
-    Transformer,
-    chosen_activation,
-    listed,
-)
+from bert4keras.models.transformer import Transformer, chosen_activation
 
 
 def t5_names(version: str) -> dict[str, list[str]]:
