@@ -12,18 +12,12 @@ from bert4keras import checkpoints
 from bert4keras.backend import Tensor, activation, keras
 from bert4keras.layers import Embedding, MultiHeadAttention, Recomputable, as_list
 from bert4keras.models import pretrained, weights
-from bert4keras.models.block import (  # noqa: F401
-    Block,
-    Blocks,
-    call_attention,
-    check_blocks,
-    listed,
-)
+from bert4keras.models.block import Blocks, call_attention, check_blocks, listed
 from bert4keras.models.cache import Cache
 from bert4keras.models.masks import LM_Mask
 from bert4keras.models.messages import some
 from bert4keras.models.model import Model
-from bert4keras.models.names import dense, mapping_of, norm, renamed  # noqa: F401
+from bert4keras.models.names import mapping_of
 from bert4keras.models.vocabulary import checked_tokens, cut, is_cut, renumbered
 
 
