@@ -324,6 +324,8 @@ class CopyMask(Layer):
     Arithmetic and `keras.ops` on symbolic tensors drop masks; this brings one back.
     """
 
+    positionwise = True
+
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         x, _ = inputs
         return ops.convert_to_tensor(x)
@@ -501,6 +503,8 @@ class AttentionBias(Layer):
     hide with minus infinity. Inputs broadcast to (batch, heads, query length, key length).
     """
 
+    positionwise = True
+
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         booleans = [x for x in inputs if is_bool(x)]
         floats = [ops.cast(x, self.compute_dtype) for x in inputs if not is_bool(x)]
@@ -530,6 +534,8 @@ class ScaleOffset(Layer):
         hidden_activation: its activation.
         hidden_initializer: its initializer.
     """
+
+    positionwise = True
 
     def __init__(
         self,
@@ -894,6 +900,10 @@ class PositionEmbeddingBase(Layer):
         positions = ops.broadcast_to(positions, (*ops.shape(x)[:2], self.output_dim))
         return ops.concatenate([x, positions], axis=-1)
 
+    def cache_arguments(self, cache: Any, inputs: Any) -> dict[str, Any]:
+        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        return {"positions": cache.positions}
+
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Mask:
         return as_list(mask)[0] if self.custom_position_ids and mask is not None else mask
 
@@ -1071,6 +1081,11 @@ class RelativePositionEmbedding(TableLayer):
         table = ops.cast(self.embeddings, self.compute_dtype)
         return ops.take(table, self.compute_position_ids(inputs, positions), axis=0)
 
+    def cache_arguments(self, cache: Any, inputs: Sequence[Tensor]) -> dict[str, Any]:
+        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        keys = cache.visible if inputs[1] is inputs[0] else inputs[1]
+        return {"positions": (cache.slots, ops.arange(ops.shape(keys)[1], dtype="int32"))}
+
     def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
         return mask_list(mask, inputs)[0]
 
@@ -1099,6 +1114,10 @@ class RelativePositionTable(RelativePositionEmbedding):
 
     def call(self, inputs: Tensor, positions: Any = None) -> Tensor:
         return ops.cast(ops.convert_to_tensor(self.embeddings), self.compute_dtype)
+
+    def cache_arguments(self, cache: Any, inputs: Tensor) -> dict[str, Any]:
+        """None: the table is the same whatever the inputs are a part of."""
+        return {}
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
         return None
@@ -1391,6 +1410,10 @@ class MultiHeadAttention(MaskReader, Recomputable):
         """Give an attention bias without a heads axis one of size 1."""
         return bias if bias is None or len(bias.shape) == 4 else align(bias, [0, -2, -1], 4)
 
+    def cache_arguments(self, cache: Any, inputs: Sequence[Tensor]) -> dict[str, Any]:
+        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        return {"cache": cache.of_attention(to_context=inputs[1] is not inputs[0])}
+
     def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Any:
         query_mask = mask_list(mask, inputs)[0]
         return [query_mask, None] if self.return_attention_scores else query_mask
@@ -1590,6 +1613,10 @@ class AttentionMask(Layer):
         queries = keys if rows is None else ops.take(keys, rows, axis=1)
         return ops.expand_dims(self.visible(queries[:, :, None], keys[:, None, :]), 1)
 
+    def cache_arguments(self, cache: Any, inputs: Tensor) -> dict[str, Any]:
+        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        return {"rows": cache.slots}
+
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
         return None
 
@@ -1653,6 +1680,8 @@ class FeedForward(Recomputable):
         use_bias: whether the Dense layers have a bias.
         kernel_initializer: their initializer.
     """
+
+    positionwise = True
 
     def __init__(
         self,
@@ -1852,6 +1881,11 @@ class GatedAttentionUnit(MaskReader, Recomputable):
         if self.attention_dropout:
             weights = self.dropout(weights, training=training, seed=seed)
         return self.o_dense(gate * weighted_values(weights, value)[:, :, 0])
+
+    def cache_arguments(self, cache: Any, inputs: Any) -> dict[str, Any]:
+        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        to_context = not self.self_attention and inputs[1] is not inputs[0]
+        return {"cache": cache.of_attention(to_context)}
 
     def compute_mask(self, inputs: Tensor | Sequence[Tensor], mask: Masks = None) -> Mask:
         return mask_list(mask, as_list(inputs))[0]
