@@ -1052,14 +1052,35 @@ class OfPoints(OfNeighbours):
     mixing, size = Pointwise, 1
 
 
+class Counting(keras.layers.Layer):
+    """Adds the number of each position, which it is told on a part of a sequence."""
+
+    def call(self, x, positions=None):
+        counted = keras.ops.arange(keras.ops.shape(x)[1])[None] if positions is None else positions
+        return x + 0.1 * keras.ops.cast(counted, x.dtype)[..., None]
+
+    def cache_arguments(self, cache, inputs):
+        return {"positions": cache.positions}
+
+
+class Counted(LM_Mask, BERT):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.with_mlm = True
+
+    def apply_embeddings(self, inputs):
+        return self.apply(super().apply_embeddings(inputs), Counting, name="Counting")
+
+
 def test_layers_that_may_look_at_other_tokens_are_refused():
     transformer = built(OfNeighbours)
     with pytest.raises(TypeError, match=r"layer 'Mixing' is a Convolution.*positionwise = True"):
         Generator(transformer, end_id=3).generate(PROMPTS)
 
 
-def test_layers_that_say_they_do_not_are_run(uncompiled):
-    transformer = built(OfPoints)
+@pytest.mark.parametrize("model", [OfPoints, Counted])
+def test_layers_that_say_they_do_not_or_how_are_run(model, uncompiled):
+    transformer = built(model)
     expected, gained = Whole(transformer).greedy(PROMPTS, 4)
     end = next(i for i in range(VOCAB) if i not in np.ravel(expected))
     found, scores = Generator(transformer, end_id=end, maxlen=4).generate(PROMPTS, scores=True)
