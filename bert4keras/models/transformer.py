@@ -236,6 +236,11 @@ class Transformer(Blocks):
         self.generation_config = origin.generation_config
 
     @property
+    def encoder_and_decoder(self) -> tuple["Transformer | None", "Transformer"]:
+        """Hook: what reads a source, if that is a model of its own, and what writes a text."""
+        return None, self
+
+    @property
     def stored_as(self) -> tuple[str, ...]:
         """What `checkpoints.architectures` calls the files that the model can be loaded from."""
         name = self.model_type.removeprefix("openai-").replace("-", "_")
