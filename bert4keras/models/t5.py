@@ -245,6 +245,11 @@ class T5(T5_Base):
         super().__init__(**kwargs)
         self.unknown_arguments &= self._decoder.unknown_arguments
 
+    @property
+    def encoder_and_decoder(self) -> tuple[T5_Encoder, T5_Decoder]:
+        """What reads a source, and what writes."""
+        return self._encoder, self._decoder
+
     def build(
         self,
         attention_caches: dict[str, Sequence[Tensor]] | None = None,
