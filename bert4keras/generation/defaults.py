@@ -27,7 +27,7 @@ class Defaults:
 
     Attributes:
         end_ids: tokens that end an output.
-        start_id: token that the output of a T5 begins with.
+        start_id: token that the output of a decoder with an encoder begins with.
         maxlen: how many tokens are written at most.
         minlen: how many tokens are written at least.
         options: those of `OPTIONS` that the folder says.

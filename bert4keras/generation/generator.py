@@ -13,10 +13,9 @@ from bert4keras.generation.decoding import Decoding, combined_by_vote, head_of
 from bert4keras.generation.defaults import defaults_of
 from bert4keras.generation.hooks import Allowed, Hooks
 from bert4keras.generation.options import Options
-from bert4keras.generation.prompts import Prompt, Prompts, decoder_of
+from bert4keras.generation.prompts import Prompt, Prompts, input_kinds
 from bert4keras.generation.streaming import pieces
 from bert4keras.models.masks import LM_Mask, UniLM_Mask
-from bert4keras.models.t5 import T5, T5_Decoder
 from bert4keras.models.transformer import Transformer
 from bert4keras.snippets import AutoRegressiveDecoder, is_string
 from bert4keras.text.chat import is_chat
@@ -65,7 +64,7 @@ class Generator(AutoRegressiveDecoder):
         self.defaults = defaults_of(self.transformer, tokenizer)
         end_id = self.defaults.end_ids or None if end_id is None else end_id
         self.end_ids = token_ids(end_id, tokenizer, self.transformer.vocab_size)
-        if start_id is None and isinstance(self.transformer, T5):
+        if start_id is None and self.transformer.encoder_and_decoder[0]:
             start_id = self.defaults.start_id
         super().__init__(
             start_id,
@@ -92,7 +91,7 @@ class Generator(AutoRegressiveDecoder):
             states: not used.
         """
         self.prompts.check_ids([int(np.min(inputs[0])), int(np.max(inputs[0]))], "inputs[0]")
-        if self.prompts.is_t5:
+        if self.prompts.encoder:
             inputs = [inputs[0], output_ids, *inputs[1:]]
         else:
             inputs = self.prompts.continued(inputs, output_ids)
@@ -317,7 +316,8 @@ class Generator(AutoRegressiveDecoder):
 def transformer_of(model: Any) -> Transformer:
     """The language model behind a Keras model."""
     transformer = model if isinstance(model, Transformer) else getattr(model, "transformer", None)
-    if not isinstance(transformer, LM_Mask | UniLM_Mask | T5):
+    encoder, decoder = getattr(transformer, "encoder_and_decoder", (None, None))
+    if not isinstance(decoder, LM_Mask | UniLM_Mask):
         kind = type(model if transformer is None else transformer).__name__
         raise TypeError(
             f"Generator got a {kind}: give what build_transformer_model returned for "
@@ -325,12 +325,11 @@ def transformer_of(model: Any) -> Transformer:
             "shares its weights with it; instead of one loaded from a .keras file, build the model "
             "anew and load its weights"
         )
-    if isinstance(transformer, T5_Decoder):
+    if "Context" in input_kinds(decoder) and not encoder:
         raise TypeError(
             "Generator got the decoder of T5 alone: give the whole, which "
             "build_transformer_model(..., model='t5', return_keras_model=False) returns"
         )
-    decoder = decoder_of(transformer)
     if decoder.attention_caches:
         raise TypeError("Generator cannot use a model that was built with attention_caches")
     if getattr(decoder, "masked_positions", False):
