@@ -1,7 +1,7 @@
 """`Generator`: what scripts call to write text."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any
 
@@ -11,8 +11,8 @@ from bert4keras.backend import TRACING
 from bert4keras.generation.call import Call
 from bert4keras.generation.decoding import Decoding, combined_by_vote, head_of
 from bert4keras.generation.defaults import defaults_of
-from bert4keras.generation.hooks import Allowed, Hooks
-from bert4keras.generation.options import Options
+from bert4keras.generation.hooks import Hooks
+from bert4keras.generation.options import Options, taking
 from bert4keras.generation.prompts import Prompt, Prompts, input_kinds
 from bert4keras.generation.streaming import pieces
 from bert4keras.models.masks import LM_Mask, UniLM_Mask
@@ -103,34 +103,8 @@ class Generator(AutoRegressiveDecoder):
                 return np.log(scores)
         return scores
 
-    def generate(
-        self,
-        prompts: Any,
-        *,
-        maxlen: int | None = None,
-        minlen: int | None = None,
-        topk: int | None = None,
-        sample: bool | None = None,
-        topp: float | None = None,
-        min_p: float | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
-        n: int | None = None,
-        groups: int | None = None,
-        diversity: float | None = None,
-        length_penalty: float | None = None,
-        repetition_penalty: float = 1.0,
-        no_repeat_ngram: int = 0,
-        allowed: Allowed | Sequence[Allowed] | None = None,
-        process_probs: Callable | None = None,
-        vote: bool | Callable = False,
-        conditions: Sequence | None = None,
-        scores: bool = False,
-        stream: bool = False,
-        chat_arguments: Mapping[str, Any] | None = None,
-        batch_size: int = 32,
-        verbose: int = 0,
-    ) -> Any:
+    @taking(Options)
+    def generate(self, prompts: Any, options: Options) -> Any:
         """Write an output for every prompt.
 
         Args:
@@ -196,47 +170,24 @@ class Generator(AutoRegressiveDecoder):
                 f"{type(self).__name__} has a predict() of its own, which generate() does not "
                 "call: use beam_search() or random_sample(), or pass process_probs="
             )
-        chosen = {
-            "topk": topk,
-            "sample": sample,
-            "topp": topp,
-            "min_p": min_p,
-            "temperature": temperature,
-            "groups": groups,
-            "diversity": diversity,
-            "length_penalty": length_penalty,
-        }
-        options = Options(
-            maxlen=self.maxlen if maxlen is None else maxlen,
-            minlen=self.minlen if minlen is None else minlen,
-            seed=seed,
-            n=n,
-            repetition_penalty=repetition_penalty,
-            no_repeat_ngram=no_repeat_ngram,
-            **self.defaults.completed(chosen, beams=not stream),
-        )
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: give at least 1")
+        lengths = {"maxlen": self.maxlen, "minlen": self.minlen}
+        options = self.defaults.completed(options, **lengths).checked()
         alone = is_string(prompts) or is_chat(prompts)
-        batch = self.checked([prompts] if alone else prompts, options, vote, chat_arguments or {})
+        batch = self.checked([prompts] if alone else prompts, options)
         count = len(batch)
         call = Call(
-            self.decoding(options, vote),
+            self.decoding(options),
             self.prompts,
             batch,
-            self.checked_conditions(conditions, count),
+            self.checked_conditions(options.conditions, count),
             options,
-            Hooks(process_probs, allowed, count),
-            np.random.SeedSequence(seed).spawn(count) if options.sample else [],
+            Hooks(options.process_probs, options.allowed, count),
+            np.random.SeedSequence(options.seed).spawn(count) if options.sample else [],
         )
-        if stream:
-            if count != 1 or call.decoding.settings.n != 1 or scores:
-                raise ValueError(
-                    f"stream=True got {count} prompts and {call.decoding.settings.n} hypotheses: "
-                    "give one prompt, and neither topk, n nor scores"
-                )
+        if options.stream:
             return self.streamed(call)
-        results = call.results(batch_size, verbose)
+        results = call.results(options.batch_size, options.verbose)
+        n, scores = options.n, options.scores
         written = [[self.decoded(ids) for ids, _ in found[: n or 1]] for found in results]
         totals = [[total for _, total in found[: n or 1]] for found in results]
         if n is None:
@@ -245,8 +196,9 @@ class Generator(AutoRegressiveDecoder):
             written, totals = written[0], totals[0]
         return (written, totals) if scores else written
 
-    def decoding(self, options: Options, vote: bool | Callable) -> Decoding:
+    def decoding(self, options: Options) -> Decoding:
         """The compiled functions for these options."""
+        vote = options.vote
         rule = combined_by_vote if vote is True else vote or None
         settings = options.settings(self.end_ids, self.transformer.vocab_size)
         key = settings, rule is None
@@ -256,15 +208,13 @@ class Generator(AutoRegressiveDecoder):
                 decoding = self.decodings[key] = Decoding(self.transformer, settings, rule)
         return decoding
 
-    def checked(
-        self, prompts: Any, options: Options, vote: Any, chat_arguments: Mapping[str, Any]
-    ) -> list[list[Prompt]]:
+    def checked(self, prompts: Any, options: Options) -> list[list[Prompt]]:
         """Prompts in groups that vote, by default each alone."""
         if isinstance(prompts, Mapping | Set):
             raise ValueError(
                 f"generate() got a {type(prompts).__name__}: give a text, or a list of prompts"
             )
-        groups = []
+        groups, vote = [], options.vote
         for i, group in enumerate(prompts if vote else [[given] for given in prompts]):
             if is_string(group) or not len(group):
                 raise ValueError(
@@ -274,7 +224,7 @@ class Generator(AutoRegressiveDecoder):
             groups.append([])
             for j, given in enumerate(group):
                 name = f"prompt {j} of group {i}" if vote else f"prompt {i}"
-                prompt = self.prompts.prompt(given, name, chat_arguments)
+                prompt = self.prompts.prompt(given, name, options.chat_arguments or {})
                 self.prompts.check_length(prompt, options.maxlen, name)
                 groups[-1].append(prompt)
         return groups
@@ -292,6 +242,12 @@ class Generator(AutoRegressiveDecoder):
 
     def streamed(self, call: Call) -> Iterator[Any]:
         """Pieces of text as they are written, or ids if there is no tokenizer."""
+        count, n = len(call.groups), call.decoding.settings.n
+        if count != 1 or n != 1 or call.options.scores:
+            raise ValueError(
+                f"stream=True got {count} prompts and {n} hypotheses: give one prompt, and neither "
+                "topk, n nor scores"
+            )
         ids = call.tokens()
         if self.tokenizer is None:
             return ids

@@ -23,7 +23,7 @@ class Prompt:
     """What a model is given before it writes.
 
     Attributes:
-        token_ids: what the output goes on from; of an encoder and a decoder, what the encoder reads.
+        token_ids: what the output goes on from, or what an encoder reads.
         segment_ids: their segments.
     """
 
