@@ -5,6 +5,8 @@ NumPy of `reference.py`.
 """
 
 import functools
+from dataclasses import replace
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -425,3 +427,21 @@ def test_a_hook_of_any_architecture_can_be_overridden(model):
         return  # it has no layers of its own: override T5_Encoder and T5_Decoder
     build_transformer_model(None, None, Mine, **CONFIG)
     assert calls == ["embeddings", 0, 1, "final"]
+
+
+def test_blocks_may_differ_in_where_they_normalise_and_in_nothing_else():
+    class Alternating(models.BERT):
+        odd: ClassVar = {"feed_forward_norms": ("pre",), "name": "Odd-{i}"}
+
+        def block_of(self, index):
+            return replace(self.block, **self.odd) if index else self.block
+
+    model = build_transformer_model(None, None, Alternating, **CONFIG)
+    names = [layer.name for layer in model.layers]
+    assert "Transformer-0-FeedForward-Norm" in names and "Transformer-1-FeedForward" not in names
+    assert names.index("Odd-1-FeedForward-Norm") < names.index("Odd-1-FeedForward")
+    attention = "Odd-1-MultiHeadSelfAttention"
+    assert names.index(attention) < names.index(f"{attention}-Norm")
+    Alternating.odd = {"use_bias": False}
+    with pytest.raises(ValueError, match=r"block_of\(1\) is Block.*use_bias=False.*may differ in"):
+        build_transformer_model(None, None, Alternating, **CONFIG)

@@ -2,6 +2,9 @@
 
 import functools
 import gc
+import inspect
+import pydoc
+import re
 from pathlib import Path
 
 import keras
@@ -1052,14 +1055,39 @@ class OfPoints(OfNeighbours):
     mixing, size = Pointwise, 1
 
 
+class Counting(keras.layers.Layer):
+    """Adds the number of each position, which it is told on a part of a sequence."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, x, positions=None):
+        counted = keras.ops.arange(keras.ops.shape(x)[1])[None] if positions is None else positions
+        return x + 0.1 * keras.ops.cast(counted, x.dtype)[..., None]
+
+    def cache_arguments(self, cache, inputs):
+        return {"positions": cache.positions}
+
+
+class Counted(LM_Mask, BERT):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.with_mlm = True
+
+    def apply_embeddings(self, inputs):
+        return self.apply(super().apply_embeddings(inputs), Counting, name="Counting")
+
+
 def test_layers_that_may_look_at_other_tokens_are_refused():
     transformer = built(OfNeighbours)
     with pytest.raises(TypeError, match=r"layer 'Mixing' is a Convolution.*positionwise = True"):
         Generator(transformer, end_id=3).generate(PROMPTS)
 
 
-def test_layers_that_say_they_do_not_are_run(uncompiled):
-    transformer = built(OfPoints)
+@pytest.mark.parametrize("model", [OfPoints, Counted])
+def test_layers_that_say_they_do_not_or_how_are_run(model, uncompiled):
+    transformer = built(model)
     expected, gained = Whole(transformer).greedy(PROMPTS, 4)
     end = next(i for i in range(VOCAB) if i not in np.ravel(expected))
     found, scores = Generator(transformer, end_id=end, maxlen=4).generate(PROMPTS, scores=True)
@@ -1076,6 +1104,25 @@ def test_a_failed_call_leaves_the_transformer_as_it_was():
     assert {key: before[key] for key in ("inputs", "layers")} == {
         key: vars(transformer)[key] for key in ("inputs", "layers")
     }
+
+
+# ---------------------------------------------------------------------------------- the signature
+
+
+def test_the_signature_of_generate_names_the_options_and_their_defaults():
+    parameters = inspect.signature(Generator.generate).parameters
+    assert list(parameters)[:4] == ["self", "prompts", "maxlen", "minlen"]
+    assert parameters["maxlen"].default is None and parameters["batch_size"].default == 32
+    assert {x.kind.name for x in list(parameters.values())[2:]} == {"KEYWORD_ONLY"}
+    arguments = inspect.getdoc(Generator.generate).partition("Returns:")[0]
+    described = re.findall(r"^ {4}(\w+): ", arguments, flags=re.MULTILINE)
+    assert described == list(parameters)[1:]
+    assert "no_repeat_ngram: int = 0" in pydoc.plain(pydoc.render_doc(Generator.generate))
+
+
+def test_options_that_there_are_not_are_refused(gpt2):
+    with pytest.raises(TypeError, match=r"Generator\.generate\(\) got an unexpected .* 'top_k'"):
+        Generator(gpt2[0], end_id=3).generate(IDS[:1], top_k=4)
 
 
 # --------------------------------------------------------------------------------------- streaming

@@ -11,6 +11,7 @@ import tokenizer_folders
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.generation import Generator
 from bert4keras.generation.defaults import Defaults, options_of
+from bert4keras.generation.options import Options
 from bert4keras.models import build_transformer_model
 from bert4keras.text.saving import files_of
 from bert4keras.tokenizers import (
@@ -217,17 +218,19 @@ def test_a_folder_says_how_tokens_are_chosen(folder, uncompiled):
 def test_options_are_completed():
     plain = {"topk": None, "sample": False, "topp": None, "min_p": None, "temperature": 1.0}
     plain |= {"groups": 1, "diversity": 0.0, "length_penalty": 0.0}
-    none = dict.fromkeys(plain)
-    assert Defaults((), 0, 64, 1, {}).completed(none) == plain
+
+    def completed(defaults, **given):
+        return {name: getattr(defaults.completed(Options(**given)), name) for name in plain}
+
+    assert completed(Defaults((), 0, 64, 1, {})) == plain
     sampling = options_of({**SAMPLING, "min_p": 0.1, "num_beams": 1}, 10)
     assert sampling == {"sample": True, "topk": 10, "topp": 0.8, "min_p": 0.1, "temperature": 0.7}
     defaults = Defaults((), 0, 64, 1, sampling)
-    assert defaults.completed(none) == plain | sampling
-    assert defaults.completed(none | {"temperature": 2.0}) == plain | sampling | {
-        "temperature": 2.0
-    }
+    assert completed(defaults) == plain | sampling
+    hotter = completed(defaults, temperature=2.0)
+    assert hotter == plain | sampling | {"temperature": 2.0}
     for name, value in (("sample", False), ("topk", 4), ("groups", 1), ("length_penalty", 1.0)):
-        assert defaults.completed(none | {name: value}) == plain | {name: value}
+        assert completed(defaults, **{name: value}) == plain | {name: value}
     assert options_of({"top_k": 50, "temperature": 0.5, "num_beams": 1}, 10) == {}
     assert options_of({"do_sample": True, "top_k": 0, "top_p": 1.0}, 10) == {"sample": True}
     assert options_of({"num_beams": 4}, 10) == {"topk": 4, "length_penalty": 1.0}

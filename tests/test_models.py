@@ -11,7 +11,7 @@ from golden import OWN_REFERENCES, load_json
 from bert4keras import checkpoints, layers, models
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.models import Model, build_transformer_model
-from bert4keras.models.model import weight_name
+from bert4keras.models.variables import weight_name
 
 pytestmark = pytest.mark.backend
 

@@ -8,7 +8,8 @@ import reference as ref
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.checkpoints.names import dialect_of
 from bert4keras.models import build_transformer_model
-from bert4keras.models.model import weight_name
+from bert4keras.models.variables import weight_name
+from bert4keras.models.weights import mapped_layers
 
 pytestmark = pytest.mark.backend
 
@@ -41,12 +42,12 @@ def take_weights(transformer, reference):
     tensors = {name: tensor.numpy() for name, tensor in reference.state_dict().items()}
     dialect = dialect_of(reference.config.model_type)
     used = set()
-    for layer, names in transformer.mapped_layers(None):
+    for layer, names in mapped_layers(transformer):
         assert len(layer.weights) == len(names), layer.name
         places = [dialect.place(name) for name in names]
         used |= {place.name for place in places}
         layer.set_weights([place.read(tensors[place.name]) for place in places])
-    known = {layer.name for layer, _ in transformer.mapped_layers(None)}
+    known = {layer.name for layer, _ in mapped_layers(transformer)}
     assert not [x.name for x in transformer.model.layers if x.weights and x.name not in known]
     copies = {"decoder.weight", "lm_head.weight", "cls.predictions.decoder.weight"}
     copies |= {"cls.predictions.decoder.bias"}

@@ -1,5 +1,7 @@
 """Choosing tokens: sampling against exact distributions, beams, options, prompts, streaming."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert4keras.generation.call import hypotheses
-from bert4keras.generation.options import Options
+from bert4keras.generation.options import OTHERWISE, Options
 from bert4keras.generation.prompts import padded, power_of_two
 from bert4keras.generation.selection import Settings, drawn, initial_state, repeating, select
 from bert4keras.generation.streaming import pieces
@@ -19,23 +21,7 @@ backend = pytest.mark.backend
 
 def options(**changes):
     """Options like those of `generate` without arguments."""
-    defaults = {
-        "maxlen": 16,
-        "minlen": 1,
-        "topk": None,
-        "sample": False,
-        "topp": None,
-        "min_p": None,
-        "temperature": 1.0,
-        "seed": None,
-        "n": None,
-        "groups": 1,
-        "diversity": 0.0,
-        "length_penalty": 0.0,
-        "repetition_penalty": 1.0,
-        "no_repeat_ngram": 0,
-    }
-    return Options(**(defaults | changes))
+    return replace(Options(**OTHERWISE, maxlen=16, minlen=1), **changes).checked()
 
 
 # ------------------------------------------------------------------------------------ sampling

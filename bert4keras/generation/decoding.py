@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bert4keras.backend import Tensor, compiled, keras, ops
-from bert4keras.generation.prompts import decoder_of, input_kinds
+from bert4keras.generation.prompts import input_kinds
 from bert4keras.generation.selection import NOTHING, Settings, State, initial_state, is_end, select
-from bert4keras.models.cache import Cache
+from bert4keras.models.cache import Cache, call_on_part
 from bert4keras.models.transformer import Transformer, chosen_activation
 
 
@@ -34,7 +34,7 @@ class Decoding:
     group that votes. The state between two calls is a dict of tensors.
 
     Args:
-        transformer: the language model, of T5 the whole.
+        transformer: the language model; of an encoder and a decoder, the whole.
         settings: see there.
         vote: combines the distributions of a group, see `combined_by_vote`; None if every prompt is
             decoded for itself.
@@ -43,8 +43,8 @@ class Decoding:
     def __init__(
         self, transformer: Transformer, settings: Settings, vote: Callable | None = None
     ) -> None:
-        self.whole = transformer
-        self.decoder = decoder_of(transformer)
+        self.model = transformer.model
+        self.encoder, self.decoder = transformer.encoder_and_decoder
         self.settings = settings
         self.vote = vote
         self.condition = condition_of(self.decoder)
@@ -62,7 +62,7 @@ class Decoding:
             self.n_compilations += keras.backend.backend() != "torch"
             return function(*args)
 
-        return compiled(counting, self.whole.model)
+        return compiled(counting, self.model)
 
     # --- what is compiled
 
@@ -72,8 +72,8 @@ class Decoding:
         Args:
             prompts: `tokens` (rows, length) padded on the left, `offsets` (rows,) where the text
                 begins; `present` (batch, prompts), false for rows that only fill up; `inputs`, the
-                other inputs of the model by name, for all slots; `source` (rows, source length) of
-                T5, padded on the right; `random`, see `select`.
+                other inputs of the model by name, for all slots; `source` (rows, source length),
+                what an encoder reads, padded on the right; `random`, see `select`.
         """
         settings, tokens = self.settings, prompts["tokens"]
         length = tokens.shape[1]
@@ -202,7 +202,7 @@ class Decoding:
         condition, *rest = self.decoder.layer_norm_conds
         if self.condition is not None:
             condition = self.condition(whole[-self.decoder.n_additional_inputs :])
-        outputs = self.decoder.call_on_part(part, whole, cache, [condition, *rest])
+        outputs = call_on_part(self.decoder, part, whole, cache, [condition, *rest])
         return self.log_probabilities(outputs[:, 0]), cache
 
     def room_for(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,8 +215,8 @@ class Decoding:
         )
 
     def encoded(self, prompts: Mapping[str, Any]) -> State:
-        """What the encoder of T5 makes of the source (rows, length), and where that is text."""
-        source, encoder = prompts["source"], self.whole._encoder
+        """What the encoder makes of the source (rows, length), and where that is text."""
+        source, encoder = prompts["source"], self.encoder
         further = [prompts["inputs"][x] for x in input_kinds(encoder) if x != "Token"]
         visible = encoder.layers[encoder.prefixed("Embedding-Token")].compute_mask(source)
         vectors = encoder.model(encoder.simplify([source, *further]), training=False)

@@ -1,24 +1,15 @@
 """What the folder of a model says about generation, where the caller says nothing."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from bert4keras.generation.options import OTHERWISE, Options
 from bert4keras.models.transformer import Transformer
 from bert4keras.text.generation_config import listed
 
 MAXLEN = 64
-OPTIONS: Mapping[str, Any] = {
-    "topk": None,
-    "sample": False,
-    "topp": None,
-    "min_p": None,
-    "temperature": 1.0,
-    "groups": 1,
-    "diversity": 0.0,
-    "length_penalty": 0.0,
-}
-"""Options of `generate` as they are if nobody says anything."""
+"""How many tokens are written at most if nobody says anything."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +18,10 @@ class Defaults:
 
     Attributes:
         end_ids: tokens that end an output.
-        start_id: token that the output of a T5 begins with.
+        start_id: token that the output of a decoder with an encoder begins with.
         maxlen: how many tokens are written at most.
         minlen: how many tokens are written at least.
-        options: those of `OPTIONS` that the folder says.
+        options: those of `OTHERWISE` that the folder says.
     """
 
     end_ids: tuple[int, ...]
@@ -39,24 +30,28 @@ class Defaults:
     minlen: int
     options: Mapping[str, Any]
 
-    def completed(self, given: Mapping[str, Any], beams: bool = True) -> dict[str, Any]:
-        """Return options of `generate` with what the caller left out.
+    def completed(self, given: Options, **lengths: int) -> Options:
+        """Fill in what the caller left out.
 
         Options of beam search say that nothing is drawn. What a folder says about drawing counts
-        for nothing if nothing is drawn, and the other way round.
+        for nothing if nothing is drawn, and the other way round; what it says about beams counts
+        for nothing in a stream, which has none.
 
         Args:
             given: the options, None where the caller left them out.
-            beams: whether there may be beams.
+            **lengths: `maxlen` and `minlen` of the generator.
         """
-        sample = given["sample"]
+        drawn = self.options.get("sample", False)
+        sample = given.sample
         if sample is None:
-            of_beams = (given[x] for x in ("topk", "length_penalty", "groups", "diversity"))
-            sample = all(x is None for x in of_beams) and self.options.get("sample", False)
-        defaults = {**OPTIONS, "sample": sample}
-        if sample == self.options.get("sample", False) and (sample or beams):
-            defaults |= self.options
-        return {k: defaults[k] if v is None else v for k, v in given.items()}
+            of_beams = (given.topk, given.length_penalty, given.groups, given.diversity)
+            sample = all(option is None for option in of_beams) and drawn
+        options = {**OTHERWISE, **lengths, "sample": sample}
+        if sample == drawn and (sample or not given.stream):
+            options |= self.options
+        return replace(
+            given, **{name: x for name, x in options.items() if getattr(given, name) is None}
+        )
 
 
 def defaults_of(transformer: Transformer, tokenizer: Any) -> Defaults:

@@ -1,7 +1,7 @@
 """`Generator`: what scripts call to write text."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any
 
@@ -12,12 +12,12 @@ from bert4keras.generation.autoregressive import AutoRegressiveDecoder
 from bert4keras.generation.call import Call
 from bert4keras.generation.decoding import Decoding, combined_by_vote, head_of
 from bert4keras.generation.defaults import defaults_of
-from bert4keras.generation.hooks import Allowed, Hooks
-from bert4keras.generation.options import Options
-from bert4keras.generation.prompts import Prompt, Prompts, decoder_of
+from bert4keras.generation.hooks import Hooks
+from bert4keras.generation.options import Options, taking
+from bert4keras.generation.prompts import Prompt, Prompts, input_kinds
 from bert4keras.generation.streaming import pieces
-from bert4keras.models.t5 import T5, T5_Decoder
-from bert4keras.models.transformer import LM_Mask, Transformer, UniLM_Mask
+from bert4keras.models.masks import LM_Mask, UniLM_Mask
+from bert4keras.models.transformer import Transformer
 from bert4keras.text.chat import is_chat
 from bert4keras.text.strings import is_string
 
@@ -65,7 +65,7 @@ class Generator(AutoRegressiveDecoder):
         self.defaults = defaults_of(self.transformer, tokenizer)
         end_id = self.defaults.end_ids or None if end_id is None else end_id
         self.end_ids = token_ids(end_id, tokenizer, self.transformer.vocab_size)
-        if start_id is None and isinstance(self.transformer, T5):
+        if start_id is None and self.transformer.encoder_and_decoder[0]:
             start_id = self.defaults.start_id
         super().__init__(
             start_id,
@@ -92,7 +92,7 @@ class Generator(AutoRegressiveDecoder):
             states: not used.
         """
         self.prompts.check_ids([int(np.min(inputs[0])), int(np.max(inputs[0]))], "inputs[0]")
-        if self.prompts.is_t5:
+        if self.prompts.encoder:
             inputs = [inputs[0], output_ids, *inputs[1:]]
         else:
             inputs = self.prompts.continued(inputs, output_ids)
@@ -104,34 +104,8 @@ class Generator(AutoRegressiveDecoder):
                 return np.log(scores)
         return scores
 
-    def generate(
-        self,
-        prompts: Any,
-        *,
-        maxlen: int | None = None,
-        minlen: int | None = None,
-        topk: int | None = None,
-        sample: bool | None = None,
-        topp: float | None = None,
-        min_p: float | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
-        n: int | None = None,
-        groups: int | None = None,
-        diversity: float | None = None,
-        length_penalty: float | None = None,
-        repetition_penalty: float = 1.0,
-        no_repeat_ngram: int = 0,
-        allowed: Allowed | Sequence[Allowed] | None = None,
-        process_probs: Callable | None = None,
-        vote: bool | Callable = False,
-        conditions: Sequence | None = None,
-        scores: bool = False,
-        stream: bool = False,
-        chat_arguments: Mapping[str, Any] | None = None,
-        batch_size: int = 32,
-        verbose: int = 0,
-    ) -> Any:
+    @taking(Options)
+    def generate(self, prompts: Any, options: Options) -> Any:
         """Write an output for every prompt.
 
         Args:
@@ -197,47 +171,24 @@ class Generator(AutoRegressiveDecoder):
                 f"{type(self).__name__} has a predict() of its own, which generate() does not "
                 "call: use beam_search() or random_sample(), or pass process_probs="
             )
-        chosen = {
-            "topk": topk,
-            "sample": sample,
-            "topp": topp,
-            "min_p": min_p,
-            "temperature": temperature,
-            "groups": groups,
-            "diversity": diversity,
-            "length_penalty": length_penalty,
-        }
-        options = Options(
-            maxlen=self.maxlen if maxlen is None else maxlen,
-            minlen=self.minlen if minlen is None else minlen,
-            seed=seed,
-            n=n,
-            repetition_penalty=repetition_penalty,
-            no_repeat_ngram=no_repeat_ngram,
-            **self.defaults.completed(chosen, beams=not stream),
-        )
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: give at least 1")
+        lengths = {"maxlen": self.maxlen, "minlen": self.minlen}
+        options = self.defaults.completed(options, **lengths).checked()
         alone = is_string(prompts) or is_chat(prompts)
-        batch = self.checked([prompts] if alone else prompts, options, vote, chat_arguments or {})
+        batch = self.checked([prompts] if alone else prompts, options)
         count = len(batch)
         call = Call(
-            self.decoding(options, vote),
+            self.decoding(options),
             self.prompts,
             batch,
-            self.checked_conditions(conditions, count),
+            self.checked_conditions(options.conditions, count),
             options,
-            Hooks(process_probs, allowed, count),
-            np.random.SeedSequence(seed).spawn(count) if options.sample else [],
+            Hooks(options.process_probs, options.allowed, count),
+            np.random.SeedSequence(options.seed).spawn(count) if options.sample else [],
         )
-        if stream:
-            if count != 1 or call.decoding.settings.n != 1 or scores:
-                raise ValueError(
-                    f"stream=True got {count} prompts and {call.decoding.settings.n} hypotheses: "
-                    "give one prompt, and neither topk, n nor scores"
-                )
+        if options.stream:
             return self.streamed(call)
-        results = call.results(batch_size, verbose)
+        results = call.results(options.batch_size, options.verbose)
+        n, scores = options.n, options.scores
         written = [[self.decoded(ids) for ids, _ in found[: n or 1]] for found in results]
         totals = [[total for _, total in found[: n or 1]] for found in results]
         if n is None:
@@ -246,8 +197,9 @@ class Generator(AutoRegressiveDecoder):
             written, totals = written[0], totals[0]
         return (written, totals) if scores else written
 
-    def decoding(self, options: Options, vote: bool | Callable) -> Decoding:
+    def decoding(self, options: Options) -> Decoding:
         """The compiled functions for these options."""
+        vote = options.vote
         rule = combined_by_vote if vote is True else vote or None
         settings = options.settings(self.end_ids, self.transformer.vocab_size)
         key = settings, rule is None
@@ -257,15 +209,13 @@ class Generator(AutoRegressiveDecoder):
                 decoding = self.decodings[key] = Decoding(self.transformer, settings, rule)
         return decoding
 
-    def checked(
-        self, prompts: Any, options: Options, vote: Any, chat_arguments: Mapping[str, Any]
-    ) -> list[list[Prompt]]:
+    def checked(self, prompts: Any, options: Options) -> list[list[Prompt]]:
         """Prompts in groups that vote, by default each alone."""
         if isinstance(prompts, Mapping | Set):
             raise ValueError(
                 f"generate() got a {type(prompts).__name__}: give a text, or a list of prompts"
             )
-        groups = []
+        groups, vote = [], options.vote
         for i, group in enumerate(prompts if vote else [[given] for given in prompts]):
             if is_string(group) or not len(group):
                 raise ValueError(
@@ -275,7 +225,7 @@ class Generator(AutoRegressiveDecoder):
             groups.append([])
             for j, given in enumerate(group):
                 name = f"prompt {j} of group {i}" if vote else f"prompt {i}"
-                prompt = self.prompts.prompt(given, name, chat_arguments)
+                prompt = self.prompts.prompt(given, name, options.chat_arguments or {})
                 self.prompts.check_length(prompt, options.maxlen, name)
                 groups[-1].append(prompt)
         return groups
@@ -293,6 +243,12 @@ class Generator(AutoRegressiveDecoder):
 
     def streamed(self, call: Call) -> Iterator[Any]:
         """Pieces of text as they are written, or ids if there is no tokenizer."""
+        count, n = len(call.groups), call.decoding.settings.n
+        if count != 1 or n != 1 or call.options.scores:
+            raise ValueError(
+                f"stream=True got {count} prompts and {n} hypotheses: give one prompt, and neither "
+                "topk, n nor scores"
+            )
         ids = call.tokens()
         if self.tokenizer is None:
             return ids
@@ -317,7 +273,8 @@ class Generator(AutoRegressiveDecoder):
 def transformer_of(model: Any) -> Transformer:
     """The language model behind a Keras model."""
     transformer = model if isinstance(model, Transformer) else getattr(model, "transformer", None)
-    if not isinstance(transformer, LM_Mask | UniLM_Mask | T5):
+    encoder, decoder = getattr(transformer, "encoder_and_decoder", (None, None))
+    if not isinstance(decoder, LM_Mask | UniLM_Mask):
         kind = type(model if transformer is None else transformer).__name__
         raise TypeError(
             f"Generator got a {kind}: give what build_transformer_model returned for "
@@ -325,12 +282,11 @@ def transformer_of(model: Any) -> Transformer:
             "shares its weights with it; instead of one loaded from a .keras file, build the model "
             "anew and load its weights"
         )
-    if isinstance(transformer, T5_Decoder):
+    if "Context" in input_kinds(decoder) and not encoder:
         raise TypeError(
             "Generator got the decoder of T5 alone: give the whole, which "
             "build_transformer_model(..., model='t5', return_keras_model=False) returns"
         )
-    decoder = decoder_of(transformer)
     if decoder.attention_caches:
         raise TypeError("Generator cannot use a model that was built with attention_caches")
     if getattr(decoder, "masked_positions", False):

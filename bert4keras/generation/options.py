@@ -1,42 +1,78 @@
-"""How to write: the options of `Generator.generate`, checked."""
+"""How to write: the options of `Generator.generate`, written once, and checked."""
 
+import functools
+import inspect
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from bert4keras.backend import ops
 from bert4keras.data.arrays import bucket_length
+from bert4keras.generation.hooks import Allowed
 from bert4keras.generation.selection import Settings
 
 
-@dataclass(frozen=True)
+def said(otherwise: Any) -> Any:
+    """An option that the folder of a model may say, and what it is if nobody says anything."""
+    return field(default=None, metadata={"otherwise": otherwise})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Options:
-    """The options that concern the choice of tokens; what they mean says `Generator.generate`."""
+    """The options of `Generator.generate`, in the order of its signature; it says what they mean.
 
-    maxlen: int
-    minlen: int
-    topk: int | None
-    sample: bool
-    topp: float | None
-    min_p: float | None
-    temperature: float
-    seed: int | None
-    n: int | None
-    groups: int
-    diversity: float
-    length_penalty: float
-    repetition_penalty: float
-    no_repeat_ngram: int
+    None stands for what was left out, which `Defaults.completed` fills in.
+    """
 
-    def __post_init__(self) -> None:
+    maxlen: int | None = None
+    minlen: int | None = None
+    topk: int | None = said(None)
+    sample: bool | None = said(False)
+    topp: float | None = said(None)
+    min_p: float | None = said(None)
+    temperature: float | None = said(1.0)
+    seed: int | None = None
+    n: int | None = None
+    groups: int | None = said(1)
+    diversity: float | None = said(0.0)
+    length_penalty: float | None = said(0.0)
+    repetition_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+    allowed: Allowed | Sequence[Allowed] | None = None
+    process_probs: Callable | None = None
+    vote: bool | Callable = False
+    conditions: Sequence | None = None
+    scores: bool = False
+    stream: bool = False
+    chat_arguments: Mapping[str, Any] | None = None
+    batch_size: int = 32
+    verbose: int = 0
+
+    def checked(self) -> "Options":
+        """The options, of which none is left out any more.
+
+        Raises:
+            ValueError: one of them makes no sense.
+        """
         for name in ("maxlen", "topk", "n", "groups"):
             self.require_count(name, 1, optional=name in ("topk", "n"))
         self.require_count("minlen", 0)
         self.require_count("no_repeat_ngram", 0)
         if self.minlen > self.maxlen:
             raise ValueError(f"minlen={self.minlen} is larger than maxlen={self.maxlen}")
+        self.check_numbers()
+        if self.sample:
+            self.check_sampling()
+        else:
+            self.check_beams()
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: give at least 1")
+        return self
+
+    def check_numbers(self) -> None:
+        """Refuse numbers out of their range."""
         for name in ("topp", "min_p"):
             self.require_number(name, 0, 1, optional=True)
         self.require("topp", self.topp != 0, "a number above 0 and at most 1")
@@ -44,10 +80,6 @@ class Options:
             self.require_number(name, 0)
         for name in ("temperature", "repetition_penalty"):
             self.require(name, getattr(self, name) > 0, "a number above 0")
-        if self.sample:
-            self.check_sampling()
-        else:
-            self.check_beams()
 
     def check_sampling(self) -> None:
         """Refuse options that only mean something without `sample`."""
@@ -135,3 +167,45 @@ class Options:
         counts = {"minlen": self.minlen, "results": self.n or 1}
         tensors = {k: ops.convert_to_tensor(v, "float32") for k, v in numbers.items()}
         return tensors | {k: ops.convert_to_tensor(v, "int32") for k, v in counts.items()}
+
+
+OTHERWISE: Mapping[str, Any] = {
+    option.name: option.metadata["otherwise"]
+    for option in fields(Options)
+    if "otherwise" in option.metadata
+}
+"""The options that the folder of a model may say, as they are if nobody says anything."""
+
+P = ParamSpec("P")
+Method = Callable[[Any, Any, Options], Any]
+
+
+def taking(
+    options: Callable[P, Options],
+) -> Callable[[Method], Callable[Concatenate[Any, Any, P], Any]]:
+    """Let a method of (self, prompts, options) take the options by name.
+
+    Its signature, which `help` shows, names each of them.
+
+    Args:
+        options: `Options`.
+    """
+    named = list(inspect.signature(options).parameters.values())
+    names = {parameter.name for parameter in named}
+
+    def decorated(method: Method) -> Callable[Concatenate[Any, Any, P], Any]:
+        @functools.wraps(method)
+        def wrapped(self: Any, prompts: Any, **given: Any) -> Any:
+            unknown = sorted(given.keys() - names)
+            if unknown:
+                raise TypeError(
+                    f"{method.__qualname__}() got an unexpected keyword argument {unknown[0]!r}"
+                )
+            return method(self, prompts, options(**given))
+
+        own = inspect.signature(method)
+        parameters = [*list(own.parameters.values())[:2], *named]
+        wrapped.__signature__ = own.replace(parameters=parameters)
+        return wrapped
+
+    return decorated

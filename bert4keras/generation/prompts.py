@@ -10,8 +10,8 @@ import numpy as np
 
 from bert4keras.data.arrays import bucket_length
 from bert4keras.layers import PositionEmbedding, SinusoidalPositionEmbedding
-from bert4keras.models.t5 import T5
-from bert4keras.models.transformer import Transformer, UniLM_Mask
+from bert4keras.models.masks import UniLM_Mask
+from bert4keras.models.transformer import Transformer
 from bert4keras.text.base import TokenizerBase
 from bert4keras.text.chat import is_chat
 from bert4keras.text.strings import is_string
@@ -24,7 +24,7 @@ class Prompt:
     """What a model is given before it writes.
 
     Attributes:
-        token_ids: what the output goes on from; of T5 what the encoder reads.
+        token_ids: what the output goes on from, or what an encoder reads.
         segment_ids: their segments.
     """
 
@@ -36,7 +36,7 @@ class Prompts:
     """Makes arrays of prompts for one model.
 
     Args:
-        transformer: the language model, of T5 the whole.
+        transformer: the language model; of an encoder and a decoder, the whole.
         tokenizer: for prompts that are texts.
         start_id: token that the output begins with, not part of the result.
         end_ids: tokens that end an output.
@@ -53,8 +53,7 @@ class Prompts:
         segment_id: int | None,
     ) -> None:
         self.transformer = transformer
-        self.is_t5 = isinstance(transformer, T5)
-        self.decoder = decoder_of(transformer)
+        self.encoder, self.decoder = transformer.encoder_and_decoder
         self.is_unilm = isinstance(transformer, UniLM_Mask)
         self.tokenizer = tokenizer
         self.start_id = start_id
@@ -90,10 +89,10 @@ class Prompts:
                 f"{name} has {len(token_ids)} token ids and {len(segment_ids)} segment ids: give "
                 "one segment for each token"
             )
-        if not token_ids and (self.is_t5 or self.start_id is None):
+        if not token_ids and (self.encoder or self.start_id is None):
             raise ValueError(
                 f"{name} is empty: give at least one token"
-                + ("" if self.is_t5 else ", or a start_id that the output begins with")
+                + ("" if self.encoder else ", or a start_id that the output begins with")
             )
         self.check_ids(token_ids, name)
         self.check_segments(segment_ids, name)
@@ -131,7 +130,7 @@ class Prompts:
         token_ids, segment_ids = self.tokenizer.encode(*texts)
         if self.is_unilm:
             segment_ids = [0] * len(token_ids)  # all of it is source
-        elif not self.is_t5:
+        elif not self.encoder:
             behind = ids_behind(self.tokenizer)
             n_open = len(token_ids) - len(behind)
             if list(token_ids[n_open:]) == behind:
@@ -154,7 +153,7 @@ class Prompts:
     def check_length(self, prompt: Prompt, maxlen: int, name: str) -> None:
         """Refuse a prompt after which the output would run out of positions."""
         started = self.start_id is not None
-        length = started if self.is_t5 else len(prompt.token_ids) + started
+        length = started if self.encoder else len(prompt.token_ids) + started
         # The last token of the output is not read any more.
         if self.reach is not None and length + maxlen - 1 > self.reach:
             raise ValueError(
@@ -186,7 +185,7 @@ class Prompts:
         for i, group in enumerate(groups):
             present[i, : len(group)] = True
         started = [] if self.start_id is None else [self.start_id]
-        ids = [started if self.is_t5 else prompt.token_ids + started for prompt in rows]
+        ids = [started if self.encoder else prompt.token_ids + started for prompt in rows]
         length = bucket_length(max(map(len, ids)))
         arrays = {
             "tokens": padded(ids, length, left=True),
@@ -194,7 +193,7 @@ class Prompts:
             "present": present,
             "inputs": self.inputs(rows, conditions, per_group, length, room),
         }
-        if self.is_t5:
+        if self.encoder:
             # The encoder hides this id, wherever it stands but at the start.
             pad = self.transformer.pad_token_id
             sources = [prompt.token_ids for prompt in rows]
@@ -307,11 +306,6 @@ def group_size(n: int) -> int:
     """The next of 1, 2, 3, 4, 6, 8, 12, 16, …"""
     size = power_of_two(n)
     return size * 3 // 4 if 4 * n <= 3 * size else size
-
-
-def decoder_of(transformer: Transformer) -> Transformer:
-    """The part of a model that writes: of T5 the decoder, otherwise all of it."""
-    return transformer._decoder if isinstance(transformer, T5) else transformer
 
 
 def input_kinds(transformer: Transformer) -> dict[str, bool]:

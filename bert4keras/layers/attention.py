@@ -252,6 +252,10 @@ class MultiHeadAttention(MaskReader, Recomputable):
         """Give an attention bias without a heads axis one of size 1."""
         return bias if bias is None or len(bias.shape) == 4 else align(bias, [0, -2, -1], 4)
 
+    def cache_arguments(self, cache: Any, inputs: Sequence[Tensor]) -> dict[str, Any]:
+        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        return {"cache": cache.of_attention(to_context=inputs[1] is not inputs[0])}
+
     def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Any:
         query_mask = mask_list(mask, inputs)[0]
         return [query_mask, None] if self.return_attention_scores else query_mask

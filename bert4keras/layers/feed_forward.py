@@ -27,6 +27,8 @@ class FeedForward(Recomputable):
         kernel_initializer: their initializer.
     """
 
+    positionwise = True
+
     def __init__(
         self,
         units: int,

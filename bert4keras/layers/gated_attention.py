@@ -169,6 +169,11 @@ class GatedAttentionUnit(MaskReader, Recomputable):
             weights = self.dropout(weights, training=training, seed=seed)
         return self.o_dense(gate * weighted_values(weights, value)[:, :, 0])
 
+    def cache_arguments(self, cache: Any, inputs: Any) -> dict[str, Any]:
+        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        to_context = not self.self_attention and inputs[1] is not inputs[0]
+        return {"cache": cache.of_attention(to_context)}
+
     def compute_mask(self, inputs: Tensor | Sequence[Tensor], mask: Masks = None) -> Mask:
         return mask_list(mask, as_list(inputs))[0]
 

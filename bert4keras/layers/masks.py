@@ -20,6 +20,8 @@ class AttentionBias(Layer):
     hide with minus infinity. Inputs broadcast to (batch, heads, query length, key length).
     """
 
+    positionwise = True
+
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         booleans = [x for x in inputs if is_bool(x)]
         floats = [ops.cast(x, self.compute_dtype) for x in inputs if not is_bool(x)]
@@ -50,6 +52,10 @@ class AttentionMask(Layer):
         keys = self.order(inputs)
         queries = keys if rows is None else ops.take(keys, rows, axis=1)
         return ops.expand_dims(self.visible(queries[:, :, None], keys[:, None, :]), 1)
+
+    def cache_arguments(self, cache: Any, inputs: Tensor) -> dict[str, Any]:
+        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        return {"rows": cache.slots}
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
         return None

@@ -169,6 +169,8 @@ class CopyMask(Layer):
     Arithmetic and `keras.ops` on symbolic tensors drop masks; this brings one back.
     """
 
+    positionwise = True
+
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         x, _ = inputs
         return ops.convert_to_tensor(x)

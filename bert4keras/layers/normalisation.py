@@ -30,6 +30,8 @@ class ScaleOffset(Layer):
         hidden_initializer: its initializer.
     """
 
+    positionwise = True
+
     def __init__(
         self,
         scale: bool | float = True,

@@ -68,6 +68,10 @@ class PositionEmbeddingBase(Layer):
         positions = ops.broadcast_to(positions, (*ops.shape(x)[:2], self.output_dim))
         return ops.concatenate([x, positions], axis=-1)
 
+    def cache_arguments(self, cache: Any, inputs: Any) -> dict[str, Any]:
+        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        return {"positions": cache.positions}
+
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Mask:
         return as_list(mask)[0] if self.custom_position_ids and mask is not None else mask
 
@@ -245,6 +249,11 @@ class RelativePositionEmbedding(TableLayer):
         table = ops.cast(self.embeddings, self.compute_dtype)
         return ops.take(table, self.compute_position_ids(inputs, positions), axis=0)
 
+    def cache_arguments(self, cache: Any, inputs: Sequence[Tensor]) -> dict[str, Any]:
+        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        keys = cache.visible if inputs[1] is inputs[0] else inputs[1]
+        return {"positions": (cache.slots, ops.arange(ops.shape(keys)[1], dtype="int32"))}
+
     def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
         return mask_list(mask, inputs)[0]
 
@@ -273,6 +282,10 @@ class RelativePositionTable(RelativePositionEmbedding):
 
     def call(self, inputs: Tensor, positions: Any = None) -> Tensor:
         return ops.cast(ops.convert_to_tensor(self.embeddings), self.compute_dtype)
+
+    def cache_arguments(self, cache: Any, inputs: Tensor) -> dict[str, Any]:
+        """None: the table is the same whatever the inputs are a part of."""
+        return {}
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
         return None

@@ -1,7 +1,7 @@
 """From a config and a checkpoint to a model."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -27,9 +27,10 @@ from bert4keras.models.encoders import (
     RoFormer,
     RoFormerV2,
 )
+from bert4keras.models.masks import LM_Mask, UniLM_Mask
+from bert4keras.models.pretrained import origin_of
 from bert4keras.models.t5 import T5, T5_Decoder, T5_Encoder
-from bert4keras.models.transformer import LM_Mask, Transformer, UniLM_Mask
-from bert4keras.text.generation_config import read_generation_config, renumbered
+from bert4keras.models.transformer import Transformer
 
 
 def extend_with_language_model(base: type[Transformer]) -> type[Transformer]:
@@ -220,9 +221,8 @@ def loaded(
     """Build a model from what was read, and load what was opened."""
     config, config_path = files.config, files.config_path
     check_vocabulary_arguments(config, kwargs)
-    # What was cut down when it was saved has files that were cut down, too.
     kept_of_folder = kwargs.get("keep_tokens") if config.get("keep_tokens") is None else None
-    generation_config = generation_config_of(config_path, config, kept_of_folder)
+    origin = origin_of(config_path, config, kept_of_folder)  # the arguments come into it below
     for argument, (key, default) in CONFIG_KEYS.items():
         if key in kwargs or argument not in config:
             config[argument] = kwargs.get(key, config.get(key, default))
@@ -246,12 +246,7 @@ def loaded(
     with default_policy(precision):
         transformer = architecture(**config)
         check_arguments(transformer, kwargs)
-        transformer.settings = config
-        transformer.vocabulary = vocabulary_beside(config_path)
-        transformer.kept_of_folder = kept_of_folder
-        transformer.generation_config = generation_config
-        if config_path is not None:
-            transformer.folder = config_path.parent
+        transformer.set_origin(origin)
         if files.checkpoint is not None:
             fitting.check_fit(transformer, files.checkpoint, config_path or "the call")
         transformer.build(**config)
@@ -274,26 +269,6 @@ def default_policy(precision: str | None) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def vocabulary_beside(config_path: str | Path | None) -> Path | None:
-    """The vocabulary in the folder of a config, if there is one."""
-    if config_path is None:
-        return None
-    try:
-        return checkpoints.find_files(config_path, need=("vocabulary",)).vocabulary
-    except CheckpointError:
-        return None
-
-
-def generation_config_of(
-    config_path: Path | None, config: Mapping[str, Any], keep_tokens: Sequence[int] | None
-) -> dict[str, Any]:
-    """What the folder of a config says about generation, in the numbering of the model."""
-    if config_path is None:
-        return {}
-    found = read_generation_config(config_path.parent, config)
-    return found if keep_tokens is None else renumbered(found, keep_tokens)
 
 
 def check_vocabulary_arguments(config: dict[str, Any], given: dict[str, Any]) -> None:

@@ -1,20 +1,13 @@
 """What a model remembers of the tokens before, so that it runs on new ones only."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from copy import copy
+from typing import TYPE_CHECKING, Any
 
 from bert4keras.backend import Tensor, keras, laid_out, ops
-from bert4keras.layers import (
-    AttentionBias,
-    AttentionMask,
-    CopyMask,
-    FeedForward,
-    GatedAttentionUnit,
-    MultiHeadAttention,
-    PositionEmbeddingBase,
-    RelativePositionEmbedding,
-    ScaleOffset,
-)
+
+if TYPE_CHECKING:
+    from bert4keras.models.transformer import Transformer
 
 POSITIONWISE = (
     keras.layers.Activation,
@@ -29,12 +22,8 @@ POSITIONWISE = (
     keras.layers.Multiply,
     keras.layers.RMSNormalization,
     keras.layers.Subtract,
-    AttentionBias,
-    CopyMask,
-    FeedForward,
-    ScaleOffset,
 )
-"""Layers that treat each position by itself; a layer of the user's says so by `positionwise`."""
+"""Layers of Keras that treat each position by itself; others say so by `positionwise`."""
 
 KeysAndValues = list[tuple[Tensor, Tensor]]
 """Keys and values of every attention of a model, in the order of the calls, see `laid_out`.
@@ -62,6 +51,10 @@ class Cache:
         prompt: keys and values of the prompt; None in the first call, which computes them.
         output: those of the output so far.
         context: of a decoder, `visible` as above and, after the first call, `keys_and_values`.
+
+    Attributes:
+        slots: (length,), those of the tokens of the call.
+        positions: (rows, length), those of the same tokens, counted from where the text begins.
     """
 
     def __init__(
@@ -76,8 +69,8 @@ class Cache:
     ) -> None:
         self.start = start
         self.visible = visible
-        self.rows = start + ops.arange(length, dtype="int32")
-        self.positions = ops.maximum(self.rows[None] - offsets[:, None], 0)
+        self.slots = start + ops.arange(length, dtype="int32")
+        self.positions = ops.maximum(self.slots[None] - offsets[:, None], 0)
         self.is_first = prompt is None
         self.context = {} if context is None else context
         if self.is_first:
@@ -90,22 +83,15 @@ class Cache:
     def arguments(self, layer: Any, inputs: Any) -> dict[str, Any]:
         """What a layer is told in the call about where its inputs stand.
 
+        A layer that looks at other positions has a method `cache_arguments(cache, inputs)`.
+
         Raises:
             TypeError: it may look at other positions, and nothing is known of how.
         """
-        to_context = isinstance(inputs, Sequence) and len(inputs) > 1 and inputs[1] is not inputs[0]
-        if isinstance(layer, MultiHeadAttention):
-            return {"cache": LayerCache(self, to_context)}
-        if isinstance(layer, GatedAttentionUnit):
-            return {"cache": LayerCache(self, to_context and not layer.self_attention)}
-        if isinstance(layer, PositionEmbeddingBase):
-            return {"positions": self.positions}
-        if isinstance(layer, RelativePositionEmbedding):
-            keys = ops.shape(inputs[1] if to_context else self.visible)[1]
-            return {"positions": (self.rows, ops.arange(keys, dtype="int32"))}
-        if isinstance(layer, AttentionMask):
-            return {"rows": self.rows}
-        if not (isinstance(layer, POSITIONWISE) or getattr(layer, "positionwise", False)):
+        told = getattr(layer, "cache_arguments", None)
+        if told is not None:
+            return told(self, inputs)
+        if not is_positionwise(layer):
             raise TypeError(
                 f"layer {layer.name!r} is a {type(layer).__name__}, which may look at other tokens "
                 "than its own, and decoding token by token cannot know how. If it does not, set "
@@ -113,6 +99,15 @@ class Cache:
                 "whose predict() runs the whole model"
             )
         return {}
+
+    def of_attention(self, to_context: bool) -> "LayerCache":
+        """The part that one attention reads and writes, see `LayerCache`."""
+        return LayerCache(self, to_context)
+
+
+def is_positionwise(layer: Any) -> bool:
+    """Whether a layer treats each position by itself."""
+    return isinstance(layer, POSITIONWISE) or getattr(layer, "positionwise", False)
 
 
 class LayerCache:
@@ -126,7 +121,7 @@ class LayerCache:
     def __init__(self, cache: Cache, to_context: bool) -> None:
         self.cache = cache
         self.to_context = to_context
-        self.positions = cache.rows
+        self.positions = cache.slots
 
     def keys_and_values(self, project: Callable[[], tuple[Tensor, Tensor]]) -> tuple:
         """What to attend to: keys, values, and where there is text, (rows, slots).
@@ -152,3 +147,45 @@ class LayerCache:
         value = ops.slice_update(value, [0, 0, slot, 0], new_value)
         cache.output.append((key, value))
         return [prompt_key, key], [prompt_value, value], cache.visible
+
+
+def call_on_part(
+    transformer: "Transformer",
+    inputs: Sequence[Tensor],
+    whole: Sequence[Tensor],
+    cache: Cache,
+    conditions: Sequence,
+) -> Tensor:
+    """Run the hooks of a model on a part of a sequence, which follows what the cache remembers.
+
+    Args:
+        transformer: the built model.
+        inputs: the inputs of that part.
+        whole: the inputs of the sequence so far, which masks are computed from.
+        cache: keys and values of what comes before; those of the part are added.
+        conditions: instead of `layer_norm_conds`.
+
+    Returns:
+        (batch, 1, vocab_size), the outputs at the last position.
+    """
+    names = [x.name for x in transformer.inputs]
+    part = changed(
+        transformer,
+        cache=cache,
+        inputs=list(whole),
+        layer_norm_conds=list(conditions),
+        layers=transformer.layers | dict(zip(names, inputs, strict=True)),
+    )
+    n_own = len(names) - transformer.n_additional_inputs
+    return part.call(part.simplify(inputs[:n_own]))
+
+
+def changed(transformer: "Transformer", **attributes: Any) -> "Transformer":
+    """A shallow copy of a model, for a single call, with some attributes of its own.
+
+    Hooks read and write attributes: those of this call, whatever other threads do meanwhile.
+    """
+    part = copy(transformer)
+    for name, value in attributes.items():
+        setattr(part, name, value)
+    return part

@@ -28,7 +28,7 @@ from bert4keras.layers import (
     PositionEmbedding,
     PositionEmbeddingBase,
 )
-from bert4keras.models.cache import POSITIONWISE
+from bert4keras.models.cache import is_positionwise
 from bert4keras.training.distribution.parts import LossOfBatch
 from bert4keras.training.losses import SparseLoss, SparseMultilabelCrossentropy
 from bert4keras.training.methods import LayerMethod
@@ -203,8 +203,7 @@ def sources_as_long(tensor: Any) -> list:
     inputs = keras_private.call_inputs(layer, node)
     if isinstance(layer, AS_LONG_AS_THE_FIRST):
         return inputs[:1]
-    alike = isinstance(layer, POSITIONWISE) or type(layer).__name__ == "Cast"
-    if alike or getattr(layer, "positionwise", False):
+    if is_positionwise(layer) or type(layer).__name__ == "Cast":
         return [each for each in inputs if len(each.shape) == len(tensor.shape)]
     return []
 

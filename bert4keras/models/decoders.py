@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 
 from bert4keras.backend import Tensor
 from bert4keras.layers import Dropout
+from bert4keras.models.block import Block
 from bert4keras.models.encoders import BERT, RoFormer, rotary_settings
-from bert4keras.models.transformer import Block, LM_Mask, dense, norm, renamed
+from bert4keras.models.masks import LM_Mask
+from bert4keras.models.names import dense, norm, renamed
 
 
 class GPT(LM_Mask, BERT):

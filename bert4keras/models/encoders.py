@@ -24,16 +24,10 @@ from bert4keras.layers import (
     ScaleOffset,
     SinusoidalPositionEmbedding,
 )
-from bert4keras.models.transformer import (
-    Block,
-    LM_Mask,
-    Transformer,
-    chosen_activation,
-    dense,
-    listed,
-    norm,
-    renamed,
-)
+from bert4keras.models.block import Block, listed
+from bert4keras.models.masks import LM_Mask
+from bert4keras.models.names import dense, norm, renamed
+from bert4keras.models.transformer import Transformer, chosen_activation
 
 
 class BERT(Transformer):
@@ -710,10 +704,13 @@ class ModernBERT(RoFormer):
             for kind, theta in thetas.items()
         }
 
+    def block_of(self, index: int) -> Block:
+        """Before the first attention, the embeddings are normalised already."""
+        return self.block if index else replace(self.block, attention_norms=())
+
     def apply_main_layers(self, inputs: Any, index: int) -> Any:
-        """One block of its kind; before the first attention, the embeddings are normalised."""
+        """One block of its kind."""
         self.layer_type = self.layer_types[index]
-        self.block = replace(self.block, attention_norms=("pre",) if index else ())
         return super().apply_main_layers(inputs, index)
 
     def compute_attention_bias(self, inputs: Any = None) -> Tensor | None:

@@ -5,7 +5,6 @@ the settings that a model is going to be built from.
 """
 
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from bert4keras import configs
 from bert4keras.checkpoints import CheckpointError, as_official
 from bert4keras.checkpoints.architectures import architectures
+from bert4keras.models.messages import warn
+from bert4keras.models.vocabulary import is_cut, of_another_vocabulary
 
 if TYPE_CHECKING:
     from bert4keras.models.transformer import Transformer
@@ -132,12 +133,11 @@ def _check_twins(own: str, transformer: "Transformer", file: Any, source: Any) -
         )
     if own not in (config, path):
         hint = f"Its path speaks of {other}. " if path == other else ""
-        warnings.warn(
+        warn(
             f"{file.path} is of {own} or of {other}, and nothing in it tells which: the names of "
             f"their variables are the same. {hint}It is loaded as {own}, as model= says; were it "
             f"of {other}, all outputs would be wrong. Whoever saves it with this library again "
-            "has a file that tells.",
-            stacklevel=6,  # the call of build_transformer_model
+            "has a file that tells."
         )
 
 
@@ -235,7 +235,7 @@ def _will_be_built(transformer: "Transformer", layer: str, role: str) -> bool:
 def _expected(transformer: "Transformer", file: Any, setting: str) -> int:
     t = transformer
     if setting == "vocab_size":
-        return t.vocab_size if t.is_cut(file) else t.full_vocab_size
+        return t.vocab_size if is_cut(t, file) else t.full_vocab_size
     if setting == _HEADS:
         return t.num_attention_heads * t.attention_key_size
     if setting == _GATED:
@@ -255,7 +255,7 @@ def _advice(transformer: "Transformer", differences: list[_Difference]) -> str:
     (only,) = differences
     if only.setting == "vocab_size":
         if only.ours == transformer.full_vocab_size != transformer.vocab_size:
-            return transformer.of_another_vocabulary(only.theirs)
+            return of_another_vocabulary(transformer, only.theirs)
         return (
             f"Only the vocabulary differs: {only.theirs} entries in the file. If the vocabulary of "
             "the model was trimmed, pass keep_tokens; otherwise correct vocab_size:"

@@ -1,5 +1,6 @@
-"""What a method `initializer` of an architecture becomes: an initializer of Keras."""
+"""Which values weights start from: the hook `initializer`, and what such a method becomes."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any
@@ -50,3 +51,53 @@ class InitializerMethod(property):
             lambda model: MethodInitializer(MethodType(method, model), model.standard_initializer),
             doc=method.__doc__,
         )
+
+
+class Initialized:
+    """The hooks that say which values weights start from, a part of `Transformer`."""
+
+    initializer_range: float
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        initializer = inspect.getattr_static(cls, "initializer")
+        if inspect.isfunction(initializer):
+            cls.initializer = InitializerMethod(initializer)
+
+    @property
+    def initializer(self) -> Any:
+        """Hook: a new initializer of kernels and embeddings.
+
+        A subclass may write it as a property that returns an initializer of Keras, or as a method
+        `initializer(self, shape, dtype=None, order=3, gain=1.0)` that draws values; in there
+        `super().initializer(shape, dtype, order, gain)` are those of `initial_values`.
+        """
+        return self.initial_values if self.draws_itself else self.standard_initializer
+
+    @property
+    def draws_itself(self) -> bool:
+        """Whether a subclass has written `initializer` as a method."""
+        return isinstance(inspect.getattr_static(type(self), "initializer"), InitializerMethod)
+
+    @property
+    def standard_initializer(self) -> keras.initializers.Initializer:
+        """A new initializer of kernels: normal, cut off at two deviations."""
+        return keras.initializers.TruncatedNormal(stddev=self.initializer_range)
+
+    @property
+    def table_initializer(self) -> keras.initializers.Initializer:
+        """A new initializer of embeddings."""
+        return self.initializer
+
+    def initial_values(
+        self, shape: Sequence[int], dtype: Any = None, order: float | None = None, gain: float = 1.0
+    ) -> Tensor:
+        """Draw the values of a kernel or a table, `gain` times those of `standard_initializer`.
+
+        Args:
+            shape: of the values.
+            dtype: of the values, the default float type by default.
+            order: of what depends on the number of blocks; nothing does, except in RoFormerV2.
+            gain: the factor.
+        """
+        return gain * self.standard_initializer(shape, dtype)

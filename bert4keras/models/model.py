@@ -1,13 +1,11 @@
 """The Keras model that scripts train, save and load."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import bert4keras.optimizers  # noqa: F401, registers them: a compiled model loads
 from bert4keras import checkpoints, keras_private
@@ -24,6 +22,8 @@ from bert4keras.models.given import (
     own_errors,
     with_ranks,
 )
+from bert4keras.models.messages import some
+from bert4keras.models.variables import assign, to_numpy, weight_name
 from bert4keras.models.whole import WholeModel
 from bert4keras.training import resuming, steps
 from bert4keras.training.distribution.choice import BuiltForDevices
@@ -430,30 +430,3 @@ def layers_by_key(layers: Sequence[keras.Layer]) -> dict[str, keras.Layer]:
     """The layers that have weights, under the names that weight files use."""
     named = {layer.name: layer for layer in layers if layer.weights}
     return keyed_by_order(named, {auto_prefix(layer) for layer in layers})
-
-
-def weight_name(layer: keras.Layer, weight: Any) -> str:
-    """The path of a weight inside its layer: 'q_dense/kernel'."""
-    return weight.path.removeprefix(f"{layer.path}/").removeprefix(f"{layer.name}/")
-
-
-def to_numpy(weight: Any) -> np.ndarray:
-    """The value of a Keras variable."""
-    return keras.ops.convert_to_numpy(weight)
-
-
-def assign(pairs: Iterable[tuple[Any, np.ndarray]]) -> None:
-    """Set Keras variables to values whose shapes have been checked.
-
-    The values may be views of a mapped file, which JAX would go on using instead of a copy.
-    """
-    aliasing = keras.backend.backend() == "jax"
-    for weight, value in pairs:
-        weight.assign(np.array(value) if aliasing else value)
-
-
-def some(names: Iterable[str], limit: int = 3) -> str:
-    """A few of many names, for a message."""
-    names = sorted(names)
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest

@@ -1,18 +1,29 @@
-"""Writing models to files: each writer puts the new whole in the place of the old one at once."""
+"""Folders of pretrained models: what a model knows of its own, and writing new ones.
+
+Each writer puts the new whole in the place of the old one at once.
+"""
 
 import contextlib
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert4keras import checkpoints, configs
-from bert4keras.checkpoints import bundle, safetensors
+from bert4keras.checkpoints import CheckpointError, bundle, safetensors
 from bert4keras.checkpoints.writing import replacing
+from bert4keras.models import weights
+from bert4keras.models.masks import LM_Mask
+from bert4keras.models.messages import warn
+from bert4keras.models.vocabulary import is_whole
 from bert4keras.text import saving
 from bert4keras.text.files import TokenizerError
-from bert4keras.text.generation_config import GENERATION_FILE
+from bert4keras.text.generation_config import (
+    GENERATION_FILE,
+    read_generation_config,
+    renumbered,
+)
 from bert4keras.text.vocabulary import VOCAB_FILE, load_vocab, vocab_text
 
 if TYPE_CHECKING:
@@ -35,29 +46,54 @@ def transformer_of(model: Any) -> "Transformer":
     return transformer
 
 
-# === Weights under official names ===
+# === Where a model comes from ===
 
 
-def save_checkpoint(
-    transformer: "Transformer", path: str | Path, mapping: Mapping | None, dtype: Any
-) -> None:
-    """Write a TensorFlow checkpoint; see `Transformer.save_weights_as_checkpoint`."""
-    path = Path(path)
-    with replacing(path.parent, f"{path.name}.index", bundle.former_files(path.name)) as folder:
-        _write_checkpoint(transformer, folder / path.name, mapping, dtype)
+@dataclass(frozen=True)
+class Origin:
+    """What a model was built from.
+
+    Attributes:
+        settings: all of the config, and the arguments of the call, which go before it.
+        folder: of the config, if there is one.
+        vocabulary: the vocabulary file in that folder, if there is one.
+        kept_of_folder: `keep_tokens`, as far as the files in the folder do not know of them: those
+            of a model that was cut down when it was saved were cut down, too.
+        generation_config: what the folder says about generation, in the numbering of the model.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    vocabulary: Path | None = None
+    kept_of_folder: Sequence[int] | None = None
+    generation_config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _write_checkpoint(
-    transformer: "Transformer", path: Path, mapping: Mapping | None = None, dtype: Any = None
-) -> None:
-    variables = transformer.official_variables(mapping, dtype)
-    bundle.write_bundle(path, variables, architecture(transformer))
-    configs.write_record(path, configs.vocabulary_record(transformer))
+def origin_of(
+    config_path: Path | None, config: Mapping[str, Any], kept_of_folder: Sequence[int] | None
+) -> Origin:
+    """What the folder of a config says, and the settings that a model is built from.
+
+    Args:
+        config_path: the config file, None for no file.
+        config: the settings.
+        kept_of_folder: see `Origin`.
+    """
+    if config_path is None:
+        return Origin(config, kept_of_folder=kept_of_folder)
+    found = read_generation_config(config_path.parent, config)
+    if kept_of_folder is not None:
+        found = renumbered(found, kept_of_folder)
+    vocabulary = vocabulary_beside(config_path)
+    return Origin(config, config_path.parent, vocabulary, kept_of_folder, found)
 
 
-def architecture(transformer: "Transformer") -> dict[str, str]:
-    """Return metadata of a weight file that say which architecture it is of."""
-    return {checkpoints.ARCHITECTURE: transformer.model_type} if transformer.model_type else {}
+def vocabulary_beside(config_path: Path) -> Path | None:
+    """The vocabulary in the folder of a config, if there is one."""
+    try:
+        return checkpoints.find_files(config_path, need=("vocabulary",)).vocabulary
+    except CheckpointError:
+        return None
 
 
 # === Folders ===
@@ -66,22 +102,13 @@ def architecture(transformer: "Transformer") -> dict[str, str]:
 _FORMER_VOCABULARY = "|".join(map(re.escape, (*saving.FILES, GENERATION_FILE)))
 
 
-def save_pretrained(
-    transformer: "Transformer", folder: str | Path, tokenizer: Any, causal: bool
-) -> None:
-    """Write a folder that `transformers` loads; see `Transformer.save_pretrained`.
-
-    Args:
-        transformer: the built model.
-        folder: where to write.
-        tokenizer: the tokenizer of the model, or None.
-        causal: whether the model is a language model in which a token sees what is before it.
-    """
-    config = configs.to_hugging_face(transformer, causal)
+def save_pretrained(transformer: "Transformer", folder: str | Path, tokenizer: Any = None) -> None:
+    """Write a folder that `transformers` loads; see `Transformer.save_pretrained`."""
+    config = configs.to_hugging_face(transformer, causal=isinstance(transformer, LM_Mask))
     vocabulary = vocabulary_files(transformer, tokenizer)
-    variables = transformer.official_variables()
+    variables = weights.official_variables(transformer)
     tensors = checkpoints.to_hugging_face(variables, transformer.model_type)
-    metadata = {"format": "pt", **architecture(transformer)}
+    metadata = {"format": "pt", **weights.metadata(transformer)}
     former = safetensors.former_files("model.safetensors")
     with _replacing(folder, "config.json", former, vocabulary) as place:
         safetensors.write_shards(place / "model.safetensors", tensors, metadata)
@@ -97,7 +124,7 @@ def save_original(transformer: "Transformer", folder: str | Path) -> None:
     vocabulary = vocabulary_files(transformer, None)
     former = bundle.former_files("bert_model.ckpt")
     with _replacing(folder, "bert_config.json", former, vocabulary) as place:
-        _write_checkpoint(transformer, place / "bert_model.ckpt")
+        weights.write(transformer, place / "bert_model.ckpt")
         configs.write_json(place / "bert_config.json", config)
 
 
@@ -169,7 +196,7 @@ def _files_beside(transformer: "Transformer") -> dict[str, bytes]:
 
 
 def _warn_of_tokenizer(fault: str) -> None:
-    warnings.warn(f"the tokenizer is not saved with the model: {fault}", stacklevel=6)
+    warn(f"the tokenizer is not saved with the model: {fault}")
 
 
 def _vocabulary_beside(transformer: "Transformer") -> dict[str, bytes]:
@@ -180,7 +207,7 @@ def _vocabulary_beside(transformer: "Transformer") -> dict[str, bytes]:
     if source.suffix == ".txt":
         tokens = _cut(load_vocab(source), transformer)
         return {} if tokens is None else {VOCAB_FILE: vocab_text(tokens).encode("utf-8")}
-    whole = transformer.keep_tokens is None and transformer.compound_tokens is None
+    whole = is_whole(transformer)
     return {saving.pieces_name(source.name): source.read_bytes()} if whole else {}
 
 

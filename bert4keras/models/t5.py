@@ -13,14 +13,10 @@ from bert4keras.layers import (
     Saturation,
     ScaleOffset,
 )
+from bert4keras.models.block import Block, listed
+from bert4keras.models.masks import LM_Mask
 from bert4keras.models.model import Model
-from bert4keras.models.transformer import (
-    Block,
-    LM_Mask,
-    Transformer,
-    chosen_activation,
-    listed,
-)
+from bert4keras.models.transformer import Transformer, chosen_activation
 
 
 def t5_names(version: str) -> dict[str, list[str]]:
@@ -248,6 +244,11 @@ class T5(T5_Base):
         self._decoder = T5_Decoder(**kwargs | {"name": names[1]})
         super().__init__(**kwargs)
         self.unknown_arguments &= self._decoder.unknown_arguments
+
+    @property
+    def encoder_and_decoder(self) -> tuple[T5_Encoder, T5_Decoder]:
+        """What reads a source, and what writes."""
+        return self._encoder, self._decoder
 
     def build(
         self,

@@ -1,0 +1,337 @@
+"""The weights of a model under the names of official checkpoints: loading, resizing, writing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from bert4keras import checkpoints, configs
+from bert4keras.backend import keras
+from bert4keras.checkpoints import CheckpointError, bundle
+from bert4keras.checkpoints.writing import replacing
+from bert4keras.data.arrays import orthogonally_resize
+from bert4keras.layers import FeedForward, MultiHeadAttention, ScaleOffset
+from bert4keras.models import fitting
+from bert4keras.models.messages import some, warn
+from bert4keras.models.names import telling_variables
+from bert4keras.models.variables import (
+    assign,
+    forget_lora,
+    merged_values,
+    own_weights,
+    weight_name,
+)
+
+if TYPE_CHECKING:
+    from bert4keras.models.transformer import Transformer
+
+Mapped = Mapping[str, Sequence[str]] | None
+"""Layer name → names of its variables; None for `variable_mapping()`."""
+
+
+def mapped_layers(
+    transformer: "Transformer", mapping: Mapped = None
+) -> list[tuple[keras.Layer, list[str]]]:
+    """The layers of a model that checkpoints know, with the names of their variables."""
+    mapping = transformer.variable_mapping() if mapping is None else mapping
+    layers = [
+        (transformer.layers.get(transformer.prefixed(name)), names)
+        for name, names in mapping.items()
+    ]
+    return [(layer, with_condition(layer, names)) for layer, names in layers if layer]
+
+
+def with_condition(layer: keras.Layer, names: Sequence[str]) -> list[str]:
+    """Variable names of a layer, with those of what the condition of a normalisation goes through.
+
+    Official checkpoints have none; they are named by their path in the layer: `gamma_dense/kernel`.
+    """
+    if not names or not (isinstance(layer, ScaleOffset) and layer.conditional):
+        return list(names)
+    start = names[0].rsplit("/", 1)[0]
+    paths = (f"{start}/{weight_name(layer, x)}" for x in own_weights(layer)[len(names) :])
+    return [*names, *paths]
+
+
+# === Loading ===
+
+
+class Target(NamedTuple):
+    """What a variable of a checkpoint is loaded into.
+
+    Attributes:
+        name: of the variable.
+        layer: that has the weight.
+        index: of the weight in `own_weights(layer)`.
+    """
+
+    name: str
+    layer: keras.Layer
+    index: int
+
+    @property
+    def weight(self) -> Any:
+        """The weight."""
+        return own_weights(self.layer)[self.index]
+
+
+@contextmanager
+def opened(
+    transformer: "Transformer", checkpoint: str | Path | checkpoints.Checkpoint, mapping: Mapped
+) -> Iterator[checkpoints.Checkpoint]:
+    """Open a checkpoint meanwhile, and check that it is of the architecture of a model.
+
+    One that is open already is known to be, and whoever gives a mapping wants another one.
+    """
+    if isinstance(checkpoint, checkpoints.Checkpoint):
+        yield checkpoint
+        return
+    with checkpoints.open_checkpoint(checkpoint) as file:
+        if mapping is None:
+            fitting.check_fit(transformer, file)
+        yield file
+
+
+def load(
+    transformer: "Transformer", file: checkpoints.Checkpoint, mapping: Mapped = None
+) -> checkpoints.Report:
+    """Load an open checkpoint; see `Transformer.load_weights_from_checkpoint`."""
+    layers = mapped_layers(transformer, mapping)
+    variables = officially_named(transformer, file, layers)
+    targets = targets_among(transformer, variables, layers)
+    # Two passes, so that an error changes nothing and no value is held: the pages of the file stay
+    # cached, and checksums are verified once.
+    report = checked(transformer, variables, targets, file.path)
+    loaded = set(report.loaded)
+    assign(
+        (target.weight, value_for(transformer, variables, target))
+        for target in targets
+        if target.name in loaded
+    )
+    for layer, _ in layers:
+        forget_lora(layer)
+    return report
+
+
+def officially_named(
+    transformer: "Transformer", file: checkpoints.Checkpoint, layers: Sequence
+) -> Any:
+    """The variables of an open file under the names that the layers have."""
+    if file.container == "keras":
+        names = {layer.name: names_by_path(layer, names) for layer, names in layers}
+        return checkpoints.LayerNames(file.path, file.layers(), names, transformer.create_variable)
+    names = [name for _, names in layers for name in names]
+    return checkpoints.as_official(file, [*names, *telling_variables(transformer)])
+
+
+def names_by_path(layer: keras.Layer, names: Sequence[str]) -> dict[str, str]:
+    """Path of a weight in its layer → variable name."""
+    return {weight_name(layer, x.weight): x.name for x in targets_of(layer, names)}
+
+
+def targets_of(layer: keras.Layer, names: Sequence[str]) -> list[Target]:
+    """Each variable name with the weight of the layer that it belongs to."""
+    count = len(own_weights(layer))
+    if count < len(names):
+        raise ValueError(
+            f"layer {layer.name!r} has {count} weights, and {len(names)} variables are mapped to "
+            f"it: {list(names)}. Correct variable_mapping()"
+        )
+    return [Target(name, layer, index) for index, name in enumerate(names)]
+
+
+CONDITIONAL = ("/hidden_dense/kernel", "/beta_dense/kernel", "/gamma_dense/kernel")
+"""How the variables end that a condition of a normalisation goes through; few files have them."""
+UNWRITTEN = "/embedding_hidden_mapping_out/"
+"""In the names of variables for which bert4keras 0.11.5 had none, so that its files lack them."""
+
+
+def targets_among(transformer: "Transformer", variables: Any, layers: Sequence) -> list[Target]:
+    """The targets under the names that a checkpoint has, without what it may lack.
+
+    The weights that it may lack start from scratch then.
+    """
+    targets = [target for layer, names in layers for target in targets_of(layer, names)]
+    targets = [x._replace(name=transformer.stored_name(variables, x.name)) for x in targets]
+    lacking = [target.name for target in targets if target.name not in variables]
+    lost = [name for name in lacking if UNWRITTEN in name]
+    if lost:
+        warn(
+            f"{variables.path} has no {some(lost)}, which bert4keras 0.11.5 did not write: the "
+            "layer starts from random values, as it did there. Train it, or load its weights by "
+            "load_weights"
+        )
+    absent = {name for name in lacking if name.endswith(CONDITIONAL) or name in lost}
+    return [target for target in targets if target.name not in absent]
+
+
+def checked(
+    transformer: "Transformer", variables: Any, targets: Sequence[Target], path: Path
+) -> checkpoints.Report:
+    """Compare all variables with the weights, before any is assigned.
+
+    Raises:
+        CheckpointError: a variable is missing, of another shape or not finite.
+    """
+    shapes, not_finite = examined(transformer, variables, targets)
+    report = checkpoints.match_variables(
+        expected={target.name: tuple(target.weight.shape) for target in targets},
+        found=shapes,
+        layers={target.name: target.layer.name for target in targets},
+        from_scratch=from_scratch(transformer, targets),
+    )
+    if not transformer.ignore_invalid_weights:
+        report.raise_for_errors(path)
+        check_foreign(transformer, report.unused, path)
+    if not_finite:
+        raise CheckpointError(f"{path} holds NaN or infinity in {some(not_finite)}")
+    return report
+
+
+def examined(
+    transformer: "Transformer", variables: Any, targets: Sequence[Target]
+) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """The shapes of all variables as they will be loaded, and the names of those with NaN."""
+    shapes = {name: variables.shape(name) for name in variables}
+    not_finite = []
+    for target in targets:
+        if target.name in variables:
+            value = value_for(transformer, variables, target)
+            shapes[target.name] = value.shape
+            if not finite(value):
+                not_finite.append(target.name)
+    return shapes, not_finite
+
+
+def finite(value: np.ndarray) -> bool:
+    """Tell whether all numbers are finite; the sum tells it in a single cheap pass."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(value.sum())) or bool(np.isfinite(value).all())
+
+
+def value_for(transformer: "Transformer", variables: Any, target: Target) -> np.ndarray:
+    """The value that a weight gets."""
+    value = transformer.load_variable(variables, target.name)
+    if not transformer.autoresize_weights or value.shape == tuple(target.weight.shape):
+        return value
+    return resized(target, value, transformer.hidden_act)
+
+
+def resized(target: Target, value: np.ndarray, hidden_act: Any) -> np.ndarray:
+    """A variable cut or repeated to the shape of its weight (https://kexue.fm/archives/8444).
+
+    Queries and keys are scaled so that the scores, and the two kernels of a feed-forward layer so
+    that its output, stay as large as they were.
+    """
+    layer, shape = target.layer, tuple(target.weight.shape)
+    resized = orthogonally_resize(value, shape)
+    per_dense = 2 if getattr(layer, "use_bias", False) else 1
+    scaled = isinstance(layer, MultiHeadAttention) and layer.attention_scale
+    if scaled and target.index < 2 * per_dense:
+        return resized * (shape[-1] / value.shape[-1]) ** 0.25
+    if isinstance(layer, FeedForward):
+        inner = 0 if hidden_act in ("relu", "leaky_relu") else per_dense
+        if target.index < inner:
+            return resized * (shape[-1] / value.shape[-1]) ** 0.5
+        return resized * (value.shape[0] / shape[0]) ** 0.5
+    return resized
+
+
+def check_foreign(transformer: "Transformer", unused: Sequence[str], path: Path) -> None:
+    """Refuse a checkpoint of another architecture that happens to hold all our variables."""
+    foreign = [name for name in telling_variables(transformer) if name in unused]
+    if foreign:
+        raise CheckpointError(
+            f"{path} holds {foreign[0]}, which {type(transformer).__name__} does not have: it "
+            "is of another architecture, so correct model=. To start from it all the same, "
+            "pass ignore_invalid_weights=True"
+        )
+
+
+def from_scratch(transformer: "Transformer", targets: Sequence[Target]) -> tuple[str, ...]:
+    """Names of the layers with weights that no checkpoint knows, and of weights of others."""
+    known = {(target.layer.name, target.index) for target in targets}
+    computed = [transformer.prefixed(name) for name in transformer.computed_layers]
+    names = []
+    for layer in transformer.model.layers:
+        if layer.name in computed:
+            continue
+        weights = [weight_name(layer, weight) for weight in own_weights(layer)]
+        missing = [x for i, x in enumerate(weights) if (layer.name, i) not in known]
+        whole = len(missing) == len(weights)
+        names += [layer.name] if whole and missing else [f"{layer.name}/{x}" for x in missing]
+    return tuple(names)
+
+
+# === Writing ===
+
+
+def save(
+    transformer: "Transformer", path: str | Path, mapping: Mapped = None, dtype: Any = None
+) -> None:
+    """Write a checkpoint at once; see `Transformer.save_weights_as_checkpoint`."""
+    path = Path(path)
+    with replacing(path.parent, f"{path.name}.index", bundle.former_files(path.name)) as folder:
+        write(transformer, folder / path.name, mapping, dtype)
+
+
+def write(
+    transformer: "Transformer", path: Path, mapping: Mapped = None, dtype: Any = None
+) -> None:
+    """Write a checkpoint where nobody reads meanwhile."""
+    variables = official_variables(transformer, mapping, dtype)
+    bundle.write_bundle(path, variables, metadata(transformer))
+    configs.write_record(path, configs.vocabulary_record(transformer))
+
+
+def metadata(transformer: "Transformer") -> dict[str, str]:
+    """Metadata of a weight file, which say what architecture it is of."""
+    return {checkpoints.ARCHITECTURE: transformer.model_type} if transformer.model_type else {}
+
+
+def official_variables(
+    transformer: "Transformer", mapping: Mapped = None, dtype: Any = None
+) -> dict[str, np.ndarray]:
+    """The variables of a model as official checkpoints hold them, by name.
+
+    Raises:
+        ValueError: a weight has no name, so that it would be lost.
+    """
+    layers = mapped_layers(transformer, mapping)
+    if mapping is None:
+        check_names(transformer, layers)
+    return {
+        name: transformer.create_variable(name, value, dtype)
+        for layer, names in layers
+        for name, value in named_values(layer, names)
+    }
+
+
+def check_names(transformer: "Transformer", layers: Sequence) -> None:
+    """Refuse to write a model of which a layer would be left out."""
+    known = {layer.name for layer, _ in layers}
+    known |= {transformer.prefixed(name) for name in transformer.computed_layers}
+    unnamed = [x.name for x in transformer.model.layers if x.weights and x.name not in known]
+    if unnamed:
+        raise ValueError(
+            f"no checkpoint has a place for the weights of {some(unnamed)}: add them to "
+            "variable_names of the class, or write the others by "
+            "save_weights_as_checkpoint(…, mapping=transformer.variable_mapping())"
+        )
+
+
+def named_values(layer: keras.Layer, names: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    """Each variable name with the value of its weight, to which that of LoRA is added.
+
+    Raises:
+        ValueError: the layer has more or fewer weights.
+    """
+    paths = [weight_name(layer, weight) for weight in own_weights(layer)]
+    if len(paths) != len(names):
+        raise ValueError(
+            f"layer {layer.name!r} has the weights {paths}, and its variables are {list(names)}: "
+            "some would be lost. Correct variable_names of the class, or mapping="
+        )
+    return list(zip(names, merged_values(layer), strict=True))
