@@ -8,12 +8,11 @@
     transformer  Block: what differs between Transformer blocks, as data
                  Transformer: assembling, layers by name, hooks, weights in and out
                  LM_Mask, UniLM_Mask: who sees whom in language models
-    encoders     BERT ALBERT ALBERT_Unshared NEZHA RoFormer RoFormerV2 ELECTRA
-                 ERNIE DeBERTaV2 ModernBERT GAU_alpha
-    decoders     GPT GPT2 GPT2_ML LLaMA Qwen2 Qwen3
-    t5           T5_Base T5_Encoder T5_Decoder T5
-    building     build_transformer_model: from a config and a checkpoint to a model
+    bert albert nezha roformer electra ernie deberta modernbert gau gpt llama t5
+                 the architectures, each with its kin in a file of its own
+    architectures
                  ARCHITECTURES: what `model=` may be
+    building     build_transformer_model: from a config and a checkpoint to a model
                  extend_with_language_model, extend_with_unified_language_model
 
 An architecture is its block, what it embeds, how it ends, and the names of its variables. Subclass
@@ -23,28 +22,25 @@ one and override a hook to change it: `get_inputs`, `apply_embeddings`, `apply_m
 """
 
 from bert4keras.backend import keras
+from bert4keras.models.albert import ALBERT, ALBERT_Unshared
+from bert4keras.models.architectures import ARCHITECTURES
+from bert4keras.models.bert import BERT
 from bert4keras.models.building import (
     APPLICATIONS,
-    ARCHITECTURES,
     build_transformer_model,
     extend_with_language_model,
     extend_with_unified_language_model,
 )
-from bert4keras.models.decoders import GPT, GPT2, GPT2_ML, LLaMA, Qwen2, Qwen3
-from bert4keras.models.encoders import (
-    ALBERT,
-    BERT,
-    ELECTRA,
-    ERNIE,
-    NEZHA,
-    ALBERT_Unshared,
-    DeBERTaV2,
-    GAU_alpha,
-    ModernBERT,
-    RoFormer,
-    RoFormerV2,
-)
+from bert4keras.models.deberta import DeBERTaV2
+from bert4keras.models.electra import ELECTRA
+from bert4keras.models.ernie import ERNIE
+from bert4keras.models.gau import GAU_alpha
+from bert4keras.models.gpt import GPT, GPT2, GPT2_ML
+from bert4keras.models.llama import LLaMA, Qwen2, Qwen3
 from bert4keras.models.model import Model
+from bert4keras.models.modernbert import ModernBERT
+from bert4keras.models.nezha import NEZHA
+from bert4keras.models.roformer import RoFormer, RoFormerV2
 from bert4keras.models.t5 import T5, T5_Base, T5_Decoder, T5_Encoder
 from bert4keras.models.transformer import Block, LM_Mask, Transformer, UniLM_Mask
 from bert4keras.models.whole import load_model

@@ -13,21 +13,7 @@ from bert4keras.backend import keras
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.checkpoints.base import file_state
 from bert4keras.models import fitting
-from bert4keras.models.decoders import GPT, GPT2, GPT2_ML, LLaMA, Qwen2, Qwen3
-from bert4keras.models.encoders import (
-    ALBERT,
-    BERT,
-    ELECTRA,
-    ERNIE,
-    NEZHA,
-    ALBERT_Unshared,
-    DeBERTaV2,
-    GAU_alpha,
-    ModernBERT,
-    RoFormer,
-    RoFormerV2,
-)
-from bert4keras.models.t5 import T5, T5_Decoder, T5_Encoder
+from bert4keras.models.architectures import ARCHITECTURES
 from bert4keras.models.transformer import LM_Mask, Transformer, UniLM_Mask
 from bert4keras.text.generation_config import read_generation_config, renumbered
 
@@ -52,33 +38,6 @@ def extended(base: type[Transformer], mask: type, name: str) -> type[Transformer
     bases = (base,) if issubclass(base, mask) else (mask, base)
     cls = type(f"{base.__name__}{name}", bases, {"__init__": __init__})
     return cls
-
-
-ARCHITECTURES = {
-    "bert": BERT,
-    "roberta": BERT,
-    "albert": ALBERT,
-    "albert_unshared": ALBERT_Unshared,
-    "nezha": NEZHA,
-    "roformer": RoFormer,
-    "roformer_v2": RoFormerV2,
-    "electra": ELECTRA,
-    "gpt": GPT,
-    "gpt2": GPT2,
-    "gpt2_ml": GPT2_ML,
-    "ernie": ERNIE,
-    "deberta_v2": DeBERTaV2,
-    "modernbert": ModernBERT,
-    "gau_alpha": GAU_alpha,
-    "llama": LLaMA,
-    "qwen2": Qwen2,
-    "qwen3": Qwen3,
-    **{
-        f"{version}{part}": architecture
-        for version in ("t5", "t5.1.0", "t5.1.1", "mt5.1.1")
-        for part, architecture in (("", T5), ("_encoder", T5_Encoder), ("_decoder", T5_Decoder))
-    },
-}
 
 
 APPLICATIONS = {

@@ -1,0 +1,46 @@
+"""ELECTRA: BERT that tells which tokens were replaced."""
+
+from typing import Any
+
+from bert4keras.backend import Tensor, activation
+from bert4keras.models.bert import BERT
+from bert4keras.models.transformer import chosen_activation, dense, renamed
+
+
+class ELECTRA(BERT):
+    """ELECTRA (Clark et al., 2020), the discriminator.
+
+    Args:
+        with_discriminator: output (batch, length, 1), whether a token was replaced: True for a
+            probability, or an activation such as 'linear'.
+        **kwargs: see `BERT`.
+    """
+
+    model_type = "electra"
+    applications = ("encoder",)
+    refused_arguments = ("with_pool", "with_nsp", "with_mlm", "masked_positions")
+    # google-research/electra, modeling.py and run_pretraining.py
+    variable_names = renamed(BERT.variable_names, "bert/", "electra/") | {
+        "Embedding-Mapping": dense("electra/embeddings_project"),
+        "Discriminator-Dense": dense("discriminator_predictions/dense"),
+        "Discriminator-Prediction": dense("discriminator_predictions/dense_1"),
+    }
+    vocabulary_variables = ("electra/embeddings/word_embeddings",)
+
+    def __init__(
+        self, max_position: int, with_discriminator: bool | str = False, **kwargs: Any
+    ) -> None:
+        super().__init__(max_position, **kwargs)
+        self.with_discriminator = with_discriminator
+
+    def apply_final_layers(self, inputs: Tensor) -> Tensor:
+        """Hidden states, or whether each token was replaced."""
+        if not self.with_discriminator:
+            return inputs
+        function = activation(self.activations[0])
+        x = self.apply_dense(inputs, self.hidden_size, "Discriminator-Dense", activation=function)
+        kwargs = {
+            "activation": chosen_activation(self.with_discriminator, "sigmoid"),
+            "dtype": "float32",
+        }
+        return self.apply_dense(x, 1, "Discriminator-Prediction", **kwargs)

@@ -1,0 +1,65 @@
+"""ERNIE: BERT with a vector of the task."""
+
+from typing import Any
+
+from bert4keras.backend import Tensor, keras
+from bert4keras.layers import Add, Embedding
+from bert4keras.models.bert import BERT
+from bert4keras.models.transformer import listed, renamed
+
+
+class ERNIE(BERT):
+    """ERNIE (Sun et al., 2019) 1.0 and, with task embeddings, 3.0 (Sun et al., 2021).
+
+    Args:
+        use_task_id: add a vector of the task to the embeddings.
+        task_type_vocab_size: number of tasks.
+        custom_task_ids: take task ids (batch, length) as the last input; otherwise the task is 0.
+        **kwargs: see `BERT`.
+    """
+
+    model_type = "ernie"
+    # Names of Hugging Face: the checkpoints come from PaddlePaddle.
+    variable_names = renamed(BERT.variable_names, "bert/", "ernie/") | {
+        "Embedding-Task": ["ernie/embeddings/task_type_embeddings"],
+    }
+    vocabulary_variables = ("ernie/embeddings/word_embeddings", "cls/predictions/output_bias")
+    foreign_variables = ("ernie/embeddings/task_type_embeddings",)
+
+    def __init__(
+        self,
+        max_position: int,
+        use_task_id: bool = False,
+        task_type_vocab_size: int = 3,
+        custom_task_ids: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(max_position, **kwargs)
+        self.use_task_id = use_task_id
+        self.task_type_vocab_size = task_type_vocab_size
+        self.custom_task_ids = custom_task_ids
+
+    def get_inputs(self) -> Any:
+        """Those of BERT, and task ids if they are asked for."""
+        inputs = listed(super().get_inputs())
+        if self.use_task_id and self.custom_task_ids:
+            inputs.append(self.apply_input("Input-Task"))
+        return self.simplify(inputs)
+
+    def apply_position_embedding(self, x: Tensor, position_ids: Tensor | None) -> Tensor:
+        """Add the vectors of positions and that of the task."""
+        x = super().apply_position_embedding(x, position_ids)
+        if not self.use_task_id:
+            return x
+        task_ids = self.layers.get(self.prefixed("Input-Task"))
+        if task_ids is None:
+            task_ids = keras.ops.zeros_like(x[..., 0], dtype="int32")
+        task = self.apply(
+            task_ids,
+            Embedding,
+            input_dim=self.task_type_vocab_size,
+            output_dim=self.embedding_size,
+            embeddings_initializer=self.table_initializer,
+            name="Embedding-Task",
+        )
+        return self.apply([x, task], Add, name="Embedding-Position-Task")

@@ -1,0 +1,42 @@
+"""NEZHA: BERT with relative positions."""
+
+from typing import Any
+
+from bert4keras.backend import Sinusoidal, Tensor, keras
+from bert4keras.layers import RelativePositionEmbedding
+from bert4keras.models.bert import BERT
+from bert4keras.models.transformer import Block
+
+
+class NEZHA(BERT):
+    """NEZHA (Wei et al., 2019): BERT with fixed sinusoidal vectors of relative positions."""
+
+    model_type = "nezha"
+    block = Block(epsilon=1e-7, position_bias="typical_relative")
+    refused_arguments = ("custom_position_ids", "hierarchical_position")
+    foreign_variables = ("bert/embeddings/position_embeddings",)
+    max_distance = 64
+    computed_layers = ("Embedding-Relative-Position", "Embedding-Relative-Position-Value")
+
+    def compute_position_bias(self, inputs: Any = None) -> Tensor:
+        """Vectors of relative positions, for the keys and for the values; computed once."""
+        if self.position_bias is None:
+            sizes = {"": self.attention_key_size, "-Value": self.attention_head_size}
+            if self.attention_key_size == self.attention_head_size:
+                del sizes["-Value"]  # keys and values use the same
+            vectors = [
+                self.apply(
+                    [inputs, inputs],
+                    RelativePositionEmbedding,
+                    input_dim=2 * self.max_distance + 1,
+                    output_dim=size,
+                    embeddings_initializer=Sinusoidal(),
+                    trainable=False,
+                    name=f"Embedding-Relative-Position{kind}",
+                )
+                for kind, size in sizes.items()
+            ]
+            self.position_bias = (
+                keras.ops.concatenate(vectors, -1) if len(vectors) > 1 else vectors[0]
+            )
+        return self.position_bias
