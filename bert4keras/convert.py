@@ -115,7 +115,7 @@ def build_with_heads(files: checkpoints.Files, model: str | None, to: str) -> "T
 
 def cross_attention_without_positions(config: Path, model: str | None) -> dict[str, Any]:
     """The argument that T5 has, and no other architecture."""
-    from bert4keras import configs
+    from bert4keras.models import configs
 
     name = (model or configs.read_config(config)[1] or "bert").lower()
     return {"cross_position_bias": False} if name.startswith(("t5", "mt5")) else {}

@@ -12,6 +12,9 @@
                  the architectures, each with its kin in a file of its own
     architectures
                  ARCHITECTURES: what `model=` may be
+    family       Family: how Hugging Face describes an architecture
+    configs, config_files, settings, written_configs, vocabulary_record
+                 config files, read and written
     building     build_transformer_model: from a config and a checkpoint to a model
                  extend_with_language_model, extend_with_unified_language_model
 

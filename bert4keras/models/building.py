@@ -8,13 +8,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from bert4keras import checkpoints, configs, settings
+from bert4keras import checkpoints
 from bert4keras.backend import keras
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.checkpoints.base import file_state
-from bert4keras.models import fitting
+from bert4keras.models import configs, fitting, settings
 from bert4keras.models.architectures import ARCHITECTURES
 from bert4keras.models.transformer import LM_Mask, Transformer, UniLM_Mask
+from bert4keras.models.vocabulary_record import plain
 from bert4keras.text.generation_config import read_generation_config, renumbered
 
 
@@ -260,7 +261,7 @@ def check_vocabulary_arguments(config: dict[str, Any], given: dict[str, Any]) ->
     names = ("keep_tokens", "compound_tokens")
     recorded = {name: config[name] for name in names if config.get(name) is not None}
     wanted = {name: given[name] for name in names if given.get(name) is not None}
-    if recorded and wanted and configs.plain(recorded) != configs.plain(wanted):
+    if recorded and wanted and plain(recorded) != plain(wanted):
         raise ValueError(
             "the model was saved with other keep_tokens or compound_tokens than those given: leave "
             "them out to load it as it was saved"

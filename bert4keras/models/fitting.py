@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert4keras import configs
 from bert4keras.checkpoints import CheckpointError, as_official
 from bert4keras.checkpoints.architectures import architectures
+from bert4keras.models import configs
 
 if TYPE_CHECKING:
     from bert4keras.models.transformer import Transformer

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert4keras import checkpoints, configs
+from bert4keras import checkpoints
 from bert4keras.checkpoints import bundle, safetensors
 from bert4keras.checkpoints.writing import replacing
+from bert4keras.models import written_configs
+from bert4keras.models.config_files import write_json
+from bert4keras.models.vocabulary_record import vocabulary_record, write_record
 from bert4keras.text import saving
 from bert4keras.text.files import TokenizerError
 from bert4keras.text.generation_config import GENERATION_FILE
@@ -52,7 +55,7 @@ def _write_checkpoint(
 ) -> None:
     variables = transformer.official_variables(mapping, dtype)
     bundle.write_bundle(path, variables, architecture(transformer))
-    configs.write_record(path, configs.vocabulary_record(transformer))
+    write_record(path, vocabulary_record(transformer))
 
 
 def architecture(transformer: "Transformer") -> dict[str, str]:
@@ -77,7 +80,7 @@ def save_pretrained(
         tokenizer: the tokenizer of the model, or None.
         causal: whether the model is a language model in which a token sees what is before it.
     """
-    config = configs.to_hugging_face(transformer, causal)
+    config = written_configs.to_hugging_face(transformer, causal)
     vocabulary = vocabulary_files(transformer, tokenizer)
     variables = transformer.official_variables()
     tensors = checkpoints.to_hugging_face(variables, transformer.model_type)
@@ -85,7 +88,7 @@ def save_pretrained(
     former = safetensors.former_files("model.safetensors")
     with _replacing(folder, "config.json", former, vocabulary) as place:
         safetensors.write_shards(place / "model.safetensors", tensors, metadata)
-        configs.write_json(place / "config.json", config)
+        write_json(place / "config.json", config)
 
 
 def save_original(transformer: "Transformer", folder: str | Path) -> None:
@@ -93,12 +96,12 @@ def save_original(transformer: "Transformer", folder: str | Path) -> None:
 
     It holds `bert_config.json`, a TensorFlow checkpoint `bert_model.ckpt` and the vocabulary.
     """
-    config = configs.to_original(transformer)
+    config = written_configs.to_original(transformer)
     vocabulary = vocabulary_files(transformer, None)
     former = bundle.former_files("bert_model.ckpt")
     with _replacing(folder, "bert_config.json", former, vocabulary) as place:
         _write_checkpoint(transformer, place / "bert_model.ckpt")
-        configs.write_json(place / "bert_config.json", config)
+        write_json(place / "bert_config.json", config)
 
 
 @contextlib.contextmanager

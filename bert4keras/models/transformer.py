@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from keras.layers import Activation, Dense, Input
 
-from bert4keras import checkpoints, configs
+from bert4keras import checkpoints
 from bert4keras.backend import Tensor, activation, keras
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.layers import (
@@ -35,6 +35,7 @@ from bert4keras.models import fitting, pretrained
 from bert4keras.models.cache import Cache
 from bert4keras.models.initializers import InitializerMethod
 from bert4keras.models.model import Model, assign, some, to_numpy, weight_name
+from bert4keras.models.vocabulary_record import recorded_vocabulary, saved_size, vocabulary_record
 from bert4keras.snippets import orthogonally_resize
 
 
@@ -114,7 +115,7 @@ class Transformer:
 
     block = Block()
     model_type = ""
-    """What Hugging Face calls the architecture, a key of `configs.FAMILIES`."""
+    """What Hugging Face calls the architecture, a key of `FAMILIES`."""
     applications: tuple[str, ...] = ("encoder", "lm", "unilm")
     """What `build_transformer_model` can make of the architecture."""
     refused_arguments: tuple[str, ...] = ()
@@ -789,17 +790,15 @@ class Transformer:
         """
         if file.container == "keras":
             return True
-        record = configs.recorded_vocabulary(file.path)
+        record = recorded_vocabulary(file.path)
         if record is None:
             return False
         whole = self.keep_tokens is None and self.compound_tokens is None
-        if record == configs.vocabulary_record(self) or (
-            whole and self.vocab_size == configs.saved_size(record)
-        ):
+        if record == vocabulary_record(self) or (whole and self.vocab_size == saved_size(record)):
             return True
         raise CheckpointError(
             f"the vocabulary of {file.path} was cut down from {record['vocab_size']} to "
-            f"{configs.saved_size(record)} tokens when it was saved, and this model is built for "
+            f"{saved_size(record)} tokens when it was saved, and this model is built for "
             f"{self.vocab_size} of {self.full_vocab_size}. Give the same keep_tokens and "
             "compound_tokens, or none and vocab_size of the saved number"
         )
