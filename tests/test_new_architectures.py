@@ -6,9 +6,9 @@ import pytest
 import reference as ref
 
 from bert4keras.checkpoints import CheckpointError
-from bert4keras.checkpoints.names import dialect_of
 from bert4keras.models import build_transformer_model
 from bert4keras.models.model import weight_name
+from bert4keras.models.registry import dialect_of
 
 pytestmark = pytest.mark.backend
 

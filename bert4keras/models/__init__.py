@@ -8,13 +8,14 @@
     transformer  Block: what differs between Transformer blocks, as data
                  Transformer: assembling, layers by name, hooks, weights in and out
                  LM_Mask, UniLM_Mask: who sees whom in language models
-    bert albert nezha roformer electra ernie deberta modernbert gau gpt llama t5
-                 the architectures, each with its kin in a file of its own
-    architectures
-                 ARCHITECTURES: what `model=` may be
     family       Family: how Hugging Face describes an architecture
+    registry     what is known of all architectures, from what each says of itself
     configs, config_files, settings, written_configs, vocabulary_record
                  config files, read and written
+    bert albert nezha roformer electra ernie deberta modernbert gau gpt llama t5
+                 the architectures: each a file with all that is known of it and its kin
+    architectures
+                 ARCHITECTURES: what `model=` may be
     building     build_transformer_model: from a config and a checkpoint to a model
                  extend_with_language_model, extend_with_unified_language_model
 
@@ -37,6 +38,7 @@ from bert4keras.models.building import (
 from bert4keras.models.deberta import DeBERTaV2
 from bert4keras.models.electra import ELECTRA
 from bert4keras.models.ernie import ERNIE
+from bert4keras.models.family import Family
 from bert4keras.models.gau import GAU_alpha
 from bert4keras.models.gpt import GPT, GPT2, GPT2_ML
 from bert4keras.models.llama import LLaMA, Qwen2, Qwen3
@@ -45,7 +47,7 @@ from bert4keras.models.modernbert import ModernBERT
 from bert4keras.models.nezha import NEZHA
 from bert4keras.models.roformer import RoFormer, RoFormerV2
 from bert4keras.models.t5 import T5, T5_Base, T5_Decoder, T5_Encoder
-from bert4keras.models.transformer import Block, LM_Mask, Transformer, UniLM_Mask
+from bert4keras.models.transformer import Block, LM_Mask, Transformer, UniLM_Mask, renamed
 from bert4keras.models.whole import load_model
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "ALBERT_Unshared",
     "Block",
     "DeBERTaV2",
+    "Family",
     "GAU_alpha",
     "LLaMA",
     "LM_Mask",
@@ -82,4 +85,5 @@ __all__ = [
     "extend_with_unified_language_model",
     "keras",
     "load_model",
+    "renamed",
 ]

@@ -1,4 +1,7 @@
-"""What `model=` may be."""
+"""What `model=` may be: one line for each architecture.
+
+All that is asked about architectures follows from this table and from what their classes say.
+"""
 
 from bert4keras.models.albert import ALBERT, ALBERT_Unshared
 from bert4keras.models.bert import BERT
@@ -10,10 +13,11 @@ from bert4keras.models.gpt import GPT, GPT2, GPT2_ML
 from bert4keras.models.llama import LLaMA, Qwen2, Qwen3
 from bert4keras.models.modernbert import ModernBERT
 from bert4keras.models.nezha import NEZHA
+from bert4keras.models.registry import ARCHITECTURES
 from bert4keras.models.roformer import RoFormer, RoFormerV2
 from bert4keras.models.t5 import T5, T5_Decoder, T5_Encoder
 
-ARCHITECTURES = {
+ARCHITECTURES |= {
     "bert": BERT,
     "roberta": BERT,
     "albert": ALBERT,

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from keras.layers import Input
 
 from bert4keras.backend import Tensor, activation
+from bert4keras.checkpoints import Dialect, Signature
 from bert4keras.layers import (
     Add,
     Dropout,
@@ -15,6 +16,7 @@ from bert4keras.layers import (
     PositionEmbedding,
     ScaleOffset,
 )
+from bert4keras.models.family import BERT_KEYS, EPSILON, TIED, Family
 from bert4keras.models.transformer import (
     LM_Mask,
     Transformer,
@@ -23,6 +25,31 @@ from bert4keras.models.transformer import (
     listed,
     norm,
 )
+
+# --- what files of BERT and its kin have in common
+
+HEADS = (
+    (r"^cls/predictions/output_bias$", "cls/predictions/bias"),
+    (r"^cls/seq_relationship/output_weights$", "cls/seq_relationship/weight"),
+    (r"^cls/seq_relationship/output_bias$", "cls/seq_relationship/bias"),
+)
+BIAS_TWICE = ((r"^(cls\.predictions|predictions)\.bias$", r"\1.decoder.bias"),)
+"""Some files have it under the name of the layer before."""
+
+QUERY = "encoder/layer/0/attention/self/query"
+POSITION_TABLE = "embeddings/position_embeddings(/kernel)?"
+# A bare model of Hugging Face has no name in front, whatever it is of.
+WITHOUT_POSITIONS = ((f"(bert/)?{QUERY}/bias",), (f".*{POSITION_TABLE}",))
+
+
+def bert_like(base: str, *rewrites: tuple[str, str]) -> Dialect:
+    """The dialect of an architecture that has the official names of BERT, and other ones here."""
+    return Dialect(base, (*rewrites, (r"^bert/", f"{base}/"), *HEADS), BIAS_TWICE)
+
+
+def first_block(*bases: str) -> str:
+    """What names in the first block begin with, see `Signature`."""
+    return f"(?:(?:{'|'.join(bases)})/)?encoder/layer/0/"
 
 
 class BERT(Transformer):
@@ -80,6 +107,23 @@ class BERT(Transformer):
     }
     vocabulary_variables = ("bert/embeddings/word_embeddings", "cls/predictions/output_bias")
     transposed_variables = ("cls/seq_relationship/output_weights",)
+    head_layers: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "MLM-": {"with_mlm": "linear"},
+        "NSP-": {"with_nsp": True},
+        "Pooler-": {"with_pool": True},
+    }
+    families = (
+        Family("bert", ("bert", "roberta"), "Bert", BERT_KEYS, EPSILON, TIED, causal="LMHeadModel"),
+    )
+    dialect = Dialect("bert", HEADS, BIAS_TWICE)
+    signatures = (
+        Signature(
+            "bert",
+            has=(f"(bert/)?{QUERY}/bias", f"(bert/)?{POSITION_TABLE}"),
+            lacks=(".*embeddings/task_type_embeddings(/kernel)?",),
+            start=first_block("bert"),
+        ),
+    )
 
     def __init__(
         self,

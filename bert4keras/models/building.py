@@ -12,7 +12,7 @@ from bert4keras import checkpoints
 from bert4keras.backend import keras
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.checkpoints.base import file_state
-from bert4keras.models import configs, fitting, settings
+from bert4keras.models import configs, fitting, registry, settings
 from bert4keras.models.architectures import ARCHITECTURES
 from bert4keras.models.transformer import LM_Mask, Transformer, UniLM_Mask
 from bert4keras.models.vocabulary_record import plain
@@ -187,14 +187,13 @@ def loaded(
         if key in kwargs or argument not in config:
             config[argument] = kwargs.get(key, config.get(key, default))
     config |= kwargs
-    check_config(config, kwargs, config_path, files.vocabulary)
+    check_config(config, kwargs, config_path, files.vocabulary, model)
     if isinstance(model, type):
         architecture = model
     else:
         model = (model or files.inferred or "bert").lower()
         architecture = chosen(ARCHITECTURES, model, "model")
-        if "t5.1" in model:
-            config["version"] = kwargs.get("version", model.split("_")[0])
+        config |= {**architecture.settings_of_name(model), **kwargs}
     extend = chosen(APPLICATIONS, application, "application")
     if application not in architecture.applications:
         raise ValueError(
@@ -269,7 +268,7 @@ def check_vocabulary_arguments(config: dict[str, Any], given: dict[str, Any]) ->
 
 
 def check_config(
-    config: dict[str, Any], given: dict[str, Any], path: Any, vocabulary: Path | None
+    config: dict[str, Any], given: dict[str, Any], path: Any, vocabulary: Path | None, model: Any
 ) -> None:
     """Refuse a config that lacks a size, says what cannot be, or is not that of its vocabulary."""
     source = path or "the keyword arguments (there is no config_path)"
@@ -278,7 +277,9 @@ def check_config(
         raise ValueError(
             f"{source} lacks {', '.join(missing)}: a config needs {', '.join(REQUIRED)}"
         )
-    settings.check_settings(config, given, source, configs.keys_of(config))
+    own = model if isinstance(model, type) else None
+    keys = configs.keys_of(config, own)
+    settings.check_settings(config, given, source, keys, registry.allowed_settings(own))
     if vocabulary is not None and vocabulary.is_file():
         n_tokens = count_tokens(vocabulary)
         # The words of compound tokens may stand behind the others.

@@ -33,17 +33,14 @@ def read_json(path: str | Path) -> dict[str, Any]:
 _TYPES = {
     "model_type": str,
     "architectures": list,
-    "feed_forward_proj": str,
-    "dense_act_fn": str,
-    "afn": str,
     RECORD: Mapping,
 }
-"""Of keys that are looked at before the others."""
+"""Of keys that are looked at before anything is known of the others."""
 
 
-def check_types(config: Mapping[str, Any], path: Any) -> None:
-    """Refuse a config in which something is looked at before it is known to be what it should."""
-    for key, kind in _TYPES.items():
+def check_types(config: Mapping[str, Any], path: Any, types: Mapping[str, type] = _TYPES) -> None:
+    """Refuse a config in which what is looked at first is not of its type."""
+    for key, kind in types.items():
         value = config.get(key)
         if value is not None and not isinstance(value, kind):
             words = {str: "a string", list: "a list", Mapping: "an object"}[kind]

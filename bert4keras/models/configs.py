@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bert4keras.models.config_files import RECORD, check_types, read_json
-from bert4keras.models.family import FAMILIES, Family
+from bert4keras.models.family import Family
+from bert4keras.models.registry import ARCHITECTURES, families
 from bert4keras.models.vocabulary_record import (
     check_record,
     from_compound,
@@ -24,8 +25,8 @@ _FIXED = {
 }
 """What holds for every family."""
 
-_MARKS = ("model_type", "architectures", "transformers_version", "n_embd", "d_model")
-"""Keys of which a config of Hugging Face has one, and the original's have none."""
+_MARKS = ("model_type", "architectures", "transformers_version")
+"""Keys of which a config of Hugging Face has one, or a `mark`, and the original's have none."""
 
 # gelu is the exact form in Hugging Face, whatever `set_gelu` says; OpenAI's GPT is the exception.
 _ACTIVATIONS = {
@@ -66,22 +67,22 @@ def read_config(
     """
     config = {} if path is None else read_json(path)
     check_types(config, path)
-    if not any(key in config for key in _MARKS):
+    own = model if isinstance(model, type) else ARCHITECTURES.get((model or "").lower())
+    known = families(own)
+    marks = {*_MARKS, *(family.mark for family in known.values() if family.mark)}
+    if not marks.intersection(config):
         _check_fixed(config, _FIXED, path)
         if config.get("keep_tokens") or config.get("compound_tokens"):
             check_record(config, path)
             compound = config.get("compound_tokens")
             config["compound_tokens"] = compound and [from_compound(x) for x in compound]
-        # As the published configs of NEZHA say it.
-        return config, "nezha" if config.get("use_relative_position") is True else None
-    model_type = model_type_of(config, path)
-    family = FAMILIES[model_type]
-    inferred = _inferred(config, family, path)
+        return config, _told_by(config)
+    family = known[model_type_of(config, path, known)]
+    check_types(config, path, dict.fromkeys(family.strings, str))
+    versions = family.versions_of(config, path)
     if isinstance(model, str) and strict:
-        _check_model(model.lower(), model_type, inferred, path)
-    config = {**family.defaults, **config}
-    if model_type.endswith("t5"):
-        config = _t5_settings(config, path)
+        _check_model(model.lower(), family.model_type, versions, path)
+    config = family.read({**family.defaults, **config}, path)
     _check_fixed(config, {**_FIXED, **family.fixed}, path)
     _check_causal(config, family, application, path)
     arguments = {k: v for k, v in config.items() if k not in ("name", "prefix", "layers")}
@@ -90,37 +91,44 @@ def read_config(
             arguments[ours] = config[theirs]
     if "segment_vocab_size" not in arguments:
         arguments["segment_vocab_size"] = config.get("type_vocab_size", 2)
-    if not arguments.get("intermediate_size") and "n_embd" in config:
-        arguments["intermediate_size"] = 4 * config["n_embd"]
     if arguments.get("pad_token_id") is None:
         arguments["pad_token_id"] = family.defaults.get("pad_token_id")
-    if model_type == "openai-gpt" and config["afn"] == "gelu":
-        arguments["hidden_act"] = "gelu_new"
     arguments["hidden_act"] = _activations(arguments.get("hidden_act", "gelu"), path)
-    return _with_vocabulary(arguments, path), inferred
+    return _with_vocabulary(arguments, path), versions[0]
 
 
-def model_type_of(config: Mapping[str, Any], path: Any) -> str:
-    """Return the `model_type`, which old files only tell by the name of a class.
+def _told_by(config: Mapping[str, Any]) -> str | None:
+    """The architecture that a config of the original says it is of."""
+    flags = {cls.telling_settings[:1]: name for name, cls in ARCHITECTURES.items()}
+    return next((name for flag, name in flags.items() if flag and config.get(*flag) is True), None)
+
+
+def model_type_of(config: Mapping[str, Any], path: Any, known: Mapping[str, Family]) -> str:
+    """Return the `model_type`, which old files only tell by the name of a class, or by a key.
+
+    Args:
+        config: the file.
+        path: what to call it in the message.
+        known: what there is.
 
     Raises:
-        ValueError: it is not one of `FAMILIES`.
+        ValueError: it is none of those.
     """
     model_type = config.get("model_type")
     named = (config.get("architectures") or [""])[0]
     if model_type is None:
-        starts = {f"{family.name}{end}": key for key, family in FAMILIES.items() for end in _ENDS}
-        model_type = starts.get(named, "gpt2" if "n_embd" in config else None)
+        starts = {f"{family.name}{end}": key for key, family in known.items() for end in _ENDS}
+        model_type = starts.get(named)
     if model_type is None and not named:
-        model_type = "t5" if "d_model" in config else "bert"
-    if model_type in FAMILIES:
+        model_type = next((key for key, f in known.items() if f.mark and f.mark in config), "bert")
+    if model_type in known:
         return model_type
     hint = ""
     if "roberta" in str(model_type or named).lower():
         hint = ". Chinese RoBERTa is model_type 'bert'; this one counts positions from 2"
     raise ValueError(
         f"{path} is of the architecture {model_type or named!r}, which is not implemented{hint}; "
-        f"there are {', '.join(FAMILIES)}"
+        f"there are {', '.join(known)}"
     )
 
 
@@ -129,6 +137,7 @@ _ENDS = (
     "ForMaskedLM",
     "ForPreTraining",
     "LMHeadModel",
+    "DoubleHeadsModel",
     "ForCausalLM",
     "ForNextSentencePrediction",
     "ForSequenceClassification",
@@ -139,36 +148,12 @@ _ENDS = (
 )
 
 
-def _inferred(config: Mapping[str, Any], family: Family, path: Any) -> str:
-    model = family.models[0]
-    if family.name in ("T5", "MT5"):
-        gated = str(config.get("feed_forward_proj", "relu")).startswith("gated")
-        model = "mt5.1.1" if family.name == "MT5" else "t5.1.1" if gated else "t5.1.0"
-        encoder = (config.get("architectures") or [""])[0].endswith("EncoderModel")
-        return f"{model}_encoder" if encoder else model
-    if config.get("norm_type") == "rms_norm" and "roformer_v2" in family.models:
-        return "roformer_v2"
-    groups = config.get("num_hidden_groups", 1)
-    if family.name == "Albert" and groups != 1:
-        if groups != config.get("num_hidden_layers"):
-            raise ValueError(
-                f"{path} has num_hidden_groups={groups}: implemented are 1 and one for each of "
-                f"the {config.get('num_hidden_layers')} layers"
-            )
-        return "albert_unshared"
-    return model
-
-
-def _check_model(model: str, model_type: str, inferred: str, path: Any) -> None:
+def _check_model(model: str, model_type: str, versions: Sequence[str], path: Any) -> None:
     """Refuse a `model=` that contradicts the file."""
-    allowed = FAMILIES[model_type].models
-    if "t5" in inferred:
-        gated = "1.1" in inferred
-        allowed = [m for m in allowed if "." not in m or ("t5.1.1" in m) == gated]
-    if model not in allowed:
+    if model not in versions:
         raise ValueError(
             f"model={model!r} and {path}, whose model_type is {model_type!r}, are of different "
-            f"architectures: leave model= out (it is then {inferred!r}) or use the config of "
+            f"architectures: leave model= out (it is then {versions[0]!r}) or use the config of "
             f"your model"
         )
 
@@ -188,30 +173,6 @@ def _check_causal(config: Mapping[str, Any], family: Family, application: str, p
             f"{path} has is_decoder=True, a model that sees only what is before each token: pass "
             "application='lm'"
         )
-
-
-def _t5_settings(config: dict[str, Any], path: Any) -> dict[str, Any]:
-    """Say in our terms how T5 is gated and scaled."""
-    layers = config.get("num_layers")
-    if config.get("num_decoder_layers") not in (None, layers):
-        raise ValueError(
-            f"{path} has {layers} layers in the encoder and {config['num_decoder_layers']} in the "
-            "decoder; implemented are equal numbers"
-        )
-    kind = config["feed_forward_proj"]
-    gated = kind.startswith("gated-")
-    # Its gated gelu is the approximation by tanh unless the file says more.
-    act = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
-    act = config.get("dense_act_fn", act)
-    mt5 = config.get("model_type") == "mt5"
-    return {
-        "scale_decoder_outputs": not mt5 and config.get("tie_word_embeddings") is not False,
-        **config,
-        "hidden_act": [act, "linear"] if gated else act,
-        "version": ("mt5.1.1" if mt5 else "t5.1.1") if gated else "t5.1.0",
-        # Hugging Face gives attention to the context no positions.
-        "cross_position_bias": config.get("cross_position_bias", False),
-    }
 
 
 def _activations(given: Any, path: Any) -> Any:
@@ -256,10 +217,15 @@ ORIGINAL = {
 """What the original's config files call our arguments, where they call them otherwise."""
 
 
-def keys_of(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a config calls our arguments where it calls them otherwise."""
+def keys_of(settings: Mapping[str, Any], own: type | None = None) -> dict[str, str]:
+    """Return what a config calls our arguments where it calls them otherwise.
+
+    Args:
+        settings: what the config says.
+        own: the architecture, if it need not be one of `ARCHITECTURES`.
+    """
     keys = {ours: theirs for ours, theirs in ORIGINAL.items() if theirs in settings}
-    family = FAMILIES.get(settings.get("model_type"))
+    family = families(own).get(settings.get("model_type"))
     if family is not None:
         keys |= {ours: theirs for theirs, ours in family.keys.items() if theirs in settings}
     return keys

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from keras.layers import Activation
 
 from bert4keras.backend import Tensor, activation
+from bert4keras.checkpoints import Dialect, Signature
 from bert4keras.layers import (
     Add,
     DisentangledAttention,
@@ -13,7 +14,9 @@ from bert4keras.layers import (
     MaskedConv1D,
     RelativePositionTable,
 )
-from bert4keras.models.bert import BERT
+from bert4keras.models.bert import BERT, BIAS_TWICE, HEADS, QUERY, first_block
+from bert4keras.models.family import BERT_KEYS, NO_SEGMENTS, TIED, Family, same
+from bert4keras.models.settings import ACTIVATION, FLAG, Allowed, one_of, whole
 from bert4keras.models.transformer import Block, dense, norm, renamed
 
 
@@ -47,6 +50,38 @@ class DeBERTaV2(BERT):
         "deberta/embeddings/word_embeddings",
         "cls/predictions/output_bias",
         "lm_predictions/lm_head/bias",
+    )
+    allowed_settings: ClassVar[Mapping[str, Allowed]] = {
+        "max_relative_positions": whole(-1, 1 << 26),
+        "norm_rel_ebd": one_of("none", "layer_norm"),
+        "conv_kernel_size": whole(0, 1 << 10),
+        "conv_act": ACTIVATION,
+        "legacy": FLAG,
+    }
+    families = (
+        Family(
+            "deberta-v2",
+            ("deberta_v2",),
+            "DebertaV2",
+            {
+                **BERT_KEYS,
+                **same(
+                    "position_buckets",
+                    "max_relative_positions",
+                    "norm_rel_ebd",
+                    "conv_kernel_size",
+                    "conv_act",
+                    "legacy",
+                ),
+            },
+            {"layer_norm_eps": 1e-7, "norm_rel_ebd": "none", **NO_SEGMENTS},
+            TIED,
+            write=lambda transformer: {"max_relative_positions": transformer.max_distance},
+        ),
+    )
+    dialect = Dialect("deberta", HEADS, BIAS_TWICE)
+    signatures = (
+        Signature("deberta_v2", has=(f".*{QUERY}_proj/kernel",), start=first_block("deberta")),
     )
 
     def __init__(

@@ -1,9 +1,12 @@
 """ELECTRA: BERT that tells which tokens were replaced."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from bert4keras.backend import Tensor, activation
-from bert4keras.models.bert import BERT
+from bert4keras.checkpoints import Dialect, Signature
+from bert4keras.models.bert import BERT, POSITION_TABLE, QUERY, first_block
+from bert4keras.models.family import EPSILON, FACTORED_KEYS, Family
 from bert4keras.models.transformer import chosen_activation, dense, renamed
 
 
@@ -26,6 +29,18 @@ class ELECTRA(BERT):
         "Discriminator-Prediction": dense("discriminator_predictions/dense_1"),
     }
     vocabulary_variables = ("electra/embeddings/word_embeddings",)
+    head_layers: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "Discriminator-": {"with_discriminator": "linear"}
+    }
+    families = (Family("electra", ("electra",), "Electra", FACTORED_KEYS, EPSILON),)
+    dialect = Dialect(
+        "electra",
+        ((r"^discriminator_predictions/dense_1/", "discriminator_predictions/dense_prediction/"),),
+    )
+    signatures = (
+        Signature("electra", has=(f"electra/{QUERY}/bias",), start=first_block("electra")),
+        Signature("electra", (f"{QUERY}/bias", "embeddings_project/kernel", POSITION_TABLE)),
+    )
 
     def __init__(
         self, max_position: int, with_discriminator: bool | str = False, **kwargs: Any

@@ -1,10 +1,14 @@
 """ERNIE: BERT with a vector of the task."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from bert4keras.backend import Tensor, keras
+from bert4keras.checkpoints import Dialect, Signature
 from bert4keras.layers import Add, Embedding
-from bert4keras.models.bert import BERT
+from bert4keras.models.bert import BERT, BIAS_TWICE, HEADS, QUERY, first_block
+from bert4keras.models.family import BERT_KEYS, EPSILON, TIED, Family, same
+from bert4keras.models.settings import FLAG, Allowed, whole
 from bert4keras.models.transformer import listed, renamed
 
 
@@ -25,6 +29,33 @@ class ERNIE(BERT):
     }
     vocabulary_variables = ("ernie/embeddings/word_embeddings", "cls/predictions/output_bias")
     foreign_variables = ("ernie/embeddings/task_type_embeddings",)
+    allowed_settings: ClassVar[Mapping[str, Allowed]] = {
+        "use_task_id": FLAG,
+        "task_type_vocab_size": whole(1, 1 << 16),
+    }
+    families = (
+        Family(
+            "ernie",
+            ("ernie",),
+            "Ernie",
+            {**BERT_KEYS, **same("use_task_id", "task_type_vocab_size")},
+            EPSILON,
+            TIED,
+            causal="ForCausalLM",
+        ),
+    )
+    dialect = Dialect("ernie", HEADS, BIAS_TWICE)
+    signatures = (
+        Signature(
+            "ernie",
+            has=(
+                f"(ernie/)?{QUERY}/bias",
+                "(ernie/)?embeddings/task_type_embeddings(/kernel)?",
+            ),
+            start=first_block("ernie"),
+        ),
+        Signature("ernie", has=(f"ernie/{QUERY}/bias",)),
+    )
 
     def __init__(
         self,

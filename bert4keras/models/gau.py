@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from bert4keras.backend import Tensor
+from bert4keras.checkpoints import Signature
+from bert4keras.checkpoints.names import RULE
 from bert4keras.layers import GatedAttentionUnit
+from bert4keras.models.bert import first_block
+from bert4keras.models.family import FACTORED_KEYS, Family, same
 from bert4keras.models.roformer import RoFormerV2
 
 
@@ -27,6 +31,24 @@ class GAU_alpha(RoFormerV2):
             "GAU_alpha/encoder/layer_{i}/gau/o_dense/kernel",
         ],
     }
+    # Hugging Face has no such model; these are files of ours, and of its publishers.
+    families = (
+        Family(
+            "gau_alpha",
+            ("gau_alpha",),
+            "GAUAlpha",
+            {**FACTORED_KEYS, **same("attention_key_size")},
+            gates=True,
+        ),
+    )
+    dialect = RULE
+    signatures = (
+        Signature(
+            "gau_alpha",
+            has=("GAU_alpha/encoder/layer/0/gau/i_dense/kernel",),
+            start=first_block("GAU_alpha"),
+        ),
+    )
 
     def apply_main_layers(self, inputs: Any, index: int) -> Any:
         """One gated attention unit."""

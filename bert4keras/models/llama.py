@@ -5,9 +5,31 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from bert4keras.backend import Tensor
+from bert4keras.checkpoints import Dialect, Signature
+from bert4keras.models.family import NO_SEGMENTS, POSITIONS, SIZES, Family, same
 from bert4keras.models.gpt import GPT2
 from bert4keras.models.roformer import RoFormer, rotary_settings
+from bert4keras.models.settings import BASE, FLAG, HEADS, OBJECT, Allowed
 from bert4keras.models.transformer import Block, dense
+
+KEYS = {
+    **SIZES,
+    **POSITIONS,
+    "attention_dropout": "attention_dropout_rate",
+    "rms_norm_eps": "layer_norm_epsilon",
+    "head_dim": "attention_head_size",
+    **same(
+        "hidden_act",
+        "num_key_value_heads",
+        "tie_word_embeddings",
+        "rope_theta",
+        "rope_scaling",
+        "rope_parameters",
+    ),
+}
+DEFAULTS = {"hidden_act": "silu", "rms_norm_eps": 1e-6, **NO_SEGMENTS}
+LM = "ForCausalLM"
+ATTENTION = ".*layers/0/self_attn"
 
 
 class LLaMA(GPT2, RoFormer):
@@ -65,6 +87,22 @@ class LLaMA(GPT2, RoFormer):
     }
     vocabulary_variables = ("model/embed_tokens/embeddings",)
     vocabulary_kernels = ("lm_head/kernel",)
+    allowed_settings: ClassVar[Mapping[str, Allowed]] = {
+        "num_key_value_heads": HEADS,
+        "tie_word_embeddings": FLAG,
+        "rope_theta": BASE,
+        "rope_scaling": OBJECT,
+        "rope_parameters": OBJECT,
+    }
+    families = (Family("llama", ("llama",), "Llama", KEYS, DEFAULTS, causal=LM),)
+    dialect = Dialect("model")
+    signatures = (
+        Signature(
+            "llama",
+            has=(f"{ATTENTION}/q_proj/kernel",),
+            lacks=(f"{ATTENTION}/(q_proj/bias|q_norm/.*)",),
+        ),
+    )
 
     def __init__(
         self,
@@ -104,6 +142,8 @@ class Qwen2(LLaMA):
             "model/layers_{i}/self_attn/o_proj/kernel",
         ],
     }
+    families = (Family("qwen2", ("qwen2",), "Qwen2", KEYS, DEFAULTS, causal=LM),)
+    signatures = (Signature("qwen2", has=(f"{ATTENTION}/q_proj/bias",)),)
 
 
 class Qwen3(LLaMA):
@@ -118,3 +158,7 @@ class Qwen3(LLaMA):
             "model/layers_{i}/self_attn/k_norm/gamma",
         ],
     }
+    families = (
+        Family("qwen3", ("qwen3",), "Qwen3", KEYS, {"head_dim": 128, **DEFAULTS}, causal=LM),
+    )
+    signatures = (Signature("qwen3", has=(f"{ATTENTION}/q_norm/.*",)),)

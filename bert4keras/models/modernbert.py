@@ -5,9 +5,14 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from bert4keras.backend import Tensor
+from bert4keras.checkpoints import Dialect, Signature
 from bert4keras.layers import LocalMask
+from bert4keras.models.family import NO_SEGMENTS, POSITIONS, SIZES, Family, same
 from bert4keras.models.roformer import RoFormer, rotary_settings
+from bert4keras.models.settings import BASE, LENGTH, OBJECT, Allowed, one_of, whole
 from bert4keras.models.transformer import Block
+
+KINDS = one_of("full_attention", "sliding_attention")
 
 
 class ModernBERT(RoFormer):
@@ -64,6 +69,52 @@ class ModernBERT(RoFormer):
         "MLM-Bias": ["decoder/bias"],
     }
     vocabulary_variables = ("model/embeddings/tok_embeddings", "decoder/bias")
+    allowed_settings: ClassVar[Mapping[str, Allowed]] = {
+        "local_attention": LENGTH,
+        "global_attn_every_n_layers": whole(1, 1 << 11),
+        "global_rope_theta": BASE,
+        "local_rope_theta": BASE,
+        "rope_parameters": OBJECT,
+        "layer_types": Allowed(
+            f"a list with {KINDS.words} for each layer",
+            lambda x: isinstance(x, list | tuple) and all(map(KINDS.holds, x)),
+        ),
+    }
+    families = (
+        Family(
+            "modernbert",
+            ("modernbert",),
+            "ModernBert",
+            {
+                **SIZES,
+                **POSITIONS,
+                "hidden_activation": "hidden_act",
+                "norm_eps": "layer_norm_epsilon",
+                "mlp_dropout": "dropout_rate",
+                "attention_dropout": "attention_dropout_rate",
+                **same(
+                    "global_attn_every_n_layers",
+                    "layer_types",
+                    "local_attention",
+                    "global_rope_theta",
+                    "local_rope_theta",
+                    "rope_parameters",
+                ),
+            },
+            {"hidden_activation": "gelu", "norm_eps": 1e-5, **NO_SEGMENTS},
+        ),
+    )
+    dialect = Dialect(
+        "model",
+        (
+            (r"/Wqkv/query/kernel$", "/Wqkv/kernel#0/3"),
+            (r"/Wqkv/key/kernel$", "/Wqkv/kernel#1/3"),
+            (r"/Wqkv/value/kernel$", "/Wqkv/kernel#2/3"),
+            (r"/Wi/input/kernel$", "/Wi/kernel#0/2"),
+            (r"/Wi/gate/kernel$", "/Wi/kernel#1/2"),
+        ),
+    )
+    signatures = (Signature("modernbert", has=(".*layers/0/attn/Wqkv/.*",)),)
 
     def __init__(
         self,

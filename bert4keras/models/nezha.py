@@ -1,10 +1,14 @@
 """NEZHA: BERT with relative positions."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from bert4keras.backend import Sinusoidal, Tensor, keras
+from bert4keras.checkpoints import Signature
 from bert4keras.layers import RelativePositionEmbedding
-from bert4keras.models.bert import BERT
+from bert4keras.models.bert import BERT, QUERY, WITHOUT_POSITIONS, bert_like, first_block
+from bert4keras.models.family import BERT_KEYS, EPSILON, TIED, Family
+from bert4keras.models.settings import FLAG, Allowed
 from bert4keras.models.transformer import Block
 
 
@@ -17,6 +21,24 @@ class NEZHA(BERT):
     foreign_variables = ("bert/embeddings/position_embeddings",)
     max_distance = 64
     computed_layers = ("Embedding-Relative-Position", "Embedding-Relative-Position-Value")
+    telling_settings = ("use_relative_position", "max_relative_position")
+    allowed_settings: ClassVar[Mapping[str, Allowed]] = {"use_relative_position": FLAG}
+    families = (
+        Family(
+            "nezha",
+            ("nezha",),
+            "Nezha",
+            BERT_KEYS,
+            EPSILON,
+            {"max_relative_position": (64,), **TIED},
+        ),
+    )
+    dialect = bert_like("nezha")
+    # RoFormer has the same names but in files of Hugging Face.
+    signatures = (
+        Signature("nezha", has=(f"nezha/{QUERY}/bias",), start=first_block("bert", "nezha")),
+        Signature("nezha", *WITHOUT_POSITIONS),
+    )
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
         """Vectors of relative positions, for the keys and for the values; computed once."""

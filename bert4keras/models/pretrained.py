@@ -83,7 +83,7 @@ def save_pretrained(
     config = written_configs.to_hugging_face(transformer, causal)
     vocabulary = vocabulary_files(transformer, tokenizer)
     variables = transformer.official_variables()
-    tensors = checkpoints.to_hugging_face(variables, transformer.model_type)
+    tensors = checkpoints.to_hugging_face(variables, transformer.dialect)
     metadata = {"format": "pt", **architecture(transformer)}
     former = safetensors.former_files("model.safetensors")
     with _replacing(folder, "config.json", former, vocabulary) as place:

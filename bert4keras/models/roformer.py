@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from bert4keras.backend import Tensor, keras
+from bert4keras.checkpoints import Dialect, Signature
 from bert4keras.layers import Dropout, SinusoidalPositionEmbedding
-from bert4keras.models.bert import BERT
+from bert4keras.models.bert import BERT, QUERY, WITHOUT_POSITIONS, bert_like, first_block
+from bert4keras.models.family import EPSILON, FACTORED_KEYS, TIED, Family
 from bert4keras.models.transformer import Block
 
 
@@ -30,6 +32,12 @@ def rotary_settings(theta: float, scaling: Mapping[str, Any] | None, reach: int)
     return {"base": theta, "scaling": scaling}
 
 
+def roformer_versions(config: Mapping[str, Any], path: Any) -> Sequence[str]:
+    """Which of the two a config of Hugging Face describes."""
+    versions = ("roformer", "roformer_v2")
+    return versions[::-1] if config.get("norm_type") == "rms_norm" else versions
+
+
 class RoFormer(BERT):
     """RoFormer (Su et al., 2021): BERT with rotary positions instead of a position table."""
 
@@ -39,6 +47,28 @@ class RoFormer(BERT):
     foreign_variables = ("bert/embeddings/position_embeddings",)
     rotary: ClassVar[dict[str, Any]] = {}
     """Wavelengths: `base` and `scaling` of `SinusoidalPositionEmbedding`."""
+    families = (
+        Family(
+            "roformer",
+            ("roformer", "roformer_v2"),
+            "RoFormer",
+            FACTORED_KEYS,
+            EPSILON,
+            {"rotary_value": (False,), **TIED},
+            causal="ForCausalLM",
+            versions=roformer_versions,
+        ),
+    )
+    dialect = bert_like(
+        "roformer", (r"^bert/encoder/embedding_hidden_mapping_in/", "bert/embeddings_project/")
+    )
+    # NEZHA has the same names but in files of Hugging Face.
+    signatures = (
+        Signature(
+            "roformer", has=(f"roformer/{QUERY}/bias",), start=first_block("bert", "roformer")
+        ),
+        Signature("roformer", *WITHOUT_POSITIONS),
+    )
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
         """Sinusoidal vectors by which queries and keys are rotated, computed once."""
@@ -82,6 +112,17 @@ class RoFormerV2(RoFormer):
         layer: [name for name in names if name.endswith(("kernel", "embeddings"))]
         for layer, names in BERT.variable_names.items()
     } | {"Output-Mapping": ["bert/encoder/embedding_hidden_mapping_out/kernel"]}
+    # Hugging Face has no such model; these are files of ours, and of its publishers.
+    families = (Family("roformer_v2", ("roformer_v2",), "RoFormerV2", FACTORED_KEYS, gates=True),)
+    dialect = Dialect("bert")
+    signatures = (
+        Signature(
+            "roformer_v2",
+            has=(f"((bert|roformer)/)?{QUERY}/kernel",),
+            lacks=(f".*{QUERY}/bias",),
+            start=first_block("bert", "roformer"),
+        ),
+    )
 
     @property
     def standard_initializer(self) -> keras.initializers.Initializer:

@@ -15,7 +15,8 @@ from keras.layers import Activation, Dense, Input
 
 from bert4keras import checkpoints
 from bert4keras.backend import Tensor, activation, keras
-from bert4keras.checkpoints import CheckpointError
+from bert4keras.checkpoints import CheckpointError, Dialect, Signature
+from bert4keras.checkpoints.names import RULE
 from bert4keras.layers import (
     Add,
     AttentionBias,
@@ -31,10 +32,12 @@ from bert4keras.layers import (
     UniLMMask,
     as_list,
 )
-from bert4keras.models import fitting, pretrained
+from bert4keras.models import fitting, pretrained, registry
 from bert4keras.models.cache import Cache
+from bert4keras.models.family import Family
 from bert4keras.models.initializers import InitializerMethod
 from bert4keras.models.model import Model, assign, some, to_numpy, weight_name
+from bert4keras.models.settings import Allowed
 from bert4keras.models.vocabulary_record import recorded_vocabulary, saved_size, vocabulary_record
 from bert4keras.snippets import orthogonally_resize
 
@@ -115,7 +118,21 @@ class Transformer:
 
     block = Block()
     model_type = ""
-    """What Hugging Face calls the architecture, a key of `FAMILIES`."""
+    """What Hugging Face calls the architecture, that of one of `families`."""
+    families: tuple[Family, ...] = ()
+    """How its `config.json` describes the architecture."""
+    dialect: Dialect = RULE
+    """How its files call the variables, where that does not follow from the official names."""
+    signatures: tuple[Signature, ...] = ()
+    """What tells that a weight file is of the architecture."""
+    allowed_settings: ClassVar[Mapping[str, Allowed]] = {}
+    """What the arguments may be that only this architecture has."""
+    telling_settings: tuple[str, ...] = ()
+    """Keys of config files that tell the architecture; the first is True in the original's."""
+    head_layers: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What the names of the layers of a head begin with → arguments that ask for the head."""
+    arguments_of_hugging_face: ClassVar[Mapping[str, Any]] = {}
+    """Arguments that concern no weight, and of which Hugging Face has one value only."""
     applications: tuple[str, ...] = ("encoder", "lm", "unilm")
     """What `build_transformer_model` can make of the architecture."""
     refused_arguments: tuple[str, ...] = ()
@@ -327,8 +344,12 @@ class Transformer:
     @property
     def stored_as(self) -> tuple[str, ...]:
         """What `checkpoints.architectures` calls the files that the model can be loaded from."""
-        name = self.model_type.removeprefix("openai-").replace("-", "_")
-        return (name,) if name else ()
+        return tuple(dict.fromkeys(signature.model for signature in self.signatures))
+
+    @classmethod
+    def settings_of_name(cls, name: str) -> dict[str, Any]:
+        """Hook: what a name in `model=` says, where several names are of this class."""
+        return {}
 
     def prefixed(self, name: str | None) -> str | None:
         """A layer's name with the prefix of this model."""
@@ -757,6 +778,8 @@ class Transformer:
                 found=found,
                 layers={name: layer.name for name, layer, _ in targets},
                 from_scratch=self.from_scratch(targets),
+                signatures=registry.signatures(type(self)),
+                heads=fitting.variables_of_heads(self),
             )
             if not self.ignore_invalid_weights:
                 report.raise_for_errors(checkpoint)
@@ -780,7 +803,8 @@ class Transformer:
             names = {layer.name: names_by_path(layer, names) for layer, names in layers}
             return checkpoints.LayerNames(file.path, file.layers(), names, self.create_variable)
         names = [name for _, names in layers for name in names]
-        return checkpoints.as_official(file, [*names, *self.telling_variables()])
+        names += self.telling_variables()
+        return checkpoints.as_official(file, names, registry.dialects(type(self)))
 
     def is_cut(self, file: Any) -> bool:
         """Whether the vocabulary of an open file is that of this model, cut down and extended.
@@ -937,8 +961,7 @@ class Transformer:
                 tokenizer is of another one.
             CheckpointError: the folder cannot be written to, or the disk is full.
         """
-        causal = isinstance(self, LM_Mask) and self.model_type not in ("t5", "mt5")
-        pretrained.save_pretrained(self, folder, tokenizer, causal)
+        pretrained.save_pretrained(self, folder, tokenizer, isinstance(self, LM_Mask))
 
 
 def check_settings(architecture: type[Transformer], given: Mapping[str, Any]) -> None:

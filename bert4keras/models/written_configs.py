@@ -9,7 +9,7 @@ import keras
 from bert4keras.backend import activation, gelu_erf, gelu_tanh, swish
 from bert4keras.models.config_files import RECORD
 from bert4keras.models.configs import ORIGINAL
-from bert4keras.models.family import FAMILIES, OURS, Family
+from bert4keras.models.family import Family
 from bert4keras.models.vocabulary_record import vocabulary_record
 from bert4keras.text.generation_config import renumbered
 
@@ -34,26 +34,17 @@ def to_hugging_face(transformer: Any, causal: bool) -> dict[str, Any]:
     Raises:
         ValueError: Hugging Face cannot say what the model is.
     """
-    model_type = transformer.model_type
-    if model_type == "mt5" and _setting(transformer, "scale_outputs"):
-        model_type = "t5"  # which is the same, and says whether outputs are scaled
-    family = FAMILIES[model_type]
+    family = family_of(transformer)
+    changes = family.write(transformer)
     config: dict[str, Any] = {
-        "model_type": model_type,
+        "model_type": family.model_type,
         "architectures": [architecture_name(transformer, family, causal)],
     }
     config |= {key: values[0] for key, values in transformer.fixed_settings.items()}
     for theirs, ours in family.keys.items():
         value = _setting(transformer, ours)
-        if value is not None:
+        if value is not None and theirs not in changes:
             config[theirs] = value
-    if model_type.endswith("t5"):
-        config |= _t5_config(transformer)
-    if model_type == "albert":
-        shared = "{i" not in transformer.block.name
-        config["num_hidden_groups"] = 1 if shared else transformer.num_hidden_layers
-    if model_type == "openai-gpt":
-        config["afn"] = _gpt_activation(transformer)
     _check_expressible(transformer, family)
     if causal and family.causal and "type_vocab_size" in family.keys:
         config["is_decoder"] = True
@@ -62,8 +53,7 @@ def to_hugging_face(transformer: Any, causal: bool) -> dict[str, Any]:
     names = ("bos_token_id", "eos_token_id", "decoder_start_token_id")
     ids, kept = {name: transformer.settings.get(name) for name in names}, transformer.kept_of_folder
     config |= ids if kept is None else dict.fromkeys(names) | renumbered(ids, kept)
-    if model_type.endswith("t5"):
-        config["decoder_start_token_id"] = 0
+    config |= {key: value for key, value in changes.items() if value is not None}
     record = vocabulary_record(transformer)
     return config if record is None else config | {RECORD: {"vocabulary": record}}
 
@@ -71,6 +61,22 @@ def to_hugging_face(transformer: Any, causal: bool) -> dict[str, Any]:
 _OF_A_CALL = re.compile(
     r"with_|custom_|masked_|ignore_|autoresize_|final_activation|prefix|name|layers$|recompute"
 )
+
+
+def family_of(transformer: Any) -> Family:
+    """Return how Hugging Face describes a model.
+
+    Raises:
+        ValueError: it does not.
+    """
+    for family in transformer.families:
+        if family.model_type == transformer.model_type:
+            return family
+    raise ValueError(
+        f"{type(transformer).__name__} has no Family of model_type {transformer.model_type!r}, "
+        "which says how a config.json describes it: add one to families of the class, or use "
+        "save_weights_as_checkpoint"
+    )
 
 
 def to_original(transformer: Any) -> dict[str, Any]:
@@ -84,8 +90,7 @@ def to_original(transformer: Any) -> dict[str, Any]:
     }
     if config.get("hidden_act") == "gelu_erf":
         config["hidden_act"] = "gelu"
-    if transformer.model_type == "nezha":
-        config["use_relative_position"] = True  # as in the published configs: it is no RoFormer
+    config |= dict.fromkeys(transformer.telling_settings[:1], True)
     record = vocabulary_record(transformer)
     return config if record is None else config | record
 
@@ -93,13 +98,6 @@ def to_original(transformer: Any) -> dict[str, Any]:
 def architecture_name(transformer: Any, family: Family, causal: bool) -> str:
     """Return the class of `transformers` that a model is, by its heads."""
     masked, pairs = (getattr(transformer, f"with_{head}", False) for head in ("mlm", "nsp"))
-    if family.name in ("T5", "MT5"):
-        if not hasattr(transformer, "encoder") and transformer.part != "Encoder-":
-            raise ValueError(
-                "the decoder of T5 is no model of its own in Hugging Face: save the whole T5, or "
-                "use save_weights_as_checkpoint"
-            )
-        return family.name + ("EncoderModel" if transformer.part else "ForConditionalGeneration")
     if not getattr(transformer, "with_lm", True):
         return f"{family.name}Model"
     if causal and family.causal:
@@ -117,10 +115,6 @@ def _setting(transformer: Any, name: str) -> Any:
         return transformer.block.epsilon
     if name == "hidden_act":
         return to_activation(transformer.hidden_act)
-    if name == "max_relative_positions":
-        return transformer.max_distance
-    if name in ("scale_outputs", "cross_position_bias"):
-        return getattr(getattr(transformer, "_decoder", transformer), name, None)
     value = getattr(transformer, name, None)
     return transformer.settings.get(name) if value is None else value
 
@@ -142,37 +136,6 @@ def to_activation(given: Any) -> Any:
     return _FUNCTIONS[function]
 
 
-def _t5_config(transformer: Any) -> dict[str, Any]:
-    if _setting(transformer, "cross_position_bias"):
-        raise ValueError(
-            "Hugging Face's T5 has no position bias in the attention to the context: build the "
-            "model with cross_position_bias=False, or use save_weights_as_checkpoint"
-        )
-    acts = to_activation(transformer.hidden_act)
-    gated = isinstance(acts, list)
-    if gated != transformer.gated or (gated and acts[1:] != ["linear"]):
-        raise ValueError(
-            f"Hugging Face has no T5 of version {transformer.version!r} with hidden_act="
-            f"{transformer.hidden_act!r}: use save_weights_as_checkpoint"
-        )
-    act = acts[0] if gated else acts
-    return {
-        "is_encoder_decoder": not transformer.part,
-        "feed_forward_proj": f"gated-{act.replace('gelu_new', 'gelu')}" if gated else act,
-        "dense_act_fn": act,
-        "is_gated_act": gated,
-        "tie_word_embeddings": not gated,
-    }
-
-
-def _gpt_activation(transformer: Any) -> str:
-    """Its 'gelu' is the approximation by tanh."""
-    act = to_activation(transformer.hidden_act)
-    if act not in ("gelu_new", "relu", "silu"):
-        raise ValueError(f"Hugging Face has no GPT with hidden_act={transformer.hidden_act!r}")
-    return "gelu" if act == "gelu_new" else act
-
-
 def _check_expressible(transformer: Any, family: Family) -> None:
     """Refuse to write a model that its config would not describe."""
     ours = set(family.keys.values())
@@ -190,8 +153,7 @@ def _check_expressible(transformer: Any, family: Family) -> None:
         "attention_key_size": keys_fit,
         "residual_attention_scores": not transformer.residual_attention_scores,
         "shared_segment_embeddings": not getattr(transformer, "shared_segment_embeddings", False),
-        "hidden_act": not isinstance(transformer.hidden_act, list | tuple)
-        or family.name in ("T5", "MT5", *OURS),
+        "hidden_act": not isinstance(transformer.hidden_act, list | tuple) or family.gates,
         "layer_norm_cond": not any(getattr(x, "conditional", False) for x in layers),
         "intermediate_size": "intermediate_size" in ours
         or transformer.intermediate_size == 4 * transformer.hidden_size,
@@ -199,8 +161,8 @@ def _check_expressible(transformer: Any, family: Family) -> None:
         if getattr(transformer, "segment_vocab_size", 0)
         else family.defaults.get("type_vocab_size") == 0 or "type_vocab_size" not in family.keys,
     }
-    if family.name == "Albert" and transformer.embedding_size == transformer.hidden_size:
-        reasons["embedding_size"] = False  # it always has a mapping from one to the other
+    if family.maps_always and transformer.embedding_size == transformer.hidden_size:
+        reasons["embedding_size"] = False
     wrong = [name for name, fits in reasons.items() if not fits]
     if wrong:
         given = f"={vars(transformer)[wrong[0]]!r}" if wrong[0] in vars(transformer) else ""
