@@ -26,7 +26,7 @@ from bert4keras.models.transformer import (
     norm,
 )
 
-# --- what files of BERT and its kin have in common
+# === What files of BERT and its kin have in common ===
 
 HEADS = (
     (r"^cls/predictions/output_bias$", "cls/predictions/bias"),

@@ -27,7 +27,7 @@ from bert4keras.models.transformer import (
 )
 from bert4keras.models.written_configs import to_activation
 
-# --- names of variables
+# === Names of variables ===
 
 
 def t5_names(version: str) -> dict[str, list[str]]:
@@ -79,7 +79,7 @@ def t5_signatures() -> tuple[Signature, ...]:
     return (*wholes, *encoders)
 
 
-# --- configs of Hugging Face
+# === Configs of Hugging Face ===
 
 
 def t5_versions(
