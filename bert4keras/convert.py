@@ -15,7 +15,7 @@ and beside the first two the vocabulary.
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,17 +28,6 @@ FORMATS = {
     "tf": "bert_config.json and a TensorFlow checkpoint with the official names, bert_model.ckpt",
     "safetensors": "config.json and model.safetensors with the names of Hugging Face",
     "keras": "one file with the whole model, for keras.models.load_model",
-}
-
-# With which arguments an architecture has a head; a head is built if its variables are in the file.
-HEADS: Mapping[str, Mapping[str, Any]] = {
-    "cls/predictions/": {"with_mlm": "linear"},
-    "lm_predictions/": {"with_mlm": "linear"},
-    "decoder/bias": {"with_mlm": "linear"},
-    "cls/seq_relationship/": {"with_nsp": True},
-    "bert/pooler/": {"with_pool": True},
-    "ernie/pooler/": {"with_pool": True},
-    "discriminator_predictions/": {"with_discriminator": "linear"},
 }
 
 
@@ -86,25 +75,27 @@ def convert(
 
 
 def build_with_heads(files: checkpoints.Files, model: str | None, to: str) -> "Transformer":
-    """Build the model of a config with the heads that are in its checkpoint."""
-    from bert4keras.models import build_transformer_model
+    """Build the model of a config with the heads whose variables are in its checkpoint."""
+    from bert4keras.models import build_transformer_model, registry
 
     arguments: dict[str, Any] = {"model": model, "return_keras_model": False}
     if to == "safetensors":
-        # Of all T5 this concerns no weight, and Hugging Face has it no other way.
-        arguments |= cross_attention_without_positions(files.config, model)
+        arguments |= arguments_of_hugging_face(files.config, model)
     transformer = build_transformer_model(files.config, **arguments)
     heads: dict[str, Any] = {}
-    names = [name for group in transformer.variable_mapping().values() for name in group]
+    mapping = transformer.variable_mapping()
+    names = [name for group in mapping.values() for name in group]
     with checkpoints.open_checkpoint(files.checkpoint) as file:
         if file.container == "keras":
             raise checkpoints.CheckpointError(
                 f"{files.checkpoint} holds the weights of a model whose heads it does not tell. "
                 "Build the model, load them with model.load_weights, and save it as you want it"
             )
-        view = checkpoints.as_official(file, names)
-        for start, head in HEADS.items():
-            wanted = [name for name in names if name.startswith(start)]
+        view = checkpoints.as_official(file, names, registry.dialects(type(transformer)))
+        for start, head in transformer.head_layers.items():
+            wanted = [
+                n for layer, group in mapping.items() if layer.startswith(start) for n in group
+            ]
             if wanted and all(name in view for name in wanted):
                 heads |= head
     heads = {k: v for k, v in heads.items() if k not in transformer.refused_arguments}
@@ -113,12 +104,12 @@ def build_with_heads(files: checkpoints.Files, model: str | None, to: str) -> "T
     return build_transformer_model(files.config, **arguments, **heads)
 
 
-def cross_attention_without_positions(config: Path, model: str | None) -> dict[str, Any]:
-    """The argument that T5 has, and no other architecture."""
-    from bert4keras import configs
+def arguments_of_hugging_face(config: Path, model: str | None) -> dict[str, Any]:
+    """With which arguments a model is built so that Hugging Face can describe it."""
+    from bert4keras.models import ARCHITECTURES, configs
 
     name = (model or configs.read_config(config)[1] or "bert").lower()
-    return {"cross_position_bias": False} if name.startswith(("t5", "mt5")) else {}
+    return dict(getattr(ARCHITECTURES.get(name), "arguments_of_hugging_face", {}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

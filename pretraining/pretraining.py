@@ -36,7 +36,7 @@ from stages import Stage, batch_sizes, stages, tokens_until
 from state import State, locked, misfit, newest_state, reasons, save_state
 from tasks import MASKED_SHARE, MASKINGS, PAIRS, Batches, Examples
 
-from bert4keras.models import Transformer
+from bert4keras.models import ARCHITECTURES, Transformer
 from bert4keras.optimizers import (
     Adam,
     Muon,
@@ -48,8 +48,6 @@ from bert4keras.training import Devices, data_parallel
 
 HERE = Path(__file__).parent
 MODELS = {"gpt": "gpt", "electra": "electra"}  # others: bert
-MODEL_TYPES = {"gpt": "openai-gpt"}
-"""What configs call an architecture, if not by our name for it; BERT's do not say it at all."""
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMIZERS = {"adamw": Adam, "muon": Muon}
 FREE = {
@@ -350,8 +348,8 @@ def write_config(args: argparse.Namespace, vocab_size: int) -> Path:
         "type_vocab_size": 0 if args.task == "gpt" else 2,
         "vocab_size": vocab_size,
     }
-    if model != "bert":
-        config |= {"model_type": MODEL_TYPES.get(model, model), "pad_token_id": 0}
+    if model != "bert":  # whose configs do not say it
+        config |= {"model_type": ARCHITECTURES[model].model_type, "pad_token_id": 0}
     path = args.output / "bert_config.json"
     write_json(path, config)
     return path

@@ -137,9 +137,9 @@ def model_cases() -> dict[str, Case]:
     """Writers of models; a generation differs in its size, its vocabulary and its weights."""
     import keras
 
-    from bert4keras import configs
     from bert4keras.convert import convert
     from bert4keras.models import build_transformer_model
+    from bert4keras.models.vocabulary_record import recorded_vocabulary
 
     sizes = [SIZES | {"hidden_size": size, "vocab_size": 8} for size in (4, 8)]
     # The second generation has a record of its vocabulary beside its weights.
@@ -178,7 +178,7 @@ def model_cases() -> dict[str, Case]:
         from bert4keras.checkpoints import list_variables
 
         size = dict(list_variables(path))["bert/embeddings/word_embeddings"][1]
-        assert (configs.recorded_vocabulary(path) is not None) == (size == 8), "a mixture"
+        assert (recorded_vocabulary(path) is not None) == (size == 8), "a mixture"
         return size // 8
 
     def loaded(path: Path) -> int:

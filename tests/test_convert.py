@@ -162,6 +162,20 @@ def test_the_vocabulary_of_a_t5_goes_along(tmp_path):
         assert (tmp_path / target / "spiece.model").read_bytes() == b"pieces"
 
 
+def test_the_encoder_of_a_t5_is_converted_by_itself(tmp_path):
+    folder = tmp_path / "t5"
+    folder.mkdir()
+    config = {key: value for key, value in CONFIG.items() if key != "max_position_embeddings"}
+    name = "t5.1.0_encoder"
+    transformer = build_transformer_model(model=name, return_keras_model=False, **config)
+    transformer.save_weights_as_checkpoint(folder / "t5.ckpt")
+    (folder / "t5_config.json").write_text(json.dumps(config))
+    convert(folder, tmp_path / "hf", "safetensors", name)
+    again = build_transformer_model(tmp_path / "hf")
+    expected = transformer.model.predict_on_batch(INPUTS[0])
+    np.testing.assert_array_equal(again.predict_on_batch(INPUTS[0]), expected)
+
+
 def test_a_converted_nezha_is_not_taken_for_a_roformer(tmp_path):
     folder = tmp_path / "hf"
     transformer = build_transformer_model(model="nezha", return_keras_model=False, **CONFIG)

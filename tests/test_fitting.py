@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bert4keras import checkpoints
-from bert4keras.checkpoints import CheckpointError, names, write_checkpoint, write_safetensors
-from bert4keras.checkpoints.architectures import architectures
-from bert4keras.models import ARCHITECTURES, BERT, Transformer, build_transformer_model
+from bert4keras.checkpoints import CheckpointError, write_checkpoint, write_safetensors
+from bert4keras.checkpoints import architectures as told
+from bert4keras.models import ARCHITECTURES, BERT, Transformer, build_transformer_model, registry
 
 SIZES = {
     "vocab_size": 20,
@@ -70,6 +70,12 @@ def nothing_is_built(request, monkeypatch):
 
 # === Architectures ===
 
+
+def architectures(variables, metadata=None) -> list[str]:
+    """Which of the known architectures variables are of."""
+    return told.architectures(variables, registry.signatures(), metadata)
+
+
 OTHER_NAMES = ("roberta", "t5", "t5_encoder", "t5_decoder")
 KNOWN = [name for name in ARCHITECTURES if name not in OTHER_NAMES]
 
@@ -92,7 +98,7 @@ def test_every_architecture_is_known_by_its_names(model):
     transformer = ARCHITECTURES[model]
     version = "mt5" if model.startswith("mt5") else "t5"
     model_type = version if "t5" in model else transformer.model_type
-    dialect = names.dialect_of(model_type)
+    dialect = registry.dialect_of(model_type)
     theirs = [dialect.place(name).name for name in official]
     if model in ("roformer_v2", "gau_alpha", "gpt2_ml"):
         assert set(architectures(theirs)) == {model}  # by the rule alone
@@ -217,7 +223,7 @@ def refused(tmp_path, found, container="tensorflow", **settings) -> str:
     if container == "tensorflow":
         path = write(tmp_path / "m.ckpt", found)
     else:
-        place = names.dialect_of("bert").place
+        place = registry.dialect_of("bert").place
         theirs = {place(n): np.zeros(s, np.float32) for n, s in found.items()}
         write_safetensors(path, {p.name: v.T if p.transposed else v for p, v in theirs.items()})
     with pytest.raises(CheckpointError) as caught:

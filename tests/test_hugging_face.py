@@ -6,10 +6,10 @@ import warnings
 import numpy as np
 import pytest
 
-from bert4keras import checkpoints, configs, models
+from bert4keras import checkpoints, models
 from bert4keras.backend import set_gelu
 from bert4keras.checkpoints import CheckpointError
-from bert4keras.models import BERT, build_transformer_model, building
+from bert4keras.models import BERT, build_transformer_model, building, configs
 from bert4keras.tokenizers import SpTokenizer, Tokenizer, load_vocab
 
 SIZES = {

@@ -6,8 +6,8 @@ import pytest
 import reference as ref
 
 from bert4keras.checkpoints import CheckpointError
-from bert4keras.checkpoints.names import dialect_of
 from bert4keras.models import build_transformer_model
+from bert4keras.models.registry import dialect_of
 from bert4keras.models.variables import weight_name
 from bert4keras.models.weights import mapped_layers
 

@@ -12,9 +12,10 @@ import pytest
 from keras import ops
 from losses import gradients
 
-from bert4keras import configs, layers
+from bert4keras import layers
 from bert4keras.backend import recompute_by_default, recompute_grad, sinusoidal_embeddings
 from bert4keras.models import build_transformer_model
+from bert4keras.models.written_configs import to_original
 
 pytestmark = pytest.mark.backend
 
@@ -156,7 +157,7 @@ def test_inference_and_saved_files_know_nothing_of_it(tmp_path):
     assert not any(layer.recompute for layer in recomputable(loaded))
     transformer.save_pretrained(tmp_path)
     assert "recompute" not in (tmp_path / "config.json").read_text()
-    assert "recompute" not in configs.to_original(transformer)
+    assert "recompute" not in to_original(transformer)
 
 
 def recomputable(model):
@@ -189,6 +190,7 @@ from pathlib import Path
 import tensorflow as tf
 import test_recompute
 from bert4keras.models import build_transformer_model
+from bert4keras.models.written_configs import to_original
 
 def step(recompute):
     model, _ = test_recompute.classifier(recompute, **{DEEP})

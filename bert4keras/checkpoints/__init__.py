@@ -26,9 +26,11 @@ The modules, from the ground up:
 * `hdf5`: weight files keyed by layer;
 * `files`: finding and opening;
 * `names`: variables of Hugging Face under official names, and back;
+* `architectures`: what tells of which architecture a file is;
 * `report`: whether a checkpoint fits a model.
 """
 
+from bert4keras.checkpoints.architectures import Signature
 from bert4keras.checkpoints.base import ARCHITECTURE, Checkpoint, CheckpointError
 from bert4keras.checkpoints.bundle import TensorBundle, write_checkpoint
 from bert4keras.checkpoints.files import (
@@ -39,7 +41,7 @@ from bert4keras.checkpoints.files import (
     open_checkpoint,
 )
 from bert4keras.checkpoints.hdf5 import load_layers, save_layers
-from bert4keras.checkpoints.names import LayerNames, as_official, to_hugging_face
+from bert4keras.checkpoints.names import Dialect, LayerNames, as_official, to_hugging_face
 from bert4keras.checkpoints.report import Report, match_variables
 from bert4keras.checkpoints.safetensors import write_safetensors
 
@@ -47,9 +49,11 @@ __all__ = [
     "ARCHITECTURE",
     "Checkpoint",
     "CheckpointError",
+    "Dialect",
     "Files",
     "LayerNames",
     "Report",
+    "Signature",
     "TensorBundle",
     "as_official",
     "find_files",

@@ -9,7 +9,8 @@ each official name what stands for it in a Hugging Face file:
 
 The rule is: a slash is a dot, a number stands by itself, `kernel` is a transposed `weight`, `gamma`
 and `scale` are `weight`, `beta` is `bias`, a table ends in `weight`. Where a publication of Hugging
-Face differs from this, its `Dialect` rewrites the official name before the rule is applied.
+Face differs from this, its `Dialect` rewrites the official name before the rule is applied. Which
+dialects there are is not known here: each architecture has its own, and hands it in.
 """
 
 import re
@@ -65,7 +66,7 @@ _KINDS = {
     "bias": "bias",
     "embeddings": "weight",
 }
-_NUMBERED = r"(^|/)(layers?|h|block|albert_layer_groups|albert_layers)_0*(\d+)(?=/)"
+_NUMBERED = r"(^|/)(layers?|h|block)_0*(\d+)(?=/)"
 
 
 def by_rule(name: str) -> Place:
@@ -87,10 +88,12 @@ class Dialect:
     Attributes:
         base: what the names of the bare model begin with; files of it alone may leave it out.
         rewrites: regular expressions and what they are replaced with in official names, in order.
+        aliases: the same for names in files, of what some files call the same tensor; in order.
     """
 
     base: str
     rewrites: Sequence[tuple[str, str]] = ()
+    aliases: Sequence[tuple[str, str]] = ()
 
     def place(self, name: str) -> Place:
         """Return where a variable with an official name lies."""
@@ -98,123 +101,25 @@ class Dialect:
             name = re.sub(pattern, replacement, name)
         return by_rule(name)
 
+    def spellings(self, name: str) -> Iterator[str]:
+        """Yield the names that a tensor may have in a file, the usual one first."""
+        names = [name]
+        for old, new in (*self.aliases, *_ALIASES):
+            names += [re.sub(old, new, name)] if re.search(old, name) else []
+        yield from names
+        if self.base:
+            start = f"{self.base}."
+            yield from (n.removeprefix(start) for n in names if n.startswith(start))
 
-_HEADS = (
-    (r"^cls/predictions/output_bias$", "cls/predictions/bias"),
-    (r"^cls/seq_relationship/output_weights$", "cls/seq_relationship/weight"),
-    (r"^cls/seq_relationship/output_bias$", "cls/seq_relationship/bias"),
-)
 
+RULE = Dialect("")
+"""The rule alone."""
 
-def _bert_like(base: str, *rewrites: tuple[str, str]) -> Dialect:
-    return Dialect(base, (*rewrites, (r"^bert/", f"{base}/"), *_HEADS))
-
-
-_GPT2 = (
-    (r"^gpt/embeddings/word_embeddings$", "transformer/wte/weight"),
-    (r"^gpt/embeddings/position_embeddings$", "transformer/wpe/weight"),
-    (r"^gpt/transformer/layer_(\d+)/", r"transformer/h_\1/"),
-    (r"attention/self/query/(\w+)$", r"attn/c_attn/\1#0/3"),
-    (r"attention/self/key/(\w+)$", r"attn/c_attn/\1#1/3"),
-    (r"attention/self/value/(\w+)$", r"attn/c_attn/\1#2/3"),
-    (r"attention/output/dense/", "attn/c_proj/"),
-    (r"attention/input/LayerNorm/", "ln_1/"),
-    (r"(h_\d+)/input/LayerNorm/", r"\1/ln_2/"),
-    (r"^gpt/output/LayerNorm/", "transformer/ln_f/"),
-    (r"intermediate/dense/", "mlp/c_fc/"),
-    (r"(h_\d+)/output/dense/", r"\1/mlp/c_proj/"),
-    (r"/kernel(?=$|#)", "/weight"),  # its layers are convolutions, which are not transposed
-)
-
-DIALECTS: Mapping[str, Dialect] = {
-    "bert": Dialect("bert", _HEADS),
-    "ernie": Dialect("ernie", _HEADS),
-    "nezha": _bert_like("nezha"),
-    "roformer": _bert_like(
-        "roformer", (r"^bert/encoder/embedding_hidden_mapping_in/", "bert/embeddings_project/")
-    ),
-    "albert": _bert_like(
-        "albert",
-        (
-            r"^bert/encoder/transformer/group_(\d+)/inner_group_(\d+)/",
-            r"bert/encoder/albert_layer_groups_\1/albert_layers_\2/",
-        ),
-        (r"/attention_1/self/", "/attention/"),
-        (r"/attention_1/output/dense/", "/attention/dense/"),
-        (r"(albert_layers_\d+)/LayerNorm/", r"\1/attention/LayerNorm/"),
-        (r"/LayerNorm_1/", "/full_layer_layer_norm/"),
-        (r"/ffn_1/intermediate/dense/", "/ffn/"),
-        (r"/ffn_1/intermediate/output/dense/", "/ffn_output/"),
-        (r"^bert/pooler/dense/", "bert/pooler/"),
-        (r"^cls/predictions/transform/", "predictions/"),
-        (r"^cls/predictions/output_bias$", "predictions/bias"),
-        (r"^cls/seq_relationship/output_weights$", "sop_classifier/classifier/weight"),
-        (r"^cls/seq_relationship/output_bias$", "sop_classifier/classifier/bias"),
-    ),
-    "electra": Dialect(
-        "electra",
-        ((r"^discriminator_predictions/dense_1/", "discriminator_predictions/dense_prediction/"),),
-    ),
-    "deberta-v2": Dialect("deberta", _HEADS),
-    "modernbert": Dialect(
-        "model",
-        (
-            (r"/Wqkv/query/kernel$", "/Wqkv/kernel#0/3"),
-            (r"/Wqkv/key/kernel$", "/Wqkv/kernel#1/3"),
-            (r"/Wqkv/value/kernel$", "/Wqkv/kernel#2/3"),
-            (r"/Wi/input/kernel$", "/Wi/kernel#0/2"),
-            (r"/Wi/gate/kernel$", "/Wi/kernel#1/2"),
-        ),
-    ),
-    "gpt2": Dialect("transformer", _GPT2),
-    "openai-gpt": Dialect(
-        "transformer",
-        (
-            (r"^gpt/embeddings/word_embeddings$", "transformer/tokens_embed/weight"),
-            (r"^gpt/embeddings/position_embeddings$", "transformer/positions_embed/weight"),
-            (r"^(gpt/transformer/layer_\d+)/attention/output/LayerNorm/", r"\1/ln_1/"),
-            (r"^(gpt/transformer/layer_\d+)/output/LayerNorm/", r"\1/ln_2/"),
-            *_GPT2[2:],
-        ),
-    ),
-    "t5": Dialect(
-        "",
-        (
-            (r"^shared/embedding$", "shared/weight"),
-            (r"^(encoder|decoder)/rms_norm/", r"\1/final_layer_norm/"),
-            (r"/rms_norm/", "/layer_norm/"),
-            (r"Attention/([qkvo])$", r"Attention/\1/kernel"),
-            (r"/relative_attention_bias$", "/relative_attention_bias/kernel"),
-            (r"^decoder/logits/kernel$", "lm_head/kernel"),
-        ),
-    ),
-    "": Dialect("model"),
-}
-"""By `model_type` of Hugging Face; under the empty name, the rule alone."""
-
-# What the same tensor is called in other files: pattern and replacement, tried in this order.
+# What the same tensor is called in files of anybody: pattern and replacement.
 _ALIASES = (
-    (r"^(cls\.predictions|predictions)\.bias$", r"\1.decoder.bias"),
     (r"(norm|LayerNorm)\.weight$", r"\1.gamma"),
     (r"(norm|LayerNorm)\.bias$", r"\1.beta"),
-    (r"^shared\.weight$", "encoder.embed_tokens.weight"),
-    (r"^shared\.weight$", "decoder.embed_tokens.weight"),
-    (r"^lm_head\.weight$", "shared.weight"),
 )
-
-
-def dialect_of(model_type: str) -> Dialect:
-    """Return the dialect of a model type of Hugging Face: the rule alone where there is none."""
-    return DIALECTS.get({"mt5": "t5"}.get(model_type, model_type), DIALECTS[""])
-
-
-def _spellings(name: str, base: str) -> Iterator[str]:
-    """Yield the names that a tensor may have, the usual one first."""
-    names = [name]
-    names += [re.sub(old, new, name) for old, new in _ALIASES if re.search(old, name)]
-    yield from names
-    if base:
-        yield from (n.removeprefix(f"{base}.") for n in names if n.startswith(f"{base}."))
 
 
 # === Reading ===
@@ -244,7 +149,7 @@ class OfficialNames:
         if name in self.checkpoint:
             return Place(name)
         place = self.dialect.place(name)
-        for spelling in _spellings(place.name, self.dialect.base):
+        for spelling in self.dialect.spellings(place.name):
             if self.prefix + spelling in self.checkpoint:
                 return Place(self.prefix + spelling, place.transposed, place.part, place.parts)
         return None
@@ -286,22 +191,25 @@ class OfficialNames:
 _ENOUGH = 60
 
 
-def as_official(checkpoint: Checkpoint, names: Iterable[str]) -> OfficialNames:
+def as_official(
+    checkpoint: Checkpoint, names: Iterable[str], dialects: Sequence[Dialect] = (RULE,)
+) -> OfficialNames:
     """Show the variables of a file under official names.
 
     Args:
         checkpoint: an open checkpoint, with official names or with those of Hugging Face, which may
             all begin with something that a wrapper of the model put there (`module.`,
             `_orig_mod.`, `model.`, `0.auto_model.`).
-        names: official names that are wanted. The dialect is the one that finds most of the first
-            few: embeddings and first blocks differ in all of them.
+        names: official names that are wanted.
+        dialects: that of the model first. If names are not found in it, the dialect is the one that
+            finds most of the first few: embeddings and first blocks differ in all of them.
 
     Raises:
         CheckpointError: the file holds several models, and nothing says which one is meant.
     """
     names = list(names)[:_ENOUGH]
-    views = [OfficialNames(checkpoint, dialect) for dialect in DIALECTS.values()]
-    if all(name in checkpoint for name in names):
+    views = [OfficialNames(checkpoint, dialect) for dialect in dialects]
+    if all(map(views[0].holds, names)):
         return views[0]
 
     def count(view: OfficialNames) -> int:
@@ -310,19 +218,21 @@ def as_official(checkpoint: Checkpoint, names: Iterable[str]) -> OfficialNames:
     best = max(views, key=count)
     if count(best):
         return best
-    wrapped = _wrapped(checkpoint, names)
+    wrapped = _wrapped(checkpoint, names, dialects)
     return max(wrapped, key=count) if wrapped else best
 
 
-def _wrapped(checkpoint: Checkpoint, names: Sequence[str]) -> list[OfficialNames]:
+def _wrapped(
+    checkpoint: Checkpoint, names: Sequence[str], dialects: Sequence[Dialect]
+) -> list[OfficialNames]:
     """Views of a file in which something stands before all names of Hugging Face."""
     ends: dict[str, list[str]] = {}
     for name in checkpoint:
         ends.setdefault(_end(name), []).append(name)
     found: Counter[tuple[Dialect, str]] = Counter()
-    for dialect in DIALECTS.values():
+    for dialect in dialects:
         for name in names:
-            for spelling in _spellings(dialect.place(name).name, dialect.base):
+            for spelling in dialect.spellings(dialect.place(name).name):
                 longer = [n for n in ends.get(_end(spelling), ()) if n.endswith(f".{spelling}")]
                 found.update((dialect, n.removesuffix(spelling)) for n in longer)
     most = max(found.values(), default=0)
@@ -404,17 +314,18 @@ class LayerNames:
 # === Writing ===
 
 
-def to_hugging_face(variables: Mapping[str, np.ndarray], model_type: str) -> dict[str, np.ndarray]:
+def to_hugging_face(
+    variables: Mapping[str, np.ndarray], dialect: Dialect = RULE
+) -> dict[str, np.ndarray]:
     """Return variables as a Hugging Face file holds them.
 
     Args:
         variables: by official name.
-        model_type: that of the config, which says how the file names them.
+        dialect: how the architecture's files name them.
 
     Raises:
         CheckpointError: of variables that lie in one tensor some are missing.
     """
-    dialect = dialect_of(model_type)
     pieces: dict[str, dict[int, np.ndarray]] = {}
     places: dict[str, Place] = {}
     for name, value in variables.items():

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bert4keras.checkpoints.architectures import architectures
+from bert4keras.checkpoints.architectures import Signature, architectures
 from bert4keras.checkpoints.base import CheckpointError
 
 _Shape = tuple[int | None, ...]
@@ -64,6 +64,8 @@ def match_variables(
     found: Mapping[str, tuple[int, ...]],
     layers: Mapping[str, str] | None = None,
     from_scratch: Sequence[str] = (),
+    signatures: Sequence[Signature] = (),
+    heads: Mapping[str, str] | None = None,
 ) -> Report:
     """Compare the variables that a model expects with those of a checkpoint.
 
@@ -72,6 +74,8 @@ def match_variables(
         found: shape by variable name, of all variables in the checkpoint.
         layers: layer by variable name, for the messages.
         from_scratch: names of layers that have no variables in checkpoints, for the report.
+        signatures: of the architectures that there are, to name the one that a file is of.
+        heads: argument that asks for a head, by the name of each of its variables.
 
     Returns:
         The report; nothing is raised.
@@ -89,7 +93,8 @@ def match_variables(
         unused=tuple(name for name in found if name not in expected),
         from_scratch=tuple(from_scratch),
         layers=layers or {},
-        cause=_cause(expected, found, missing, mismatched) if missing or mismatched else "",
+        cause=_cause_of_architecture(expected, found, missing, signatures)
+        or _cause(expected, found, missing, mismatched, heads or {}),
     )
 
 
@@ -105,21 +110,36 @@ def _layers(names: Iterable[str]) -> int:
     return 1 + max((int(number[1]) for number in numbers if number), default=-1)
 
 
+def _cause_of_architecture(
+    expected: Mapping[str, _Shape],
+    found: Mapping[str, tuple[int, ...]],
+    missing: Sequence[str],
+    signatures: Sequence[Signature],
+) -> str:
+    """Say in one sentence that a checkpoint is of another architecture, if it is."""
+    if not missing or not signatures:
+        return ""
+    there = architectures(found, signatures)
+    if set(architectures(expected, signatures)).intersection(there):
+        return ""
+    if not there:
+        return f"Its names are of no known architecture, e.g. {next(iter(found), 'none')!r}."
+    models = " or ".join(f"model={model!r}" for model in there)
+    return f"Its names are those of {models}: pass that."
+
+
 def _cause(
     expected: Mapping[str, _Shape],
     found: Mapping[str, tuple[int, ...]],
     missing: Sequence[str],
     mismatched: Mapping[str, tuple[_Shape, tuple[int, ...]]],
+    heads: Mapping[str, str],
 ) -> str:
-    """Guess in one sentence why a checkpoint does not fit."""
-    there = architectures(found)
-    if missing and not set(architectures(expected)).intersection(there):
-        if not there:
-            return f"Its names are of no known architecture, e.g. {next(iter(found), 'none')!r}."
-        models = " or ".join(f"model={model!r}" for model in there)
-        return f"Its names are those of {models}: pass that."
+    """Guess in one sentence why a checkpoint of the right architecture does not fit."""
     if missing:
-        return _cause_of_missing(expected, found, missing)
+        return _cause_of_missing(expected, found, missing, heads)
+    if not mismatched:
+        return ""
     first, (shape, other) = next(iter(mismatched.items()))
     rows = {pair[0][:1] + pair[1][:1] for pair in mismatched.values()}
     if len(rows) == 1 and all(_fits(s[1:], o[1:]) for s, o in mismatched.values()):
@@ -141,19 +161,18 @@ def _cause(
 
 
 def _cause_of_missing(
-    expected: Mapping[str, _Shape], found: Mapping[str, tuple[int, ...]], missing: Sequence[str]
+    expected: Mapping[str, _Shape],
+    found: Mapping[str, tuple[int, ...]],
+    missing: Sequence[str],
+    heads: Mapping[str, str],
 ) -> str:
     if all(_layers([name]) > _layers(found) for name in missing):
         return (
             f"It has {_layers(found)} layers, the model {_layers(expected)}: use the config that "
             "belongs to it, or set num_hidden_layers."
         )
-    heads = {
-        "cls/predictions/": "with_mlm",
-        "cls/seq_relationship/": "with_nsp",
-        "bert/pooler/": "with_pool",
-    }
-    for start, option in heads.items():
-        if all(name.startswith(start) for name in missing):
-            return f"It was saved without the head of {option}: leave {option} out."
-    return ""
+    options = {heads.get(name) for name in missing}
+    if len(options) > 1 or None in options:
+        return ""
+    (option,) = options
+    return f"It was saved without the head of {option}: leave {option} out."

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+import keras
 import numpy as np
+from keras import ops
 
-from bert4keras.backend import keras, ops
 from bert4keras.generation.decoding import Decoding
 from bert4keras.generation.hooks import Hooks
 from bert4keras.generation.options import Options

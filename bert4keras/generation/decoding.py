@@ -4,7 +4,11 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bert4keras.backend import Tensor, compiled, keras, ops
+import keras
+from keras import ops
+
+from bert4keras.backend.engines import compiled
+from bert4keras.backend.tensors import Tensor
 from bert4keras.generation.prompts import input_kinds
 from bert4keras.generation.selection import NOTHING, Settings, State, initial_state, is_end, select
 from bert4keras.models.cache import Cache, call_on_part

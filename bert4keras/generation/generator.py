@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bert4keras.backend import TRACING
+from bert4keras.backend.engines import TRACING
 from bert4keras.generation.autoregressive import AutoRegressiveDecoder
 from bert4keras.generation.call import Call
 from bert4keras.generation.decoding import Decoding, combined_by_vote, head_of

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from keras import ops
 
-from bert4keras.backend import ops
 from bert4keras.generation.selection import NOTHING, State
 
 Allowed = Callable[[list[int]], Sequence[int]]

@@ -3,12 +3,15 @@
 import sys
 from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
 
-from bert4keras.backend import compiled, keras, ops
+from bert4keras.backend.engines import compiled
 from bert4keras.data.arrays import as_floats, bucket_length
 from bert4keras.generation.prompts import power_of_two
-from bert4keras.layers import Embedding, PositionEmbedding
+from bert4keras.layers.embeddings import Embedding
+from bert4keras.layers.positions import PositionEmbedding
 
 
 class LastToken:

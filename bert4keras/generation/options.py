@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, Concatenate, ParamSpec
 
-from bert4keras.backend import ops
+from keras import ops
+
 from bert4keras.data.arrays import bucket_length
 from bert4keras.generation.hooks import Allowed
 from bert4keras.generation.selection import Settings

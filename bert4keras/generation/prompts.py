@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bert4keras.data.arrays import bucket_length
-from bert4keras.layers import PositionEmbedding, SinusoidalPositionEmbedding
+from bert4keras.layers.positions import PositionEmbedding, SinusoidalPositionEmbedding
 from bert4keras.models.masks import UniLM_Mask
 from bert4keras.models.transformer import Transformer
 from bert4keras.text.base import TokenizerBase

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bert4keras.backend import Tensor, ops, softmax
+from keras import ops
+
+from bert4keras.backend.tensors import Tensor, softmax
 
 State = dict[str, Any]
 """Tensors by name, what one step hands to the next."""

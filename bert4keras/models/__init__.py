@@ -12,12 +12,15 @@
     weights      loading, resizing and writing under these names
     vocabulary   keep_tokens, compound_tokens
     pretrained   folders of models: what they say, and new ones
-    encoders     BERT ALBERT ALBERT_Unshared NEZHA RoFormer RoFormerV2 ELECTRA
-                 ERNIE DeBERTaV2 ModernBERT GAU_alpha
-    decoders     GPT GPT2 GPT2_ML LLaMA Qwen2 Qwen3
-    t5           T5_Base T5_Encoder T5_Decoder T5
-    building     build_transformer_model: from a config and a checkpoint to a model
+    family       Family: how Hugging Face describes an architecture
+    registry     what is known of all architectures, from what each says of itself
+    configs, config_files, settings, written_configs, vocabulary_record
+                 config files, read and written
+    bert albert nezha roformer electra ernie deberta modernbert gau gpt llama t5
+                 the architectures: each a file with all that is known of it and its kin
+    architectures
                  ARCHITECTURES: what `model=` may be
+    building     build_transformer_model: from a config and a checkpoint to a model
                  extend_with_language_model, extend_with_unified_language_model
 
 An architecture is its block, what it embeds, how it ends, and the names of its variables. Subclass
@@ -26,31 +29,31 @@ one and override a hook to change it: `get_inputs`, `apply_embeddings`, `apply_m
 `variable_mapping`, `load_variable`, `create_variable`, `load_embeddings`, `initializer`.
 """
 
-from bert4keras.backend import keras
+import keras
+
+from bert4keras.models.albert import ALBERT, ALBERT_Unshared
+from bert4keras.models.architectures import ARCHITECTURES
+from bert4keras.models.bert import BERT
 from bert4keras.models.block import Block
 from bert4keras.models.building import (
     APPLICATIONS,
-    ARCHITECTURES,
     build_transformer_model,
     extend_with_language_model,
     extend_with_unified_language_model,
 )
-from bert4keras.models.decoders import GPT, GPT2, GPT2_ML, LLaMA, Qwen2, Qwen3
-from bert4keras.models.encoders import (
-    ALBERT,
-    BERT,
-    ELECTRA,
-    ERNIE,
-    NEZHA,
-    ALBERT_Unshared,
-    DeBERTaV2,
-    GAU_alpha,
-    ModernBERT,
-    RoFormer,
-    RoFormerV2,
-)
+from bert4keras.models.deberta import DeBERTaV2
+from bert4keras.models.electra import ELECTRA
+from bert4keras.models.ernie import ERNIE
+from bert4keras.models.family import Family
+from bert4keras.models.gau import GAU_alpha
+from bert4keras.models.gpt import GPT, GPT2, GPT2_ML
+from bert4keras.models.llama import LLaMA, Qwen2, Qwen3
 from bert4keras.models.masks import LM_Mask, UniLM_Mask
 from bert4keras.models.model import Model
+from bert4keras.models.modernbert import ModernBERT
+from bert4keras.models.names import renamed
+from bert4keras.models.nezha import NEZHA
+from bert4keras.models.roformer import RoFormer, RoFormerV2
 from bert4keras.models.t5 import T5, T5_Base, T5_Decoder, T5_Encoder
 from bert4keras.models.transformer import Transformer
 from bert4keras.models.whole import load_model
@@ -70,6 +73,7 @@ __all__ = [
     "ALBERT_Unshared",
     "Block",
     "DeBERTaV2",
+    "Family",
     "GAU_alpha",
     "LLaMA",
     "LM_Mask",
@@ -89,4 +93,5 @@ __all__ = [
     "extend_with_unified_language_model",
     "keras",
     "load_model",
+    "renamed",
 ]

@@ -4,17 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bert4keras.backend import Tensor
-from bert4keras.layers import (
-    Add,
-    AttentionBias,
-    Concatenate1D,
-    Dropout,
-    FeedForward,
-    LayerNormalization,
-    MultiHeadAttention,
-    as_list,
-)
+from bert4keras.backend.tensors import Tensor
+from bert4keras.layers.attention import MultiHeadAttention
+from bert4keras.layers.base import Dropout, as_list
+from bert4keras.layers.feed_forward import FeedForward
+from bert4keras.layers.masks import AttentionBias
+from bert4keras.layers.merging import Add, Concatenate1D
+from bert4keras.layers.normalisation import LayerNormalization
 from bert4keras.models.initializers import Initialized
 
 if TYPE_CHECKING:

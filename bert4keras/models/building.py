@@ -8,29 +8,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from bert4keras import checkpoints, configs, settings
-from bert4keras.backend import keras
+import keras
+
+from bert4keras import checkpoints
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.checkpoints.base import file_state
-from bert4keras.models import fitting
-from bert4keras.models.decoders import GPT, GPT2, GPT2_ML, LLaMA, Qwen2, Qwen3
-from bert4keras.models.encoders import (
-    ALBERT,
-    BERT,
-    ELECTRA,
-    ERNIE,
-    NEZHA,
-    ALBERT_Unshared,
-    DeBERTaV2,
-    GAU_alpha,
-    ModernBERT,
-    RoFormer,
-    RoFormerV2,
-)
+from bert4keras.models import configs, fitting, registry, settings
+from bert4keras.models.architectures import ARCHITECTURES
 from bert4keras.models.masks import LM_Mask, UniLM_Mask
 from bert4keras.models.pretrained import origin_of
-from bert4keras.models.t5 import T5, T5_Decoder, T5_Encoder
 from bert4keras.models.transformer import Transformer
+from bert4keras.models.vocabulary_record import plain
 
 
 def extend_with_language_model(base: type[Transformer]) -> type[Transformer]:
@@ -53,33 +41,6 @@ def extended(base: type[Transformer], mask: type, name: str) -> type[Transformer
     bases = (base,) if issubclass(base, mask) else (mask, base)
     cls = type(f"{base.__name__}{name}", bases, {"__init__": __init__})
     return cls
-
-
-ARCHITECTURES = {
-    "bert": BERT,
-    "roberta": BERT,
-    "albert": ALBERT,
-    "albert_unshared": ALBERT_Unshared,
-    "nezha": NEZHA,
-    "roformer": RoFormer,
-    "roformer_v2": RoFormerV2,
-    "electra": ELECTRA,
-    "gpt": GPT,
-    "gpt2": GPT2,
-    "gpt2_ml": GPT2_ML,
-    "ernie": ERNIE,
-    "deberta_v2": DeBERTaV2,
-    "modernbert": ModernBERT,
-    "gau_alpha": GAU_alpha,
-    "llama": LLaMA,
-    "qwen2": Qwen2,
-    "qwen3": Qwen3,
-    **{
-        f"{version}{part}": architecture
-        for version in ("t5", "t5.1.0", "t5.1.1", "mt5.1.1")
-        for part, architecture in (("", T5), ("_encoder", T5_Encoder), ("_decoder", T5_Decoder))
-    },
-}
 
 
 APPLICATIONS = {
@@ -227,14 +188,13 @@ def loaded(
         if key in kwargs or argument not in config:
             config[argument] = kwargs.get(key, config.get(key, default))
     config |= kwargs
-    check_config(config, kwargs, config_path, files.vocabulary)
+    check_config(config, kwargs, config_path, files.vocabulary, model)
     if isinstance(model, type):
         architecture = model
     else:
         model = (model or files.inferred or "bert").lower()
         architecture = chosen(ARCHITECTURES, model, "model")
-        if "t5.1" in model:
-            config["version"] = kwargs.get("version", model.split("_")[0])
+        config |= {**architecture.settings_of_name(model), **kwargs}
     extend = chosen(APPLICATIONS, application, "application")
     if application not in architecture.applications:
         raise ValueError(
@@ -276,7 +236,7 @@ def check_vocabulary_arguments(config: dict[str, Any], given: dict[str, Any]) ->
     names = ("keep_tokens", "compound_tokens")
     recorded = {name: config[name] for name in names if config.get(name) is not None}
     wanted = {name: given[name] for name in names if given.get(name) is not None}
-    if recorded and wanted and configs.plain(recorded) != configs.plain(wanted):
+    if recorded and wanted and plain(recorded) != plain(wanted):
         raise ValueError(
             "the model was saved with other keep_tokens or compound_tokens than those given: leave "
             "them out to load it as it was saved"
@@ -284,7 +244,7 @@ def check_vocabulary_arguments(config: dict[str, Any], given: dict[str, Any]) ->
 
 
 def check_config(
-    config: dict[str, Any], given: dict[str, Any], path: Any, vocabulary: Path | None
+    config: dict[str, Any], given: dict[str, Any], path: Any, vocabulary: Path | None, model: Any
 ) -> None:
     """Refuse a config that lacks a size, says what cannot be, or is not that of its vocabulary."""
     source = path or "the keyword arguments (there is no config_path)"
@@ -293,7 +253,9 @@ def check_config(
         raise ValueError(
             f"{source} lacks {', '.join(missing)}: a config needs {', '.join(REQUIRED)}"
         )
-    settings.check_settings(config, given, source, configs.keys_of(config))
+    own = model if isinstance(model, type) else None
+    keys = configs.keys_of(config, own)
+    settings.check_settings(config, given, source, keys, registry.allowed_settings(own))
     if vocabulary is not None and vocabulary.is_file():
         n_tokens = count_tokens(vocabulary)
         # The words of compound tokens may stand behind the others.

@@ -4,7 +4,11 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from bert4keras.backend import Tensor, keras, laid_out, ops
+import keras
+from keras import ops
+
+from bert4keras.backend.attention import laid_out
+from bert4keras.backend.tensors import Tensor
 
 if TYPE_CHECKING:
     from bert4keras.models.transformer import Transformer

@@ -19,15 +19,12 @@ import keras
 import numpy as np
 
 from bert4keras import keras_private
-from bert4keras.layers import (
-    Embedding,
-    GatedAttentionUnit,
-    GatherPositions,
-    LabelChain,
-    MultiHeadAttention,
-    PositionEmbedding,
-    PositionEmbeddingBase,
-)
+from bert4keras.layers.attention import MultiHeadAttention
+from bert4keras.layers.embeddings import Embedding
+from bert4keras.layers.gated_attention import GatedAttentionUnit
+from bert4keras.layers.labels import LabelChain
+from bert4keras.layers.pooling import GatherPositions
+from bert4keras.layers.positions import PositionEmbedding, PositionEmbeddingBase
 from bert4keras.models.cache import is_positionwise
 from bert4keras.training.distribution.parts import LossOfBatch
 from bert4keras.training.losses import SparseLoss, SparseMultilabelCrossentropy

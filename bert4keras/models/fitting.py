@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert4keras import configs
 from bert4keras.checkpoints import CheckpointError, as_official
-from bert4keras.checkpoints.architectures import architectures
+from bert4keras.checkpoints.architectures import architectures, twins
+from bert4keras.models import configs, registry
 from bert4keras.models.messages import warn
+from bert4keras.models.registry import ARCHITECTURES
 from bert4keras.models.vocabulary import is_cut, of_another_vocabulary
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def _check_architecture(transformer: "Transformer", file: Any, source: Any) -> b
     own = transformer.stored_as
     if not own:
         return True
-    found = _found(file, own)
+    pair = twins(own[0], registry.signatures(type(transformer)))
+    found = _found(transformer, file, pair)
     fitting = [model for model in found if model in own]
     if found and not fitting:
         models = " or ".join(f"model={model!r}" for model in _likely(found, transformer, file))
@@ -82,50 +84,57 @@ def _check_architecture(transformer: "Transformer", file: Any, source: Any) -> b
             f"{source} and model= ask for: pass {models}. To start from it all the same, pass "
             "ignore_invalid_weights=True"
         )
-    if set(found) == set(_TWINS):
-        _check_twins(fitting[0], transformer, file, source)
+    if pair and set(found) == set(pair):
+        _check_twins(fitting[0], pair, transformer, file, source)
     return bool(found) or file.container == "keras"
 
 
-_TWINS = ("nezha", "roformer")
-"""Their names are the same in TensorFlow's checkpoints."""
+# Twins are architectures whose variables have the same names in TensorFlow's checkpoints.
 
 
-def _found(file: Any, own: tuple[str, ...]) -> list[str]:
+def _found(transformer: "Transformer", file: Any, pair: list[str]) -> list[str]:
     """The architectures that a file may be of; none if its names are of nothing known."""
     if file.container != "keras":
-        return architectures(file, file.metadata)
-    if not set(own) <= set(_TWINS):
-        return []  # named by layer: its layers are compared with those of the model
-    relative = any("Embedding-Relative-Position" in name for name in file)
-    return ["nezha" if relative else "roformer"]
+        return architectures(file, registry.signatures(type(transformer)), file.metadata)
+    # Named by layer: its layers are compared with those of the model, but for twins.
+    computed = {model: ARCHITECTURES[model].computed_layers for model in pair}
+    there = [model for model, layers in computed.items() if _has_any(file, layers)]
+    return there or [model for model, layers in computed.items() if not layers]
+
+
+def _has_any(file: Any, layers: tuple[str, ...]) -> bool:
+    return any(layer in name for name in file for layer in layers)
 
 
 def _likely(found: list[str], transformer: "Transformer", file: Any) -> list[str]:
-    told = {_told_by_config(transformer), _told_by_path(file.path)}
+    pair = twins(found[0], registry.signatures(type(transformer)))
+    told = {_told_by_config(transformer, pair), _told_by_path(file.path, pair)}
     return [model for model in found if model in told] or found
 
 
-def _told_by_config(transformer: "Transformer") -> str | None:
-    """Which of the twins a config describes; None if it does not say."""
+def _told_by_config(transformer: "Transformer", models: list[str]) -> str | None:
+    """Which of some architectures a config describes; None if it does not say."""
     settings = transformer.settings
-    if settings.get("model_type") in _TWINS:
-        return settings["model_type"]
-    relative = settings.get("use_relative_position") or settings.get("max_relative_position")
-    return "nezha" if relative else None  # as the published configs of NEZHA say
+    for model in models:
+        if settings.get("model_type") == model:
+            return model
+    keys = {model: getattr(ARCHITECTURES.get(model), "telling_settings", ()) for model in models}
+    return next((model for model in models if any(map(settings.get, keys[model]))), None)
 
 
-def _told_by_path(path: Path) -> str | None:
-    """Which of the twins the names of a file and its folder speak of; None if not of one."""
+def _told_by_path(path: Path, models: list[str]) -> str | None:
+    """Which of some architectures the names of a file and its folder speak of; None if of none."""
     text = "/".join(Path(path).absolute().parts[-2:]).lower()
-    spoken = [model for model in _TWINS if model in text]
+    spoken = [model for model in models if model in text]
     return spoken[0] if len(spoken) == 1 else None
 
 
-def _check_twins(own: str, transformer: "Transformer", file: Any, source: Any) -> None:
+def _check_twins(
+    own: str, pair: list[str], transformer: "Transformer", file: Any, source: Any
+) -> None:
     """Refuse the wrong one of two architectures whose variables have the same names."""
-    other = next(model for model in _TWINS if model != own)
-    config, path = _told_by_config(transformer), _told_by_path(file.path)
+    other = next(model for model in pair if model != own)
+    config, path = _told_by_config(transformer, pair), _told_by_path(file.path, pair)
     if config == other:
         raise CheckpointError(
             f"{source} describes {other}, whose variables have the same names as those of {own}: "
@@ -214,7 +223,8 @@ def _first_variables(
         for layer in mapping:
             yield layer, layer, shapes.get(transformer.prefixed(layer))
         return
-    view = as_official(file, [name for names in mapping.values() for name in names])
+    names = [name for names in mapping.values() for name in names]
+    view = as_official(file, names, registry.dialects(type(transformer)))
     for layer, names in mapping.items():
         name = transformer.stored_name(view, names[0])
         yield layer, name, view.shape(name) if view.holds(name) else None
@@ -245,7 +255,7 @@ def _expected(transformer: "Transformer", file: Any, setting: str) -> int:
 
 def _called(transformer: "Transformer", setting: str) -> str:
     """What a setting is called in the config that the model is built from."""
-    return configs.keys_of(transformer.settings).get(setting, setting)
+    return configs.keys_of(transformer.settings, type(transformer)).get(setting, setting)
 
 
 def _advice(transformer: "Transformer", differences: list[_Difference]) -> str:
@@ -266,3 +276,18 @@ def _advice(transformer: "Transformer", differences: list[_Difference]) -> str:
             f"it, or set {only.setting}:"
         )
     return f"Use the config that belongs to it, or correct {only.setting}:"
+
+
+# === What is missing ===
+
+
+def variables_of_heads(transformer: "Transformer") -> dict[str, str]:
+    """Return the argument that asks for a head, by the name of each of its variables."""
+    return {
+        name: argument
+        for layer, names in transformer.variable_mapping().items()
+        for start, arguments in transformer.head_layers.items()
+        if layer.startswith(start)
+        for argument in arguments
+        for name in names
+    }

@@ -5,7 +5,11 @@ from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any
 
-from bert4keras.backend import Tensor, keras, ops, registered
+import keras
+from keras import ops
+
+from bert4keras.backend.saving import registered
+from bert4keras.backend.tensors import Tensor
 
 
 @registered

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from bert4keras.backend import Tensor
-from bert4keras.layers import LMMask, UniLMMask
+from bert4keras.backend.tensors import Tensor
+from bert4keras.layers.masks import LMMask, UniLMMask
 
 
 class LM_Mask:

@@ -7,9 +7,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import keras
+
 import bert4keras.optimizers  # noqa: F401, registers them: a compiled model loads
 from bert4keras import checkpoints, keras_private
-from bert4keras.backend import keras, registered
+from bert4keras.backend.saving import registered
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.export import check_export
 from bert4keras.models import pretrained

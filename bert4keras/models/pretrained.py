@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert4keras import checkpoints, configs
+from bert4keras import checkpoints
 from bert4keras.checkpoints import CheckpointError, bundle, safetensors
 from bert4keras.checkpoints.writing import replacing
-from bert4keras.models import weights
+from bert4keras.models import weights, written_configs
+from bert4keras.models.config_files import write_json
 from bert4keras.models.masks import LM_Mask
 from bert4keras.models.messages import warn
 from bert4keras.models.vocabulary import is_whole
@@ -104,15 +105,15 @@ _FORMER_VOCABULARY = "|".join(map(re.escape, (*saving.FILES, GENERATION_FILE)))
 
 def save_pretrained(transformer: "Transformer", folder: str | Path, tokenizer: Any = None) -> None:
     """Write a folder that `transformers` loads; see `Transformer.save_pretrained`."""
-    config = configs.to_hugging_face(transformer, causal=isinstance(transformer, LM_Mask))
+    config = written_configs.to_hugging_face(transformer, causal=isinstance(transformer, LM_Mask))
     vocabulary = vocabulary_files(transformer, tokenizer)
     variables = weights.official_variables(transformer)
-    tensors = checkpoints.to_hugging_face(variables, transformer.model_type)
+    tensors = checkpoints.to_hugging_face(variables, transformer.dialect)
     metadata = {"format": "pt", **weights.metadata(transformer)}
     former = safetensors.former_files("model.safetensors")
     with _replacing(folder, "config.json", former, vocabulary) as place:
         safetensors.write_shards(place / "model.safetensors", tensors, metadata)
-        configs.write_json(place / "config.json", config)
+        write_json(place / "config.json", config)
 
 
 def save_original(transformer: "Transformer", folder: str | Path) -> None:
@@ -120,12 +121,12 @@ def save_original(transformer: "Transformer", folder: str | Path) -> None:
 
     It holds `bert_config.json`, a TensorFlow checkpoint `bert_model.ckpt` and the vocabulary.
     """
-    config = configs.to_original(transformer)
+    config = written_configs.to_original(transformer)
     vocabulary = vocabulary_files(transformer, None)
     former = bundle.former_files("bert_model.ckpt")
     with _replacing(folder, "bert_config.json", former, vocabulary) as place:
         weights.write(transformer, place / "bert_model.ckpt")
-        configs.write_json(place / "bert_config.json", config)
+        write_json(place / "bert_config.json", config)
 
 
 @contextlib.contextmanager

@@ -1,22 +1,27 @@
 """T5 and mT5: an encoder and a decoder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
+import keras
 from keras.layers import Input
 
-from bert4keras.backend import Tensor, keras
-from bert4keras.layers import (
-    Dropout,
-    RelativePositionEmbeddingT5,
-    Saturation,
-    ScaleOffset,
-)
+from bert4keras.backend.tensors import Tensor
+from bert4keras.checkpoints import Dialect, Signature
+from bert4keras.layers.base import Dropout
+from bert4keras.layers.normalisation import Saturation, ScaleOffset
+from bert4keras.layers.positions import RelativePositionEmbeddingT5
 from bert4keras.models.block import Block, listed
+from bert4keras.models.family import Family
 from bert4keras.models.masks import LM_Mask
 from bert4keras.models.model import Model
+from bert4keras.models.settings import FLAG, Allowed
 from bert4keras.models.transformer import Transformer, chosen_activation
+from bert4keras.models.written_configs import to_activation
+
+# === Names of variables ===
 
 
 def t5_names(version: str) -> dict[str, list[str]]:
@@ -51,6 +56,144 @@ def t5_names(version: str) -> dict[str, list[str]]:
     return names
 
 
+def t5_signatures() -> tuple[Signature, ...]:
+    """What tells a version, and its encoder alone."""
+    decoder, norm = "(.*/)?decoder/.*", "(.*/)?(encoder|decoder)/block/0/layer/0"
+    inner = "(.*/)?(encoder|decoder)/block/0/layer/[12]/DenseReluDense"
+    versions = (
+        ("t5.1.0", f"{inner}/wi/kernel"),
+        ("t5.1.1", f"{inner}/wi_0/kernel", f"{norm}/layer_norm/.*"),
+        ("mt5.1.1", f"{inner}/wi_0/kernel", f"{norm}/rms_norm/.*"),
+        ("mt5.1.1", f"{inner}/wi_0/kernel", f"{norm}/layer_norm/kernel"),
+    )
+    wholes = (Signature(name, has=(*has, decoder)) for name, *has in versions)
+    encoders = (
+        Signature(f"{name}_encoder", has=tuple(has), lacks=(decoder,)) for name, *has in versions
+    )
+    return (*wholes, *encoders)
+
+
+# === Configs of Hugging Face ===
+
+
+def t5_versions(
+    multilingual: bool, models: Sequence[str], config: Mapping[str, Any], path: Any
+) -> Sequence[str]:
+    """Which of our architectures a config may be, the likeliest first."""
+    gated = multilingual or str(config.get("feed_forward_proj", "relu")).startswith("gated")
+    likely = "mt5.1.1" if multilingual else "t5.1.1" if gated else "t5.1.0"
+    if (config.get("architectures") or [""])[0].endswith("EncoderModel"):
+        likely += "_encoder"
+    return [likely, *(m for m in models if "." not in m or ("t5.1.1" in m) == gated)]
+
+
+def read_t5(multilingual: bool, config: dict[str, Any], path: Any) -> dict[str, Any]:
+    """Say in our terms how T5 is gated and scaled."""
+    layers = config.get("num_layers")
+    if config.get("num_decoder_layers") not in (None, layers):
+        raise ValueError(
+            f"{path} has {layers} layers in the encoder and {config['num_decoder_layers']} in the "
+            "decoder; implemented are equal numbers"
+        )
+    kind = config["feed_forward_proj"]
+    gated = kind.startswith("gated-")
+    # Its gated gelu is the approximation by tanh unless the file says more.
+    act = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
+    act = config.get("dense_act_fn", act)
+    return {
+        "scale_decoder_outputs": not multilingual
+        and config.get("tie_word_embeddings") is not False,
+        **config,
+        "hidden_act": [act, "linear"] if gated else act,
+        "version": ("mt5.1.1" if multilingual else "t5.1.1") if gated else "t5.1.0",
+        # Hugging Face gives attention to the context no positions.
+        "cross_position_bias": config.get("cross_position_bias", False),
+    }
+
+
+def written_t5(transformer: Any) -> dict[str, Any]:
+    """What a config says of a model, and only of T5."""
+    decoder = getattr(transformer, "_decoder", transformer)
+    scaled = getattr(decoder, "scale_outputs", None)
+    # T5 is the same as mT5, and its config says whether outputs are scaled.
+    name = "MT5" if transformer.model_type == "mt5" and not scaled else "T5"
+    return {
+        "model_type": name.lower(),
+        "architectures": [f"{name}{class_of_t5(transformer)}"],
+        "scale_decoder_outputs": scaled,
+        "is_encoder_decoder": not transformer.part,
+        "decoder_start_token_id": 0,
+        **written_gates(transformer),
+    }
+
+
+def class_of_t5(transformer: Any) -> str:
+    """How the name of its class in `transformers` ends."""
+    if transformer.part == "Decoder-":
+        raise ValueError(
+            "the decoder of T5 is no model of its own in Hugging Face: save the whole T5, or "
+            "use save_weights_as_checkpoint"
+        )
+    if getattr(getattr(transformer, "_decoder", None), "cross_position_bias", False):
+        raise ValueError(
+            "Hugging Face's T5 has no position bias in the attention to the context: build the "
+            "model with cross_position_bias=False, or use save_weights_as_checkpoint"
+        )
+    return "EncoderModel" if transformer.part else "ForConditionalGeneration"
+
+
+def written_gates(transformer: Any) -> dict[str, Any]:
+    """How a config says which activations the feed-forward layers have."""
+    acts = to_activation(transformer.hidden_act)
+    gated = isinstance(acts, list)
+    if gated != transformer.gated or (gated and acts[1:] != ["linear"]):
+        raise ValueError(
+            f"Hugging Face has no T5 of version {transformer.version!r} with hidden_act="
+            f"{transformer.hidden_act!r}: use save_weights_as_checkpoint"
+        )
+    act = acts[0] if gated else acts
+    return {
+        "feed_forward_proj": f"gated-{act.replace('gelu_new', 'gelu')}" if gated else act,
+        "dense_act_fn": act,
+        "is_gated_act": gated,
+        "tie_word_embeddings": not gated,
+    }
+
+
+KEYS = {
+    "vocab_size": "vocab_size",
+    "d_model": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+    "d_kv": "attention_head_size",
+    "dropout_rate": "dropout_rate",
+    "layer_norm_epsilon": "layer_norm_epsilon",
+    "pad_token_id": "pad_token_id",
+    "scale_decoder_outputs": "scale_outputs",
+}
+
+
+def t5_family(name: str, versions: Sequence[str], mark: str = "") -> Family:
+    """T5 or mT5 as Hugging Face describes them."""
+    models = tuple(f"{v}{part}" for v in versions for part in ("", "_encoder", "_decoder"))
+    multilingual = name == "MT5"
+    return Family(
+        name.lower(),
+        models,
+        name,
+        KEYS,
+        {"feed_forward_proj": "relu", "layer_norm_epsilon": 1e-6},
+        {"relative_attention_num_buckets": (32,), "relative_attention_max_distance": (128,)},
+        gates=True,
+        mark=mark,
+        strings=("feed_forward_proj", "dense_act_fn"),
+        versions=partial(t5_versions, multilingual, models),
+        read=partial(read_t5, multilingual),
+        write=written_t5,
+    )
+
+
 class T5_Base(Transformer):
     """T5 (Raffel et al., 2019) and mT5 (Xue et al., 2020): what encoder and decoder share.
 
@@ -75,6 +218,31 @@ class T5_Base(Transformer):
     vocabulary_variables = ("shared/embedding",)
     vocabulary_kernels = ("decoder/logits/kernel",)
     transposed_variables = ("relative_attention_bias",)
+    allowed_settings: ClassVar[Mapping[str, Allowed]] = {
+        "scale_outputs": FLAG,
+        "cross_position_bias": FLAG,
+    }
+    families = (
+        t5_family("T5", ("t5", "t5.1.0", "t5.1.1", "mt5.1.1"), mark="d_model"),
+        t5_family("MT5", ("mt5.1.1", "t5.1.1", "t5")),
+    )
+    dialect = Dialect(
+        "",
+        (
+            (r"^shared/embedding$", "shared/weight"),
+            (r"^(encoder|decoder)/rms_norm/", r"\1/final_layer_norm/"),
+            (r"/rms_norm/", "/layer_norm/"),
+            (r"Attention/([qkvo])$", r"Attention/\1/kernel"),
+            (r"/relative_attention_bias$", "/relative_attention_bias/kernel"),
+            (r"^decoder/logits/kernel$", "lm_head/kernel"),
+        ),
+        (
+            (r"^shared\.weight$", "encoder.embed_tokens.weight"),
+            (r"^shared\.weight$", "decoder.embed_tokens.weight"),
+            (r"^lm_head\.weight$", "shared.weight"),
+        ),
+    )
+    signatures = t5_signatures()
     part = ""
     """What the names of all layers of the encoder or of the decoder begin with."""
 
@@ -87,6 +255,11 @@ class T5_Base(Transformer):
         self.saturates = keras.config.dtype_policy().compute_dtype == "float16"
         self.model_type = "mt5" if version == "mt5.1.1" else "t5"
         self.block = replace(self.block, name=f"{self.part}Transformer-{{i}}")
+
+    @classmethod
+    def settings_of_name(cls, name: str) -> dict[str, Any]:
+        """The version is part of the name, as in 't5.1.1_encoder'."""
+        return {"version": name.split("_")[0]} if "t5.1" in name else {}
 
     @property
     def stored_as(self) -> tuple[str, ...]:
@@ -181,6 +354,7 @@ class T5_Decoder(LM_Mask, T5_Base):
 
     part = "Decoder-"
     token_input = 1
+    arguments_of_hugging_face: ClassVar[Mapping[str, Any]] = {"cross_position_bias": False}
 
     def __init__(
         self,
@@ -235,6 +409,8 @@ class T5(T5_Base):
     Args:
         **kwargs: see `T5_Decoder`.
     """
+
+    arguments_of_hugging_face = T5_Decoder.arguments_of_hugging_face
 
     def __init__(self, **kwargs: Any) -> None:
         name = kwargs.get("name")

@@ -5,19 +5,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 from keras.layers import Activation, Dense, Input
 
 from bert4keras import checkpoints
-from bert4keras.backend import Tensor, activation, keras
-from bert4keras.layers import Embedding, MultiHeadAttention, Recomputable, as_list
+from bert4keras.backend.activations import activation
+from bert4keras.backend.tensors import Tensor
+from bert4keras.checkpoints import Dialect, Signature
+from bert4keras.checkpoints.names import RULE
+from bert4keras.layers.attention import MultiHeadAttention
+from bert4keras.layers.base import Recomputable, as_list
+from bert4keras.layers.embeddings import Embedding
 from bert4keras.models import pretrained, weights
 from bert4keras.models.block import Blocks, call_attention, check_blocks, listed
 from bert4keras.models.cache import Cache
+from bert4keras.models.family import Family
 from bert4keras.models.masks import LM_Mask
 from bert4keras.models.messages import some
 from bert4keras.models.model import Model
 from bert4keras.models.names import mapping_of
+from bert4keras.models.settings import Allowed
 from bert4keras.models.vocabulary import checked_tokens, cut, is_cut, renumbered
 
 
@@ -60,7 +68,21 @@ class Transformer(Blocks):
     """
 
     model_type = ""
-    """What Hugging Face calls the architecture, a key of `configs.FAMILIES`."""
+    """What Hugging Face calls the architecture, that of one of `families`."""
+    families: tuple[Family, ...] = ()
+    """How its `config.json` describes the architecture."""
+    dialect: Dialect = RULE
+    """How its files call the variables, where that does not follow from the official names."""
+    signatures: tuple[Signature, ...] = ()
+    """What tells that a weight file is of the architecture."""
+    allowed_settings: ClassVar[Mapping[str, Allowed]] = {}
+    """What the arguments may be that only this architecture has."""
+    telling_settings: tuple[str, ...] = ()
+    """Keys of config files that tell the architecture; the first is True in the original's."""
+    head_layers: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What the names of the layers of a head begin with → arguments that ask for the head."""
+    arguments_of_hugging_face: ClassVar[Mapping[str, Any]] = {}
+    """Arguments that concern no weight, and of which Hugging Face has one value only."""
     applications: tuple[str, ...] = ("encoder", "lm", "unilm")
     """What `build_transformer_model` can make of the architecture."""
     refused_arguments: tuple[str, ...] = ()
@@ -243,8 +265,12 @@ class Transformer(Blocks):
     @property
     def stored_as(self) -> tuple[str, ...]:
         """What `checkpoints.architectures` calls the files that the model can be loaded from."""
-        name = self.model_type.removeprefix("openai-").replace("-", "_")
-        return (name,) if name else ()
+        return tuple(dict.fromkeys(signature.model for signature in self.signatures))
+
+    @classmethod
+    def settings_of_name(cls, name: str) -> dict[str, Any]:
+        """Hook: what a name in `model=` says, where several names are of this class."""
+        return {}
 
     def prefixed(self, name: str | None) -> str | None:
         """A layer's name with the prefix of this model."""

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
+import keras
 import numpy as np
 
 from bert4keras import keras_private
-from bert4keras.backend import keras
 
 
 def weight_name(layer: keras.Layer, weight: Any) -> str:

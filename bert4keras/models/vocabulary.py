@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bert4keras import configs
 from bert4keras.checkpoints import CheckpointError
+from bert4keras.models.vocabulary_record import recorded_vocabulary, saved_size, vocabulary_record
 
 if TYPE_CHECKING:
     from bert4keras.models.transformer import Transformer
@@ -79,16 +79,16 @@ def is_cut(transformer: "Transformer", file: Any) -> bool:
     """
     if file.container == "keras":
         return True
-    record = configs.recorded_vocabulary(file.path)
+    record = recorded_vocabulary(file.path)
     if record is None:
         return False
-    if record == configs.vocabulary_record(transformer) or (
-        is_whole(transformer) and transformer.vocab_size == configs.saved_size(record)
+    if record == vocabulary_record(transformer) or (
+        is_whole(transformer) and transformer.vocab_size == saved_size(record)
     ):
         return True
     raise CheckpointError(
         f"the vocabulary of {file.path} was cut down from {record['vocab_size']} to "
-        f"{configs.saved_size(record)} tokens when it was saved, and this model is built for "
+        f"{saved_size(record)} tokens when it was saved, and this model is built for "
         f"{transformer.vocab_size} of {transformer.full_vocab_size}. Give the same keep_tokens and "
         "compound_tokens, or none and vocab_size of the saved number"
     )

@@ -5,15 +5,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import keras
 import numpy as np
 
-from bert4keras import checkpoints, configs
-from bert4keras.backend import keras
+from bert4keras import checkpoints
 from bert4keras.checkpoints import CheckpointError, bundle
 from bert4keras.checkpoints.writing import replacing
 from bert4keras.data.arrays import orthogonally_resize
-from bert4keras.layers import FeedForward, MultiHeadAttention, ScaleOffset
-from bert4keras.models import fitting
+from bert4keras.layers.attention import MultiHeadAttention
+from bert4keras.layers.feed_forward import FeedForward
+from bert4keras.layers.normalisation import ScaleOffset
+from bert4keras.models import fitting, registry
 from bert4keras.models.messages import some, warn
 from bert4keras.models.names import telling_variables
 from bert4keras.models.variables import (
@@ -23,6 +25,7 @@ from bert4keras.models.variables import (
     own_weights,
     weight_name,
 )
+from bert4keras.models.vocabulary_record import vocabulary_record, write_record
 
 if TYPE_CHECKING:
     from bert4keras.models.transformer import Transformer
@@ -123,7 +126,9 @@ def officially_named(
         names = {layer.name: names_by_path(layer, names) for layer, names in layers}
         return checkpoints.LayerNames(file.path, file.layers(), names, transformer.create_variable)
     names = [name for _, names in layers for name in names]
-    return checkpoints.as_official(file, [*names, *telling_variables(transformer)])
+    return checkpoints.as_official(
+        file, [*names, *telling_variables(transformer)], registry.dialects(type(transformer))
+    )
 
 
 def names_by_path(layer: keras.Layer, names: Sequence[str]) -> dict[str, str]:
@@ -181,6 +186,8 @@ def checked(
         found=shapes,
         layers={target.name: target.layer.name for target in targets},
         from_scratch=from_scratch(transformer, targets),
+        signatures=registry.signatures(type(transformer)),
+        heads=fitting.variables_of_heads(transformer),
     )
     if not transformer.ignore_invalid_weights:
         report.raise_for_errors(path)
@@ -283,7 +290,7 @@ def write(
     """Write a checkpoint where nobody reads meanwhile."""
     variables = official_variables(transformer, mapping, dtype)
     bundle.write_bundle(path, variables, metadata(transformer))
-    configs.write_record(path, configs.vocabulary_record(transformer))
+    write_record(path, vocabulary_record(transformer))
 
 
 def metadata(transformer: "Transformer") -> dict[str, str]:

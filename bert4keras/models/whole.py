@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bert4keras.backend import keras
+import keras
+
 from bert4keras.checkpoints.writing import replacing
 from bert4keras.models.whole_h5 import SUFFIXES as H5_SUFFIXES
 from bert4keras.models.whole_h5 import WholeH5

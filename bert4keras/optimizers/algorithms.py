@@ -8,7 +8,7 @@ from numbers import Real
 import keras
 from keras import ops
 
-from bert4keras.backend import adam_in_place
+from bert4keras.backend.engines import adam_in_place
 from bert4keras.keras_private import given_rate, index_of, trained_variables
 
 LearningRate = float | keras.optimizers.schedules.LearningRateSchedule | Callable

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from bert4keras import keras_private
-from bert4keras.backend import piecewise_linear
+from bert4keras.backend.tensors import piecewise_linear
 from bert4keras.keras_private import trained_variables
 from bert4keras.optimizers.algorithms import (
     DenseGradients,

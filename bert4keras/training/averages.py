@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bert4keras.backend import keras
+import keras
 
 
 class EvaluateAverage(keras.callbacks.Callback):

@@ -5,11 +5,14 @@ from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
 
 from bert4keras import keras_private
-from bert4keras.backend import Tensor, compiled, keras, ops
+from bert4keras.backend.engines import compiled
 from bert4keras.backend.gradients import value_and_gradients
+from bert4keras.backend.tensors import Tensor
 
 # === What a layer gives ===
 

@@ -18,7 +18,13 @@ from weakref import WeakKeyDictionary
 import keras
 
 from bert4keras import keras_private
-from bert4keras.backend import TRACING, first_in_turn, on_present_values, present_values, shapes_of
+from bert4keras.backend.engines import (
+    TRACING,
+    first_in_turn,
+    on_present_values,
+    present_values,
+    shapes_of,
+)
 
 
 class Group:

@@ -9,18 +9,16 @@ beside them          TokenAccuracy divergence
 from collections.abc import Sequence
 from typing import Any
 
-from bert4keras.backend import (
-    Tensor,
-    align,
+import keras
+from keras import ops
+
+from bert4keras.backend.losses import (
     check_labels,
-    flatten,
-    keras,
-    lowest,
     multilabel_categorical_crossentropy,
-    ops,
-    registered,
     sparse_multilabel_categorical_crossentropy,
 )
+from bert4keras.backend.saving import registered
+from bert4keras.backend.tensors import Tensor, align, flatten, lowest
 from bert4keras.keras_private import mask_of, set_mask
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from bert4keras import keras_private
-from bert4keras.backend import registered
+from bert4keras.backend.saving import registered
 
 
 @registered

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bert4keras.backend import as_floats
+from bert4keras.backend.tensors import as_floats
 from bert4keras.training import steps
 
 

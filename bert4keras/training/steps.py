@@ -14,9 +14,13 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
 
+import keras
+from keras import ops
+
 from bert4keras import keras_private
-from bert4keras.backend import Tensor, keras, ops, registered
 from bert4keras.backend.gradients import pure_scope, value_and_gradients
+from bert4keras.backend.saving import registered
+from bert4keras.backend.tensors import Tensor
 from bert4keras.training.distribution.parts import (
     LossOfBatch,
     loss_of_batch,

@@ -154,7 +154,7 @@ VALID = frozenset(
 
 NEW = frozenset(
     {
-        *spelled_out("bert4keras", "checkpoints configs export generation serving").values(),
+        *spelled_out("bert4keras", "checkpoints export generation serving").values(),
         *spelled_out("bert4keras", "training").values(),
         *spelled_out("keras", "KerasTensor Variable config distribution ops random").values(),
         *spelled_out("keras", "saving src tree").values(),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from bert4keras.backend import activation
+from bert4keras.backend.activations import activation
 
 
 @dataclass(frozen=True)
@@ -52,57 +52,44 @@ def _is_activation(x: Any) -> bool:
         return False
 
 
-_ACTIVATION = Allowed("the name of an activation, such as 'gelu' or 'relu'", _is_activation)
-_FLAG = one_of(True, False)
-_OBJECT = Allowed("an object, or null", lambda x: isinstance(x, Mapping))
-_KINDS = one_of("full_attention", "sliding_attention")
+ACTIVATION = Allowed("the name of an activation, such as 'gelu' or 'relu'", _is_activation)
+FLAG = one_of(True, False)
+OBJECT = Allowed("an object, or null", lambda x: isinstance(x, Mapping))
 # The largest models that are published have 2 to 16 times less of everything.
-_SIZE = whole(1, 1 << 18)
-_HEADS = whole(1, 1 << 12)
-_PROBABILITY = number(0, 1)
-_LENGTH = whole(1, 1 << 26)
-_BASE = number(1e-6, 1e18)
+SIZE = whole(1, 1 << 18)
+HEADS = whole(1, 1 << 12)
+PROBABILITY = number(0, 1)
+LENGTH = whole(1, 1 << 26)
+BASE = number(1e-6, 1e18)
 SETTINGS: Mapping[str, Allowed] = {
     "vocab_size": whole(1, 1 << 24),
-    "hidden_size": _SIZE,
-    "embedding_size": _SIZE,
+    "hidden_size": SIZE,
+    "embedding_size": SIZE,
     "intermediate_size": whole(1, 1 << 20),
     "num_hidden_layers": whole(1, 1 << 11),
-    "num_attention_heads": _HEADS,
-    "num_key_value_heads": _HEADS,
+    "num_attention_heads": HEADS,
     "attention_head_size": whole(1, 1 << 14),
     "attention_key_size": whole(1, 1 << 14),
-    "max_position": _LENGTH,
-    "sequence_length": _LENGTH,
+    "max_position": LENGTH,
+    "sequence_length": LENGTH,
     "segment_vocab_size": whole(0, 1 << 16),
-    "task_type_vocab_size": whole(1, 1 << 16),
     "pad_token_id": whole(-1, 1 << 24),
-    "max_relative_positions": whole(-1, 1 << 26),
-    "conv_kernel_size": whole(0, 1 << 10),
-    "local_attention": _LENGTH,
-    "global_attn_every_n_layers": whole(1, 1 << 11),
-    "dropout_rate": _PROBABILITY,
-    "attention_dropout_rate": _PROBABILITY,
+    "dropout_rate": PROBABILITY,
+    "attention_dropout_rate": PROBABILITY,
     "initializer_range": number(0, 1e6),
     "layer_norm_epsilon": number(0, 1),
-    **dict.fromkeys(("rope_theta", "global_rope_theta", "local_rope_theta"), _BASE),
-    **dict.fromkeys(("rope_scaling", "rope_parameters"), _OBJECT),
-    **dict.fromkeys(("hidden_act", "conv_act"), _ACTIVATION),
-    "norm_rel_ebd": one_of("none", "layer_norm"),
-    "layer_types": Allowed(
-        f"a list with {_KINDS.words} for each layer",
-        lambda x: isinstance(x, list | tuple) and all(map(_KINDS.holds, x)),
-    ),
-    **dict.fromkeys(
-        ("tie_word_embeddings", "use_task_id", "legacy", "residual_attention_scores"), _FLAG
-    ),
-    **dict.fromkeys(("scale_outputs", "cross_position_bias", "use_relative_position"), _FLAG),
+    "hidden_act": ACTIVATION,
+    "residual_attention_scores": FLAG,
 }
-"""By the name of the argument."""
+"""What all architectures have, by the name of the argument; the others say their own."""
 
 
 def check_settings(
-    settings: Mapping[str, Any], given: Mapping[str, Any], source: Any, keys: Mapping[str, str]
+    settings: Mapping[str, Any],
+    given: Mapping[str, Any],
+    source: Any,
+    keys: Mapping[str, str],
+    allowed_settings: Mapping[str, Allowed],
 ) -> None:
     """Refuse a setting that no model can have.
 
@@ -111,11 +98,12 @@ def check_settings(
         given: those of the call, the others are from the config.
         source: what to call the config in the message.
         keys: what the config calls an argument, if it calls it otherwise.
+        allowed_settings: what they may be.
 
     Raises:
         ValueError: one is of another type, or out of bounds.
     """
-    for name, allowed in SETTINGS.items():
+    for name, allowed in allowed_settings.items():
         value = settings.get(name)
         if value is None or allowed.holds(value):
             continue

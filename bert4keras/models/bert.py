@@ -1,0 +1,252 @@
+"""BERT, RoBERTa, and what their kin share."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from keras.layers import Input
+
+from bert4keras.backend.activations import activation
+from bert4keras.backend.tensors import Tensor
+from bert4keras.checkpoints import Dialect, Signature
+from bert4keras.layers.base import Dropout
+from bert4keras.layers.embeddings import Embedding
+from bert4keras.layers.merging import Add
+from bert4keras.layers.normalisation import ScaleOffset
+from bert4keras.layers.pooling import FirstToken, GatherPositions
+from bert4keras.layers.positions import PositionEmbedding
+from bert4keras.models.block import listed
+from bert4keras.models.family import BERT_KEYS, EPSILON, TIED, Family
+from bert4keras.models.masks import LM_Mask
+from bert4keras.models.names import dense, norm
+from bert4keras.models.transformer import Transformer, chosen_activation
+
+# === What files of BERT and its kin have in common ===
+
+HEADS = (
+    (r"^cls/predictions/output_bias$", "cls/predictions/bias"),
+    (r"^cls/seq_relationship/output_weights$", "cls/seq_relationship/weight"),
+    (r"^cls/seq_relationship/output_bias$", "cls/seq_relationship/bias"),
+)
+BIAS_TWICE = ((r"^(cls\.predictions|predictions)\.bias$", r"\1.decoder.bias"),)
+"""Some files have it under the name of the layer before."""
+
+QUERY = "encoder/layer/0/attention/self/query"
+POSITION_TABLE = "embeddings/position_embeddings(/kernel)?"
+# A bare model of Hugging Face has no name in front, whatever it is of.
+WITHOUT_POSITIONS = ((f"(bert/)?{QUERY}/bias",), (f".*{POSITION_TABLE}",))
+
+
+def bert_like(base: str, *rewrites: tuple[str, str]) -> Dialect:
+    """The dialect of an architecture that has the official names of BERT, and other ones here."""
+    return Dialect(base, (*rewrites, (r"^bert/", f"{base}/"), *HEADS), BIAS_TWICE)
+
+
+def first_block(*bases: str) -> str:
+    """What names in the first block begin with, see `Signature`."""
+    return f"(?:(?:{'|'.join(bases)})/)?encoder/layer/0/"
+
+
+class BERT(Transformer):
+    """BERT (Devlin et al., 2018) and RoBERTa, which has the same architecture.
+
+    Args:
+        max_position: number of positions.
+        segment_vocab_size: number of segment types; 0 for a model without segments.
+        with_pool: output the first token's vector through a Dense: True for tanh, or an activation.
+        with_nsp: output the next-sentence prediction, from the pooled vector (forces `with_pool`).
+        with_mlm: output token probabilities: True for softmax, or an activation such as 'linear'.
+        masked_positions: take positions (batch, n) as a further input, and output the token
+            probabilities at these only: (batch, n, vocab_size). Training on masked tokens, or of a
+            UniLM on the tokens of the second segment, needs no others, and most of its work would
+            be spent on them. Needs `with_mlm`. `Generator` takes a second model with the same
+            `layers=` and without this.
+        hierarchical_position: see `hierarchical` of `PositionEmbedding`.
+        custom_position_ids: take position ids as a further input.
+        shared_segment_embeddings: embed segment ids with the token table.
+        **kwargs: see `Transformer`.
+
+    Outputs are hidden states (batch, length, hidden_size) if no head is asked for; otherwise the
+    heads, in the order pooled or next-sentence, token probabilities.
+    """
+
+    model_type = "bert"
+    segments_in_mask = False
+    embedding_steps: tuple[str, ...] = ("norm", "dropout")
+    """What happens to the sum of the embeddings."""
+    # google-research/bert, modeling.py and run_pretraining.py
+    variable_names: ClassVar[Mapping[str, list[str]]] = {
+        "Embedding-Token": ["bert/embeddings/word_embeddings"],
+        "Embedding-Segment": ["bert/embeddings/token_type_embeddings"],
+        "Embedding-Position": ["bert/embeddings/position_embeddings"],
+        "Embedding-Norm": norm("bert/embeddings/LayerNorm"),
+        "Embedding-Mapping": dense("bert/encoder/embedding_hidden_mapping_in"),
+        "Transformer-{i}-MultiHeadSelfAttention": dense(
+            "bert/encoder/layer_{i}/attention/self/query",
+            "bert/encoder/layer_{i}/attention/self/key",
+            "bert/encoder/layer_{i}/attention/self/value",
+            "bert/encoder/layer_{i}/attention/output/dense",
+        ),
+        "Transformer-{i}-MultiHeadSelfAttention-Norm": norm(
+            "bert/encoder/layer_{i}/attention/output/LayerNorm"
+        ),
+        "Transformer-{i}-FeedForward": dense(
+            "bert/encoder/layer_{i}/intermediate/dense{gate}", "bert/encoder/layer_{i}/output/dense"
+        ),
+        "Transformer-{i}-FeedForward-Norm": norm("bert/encoder/layer_{i}/output/LayerNorm"),
+        "Pooler-Dense": dense("bert/pooler/dense"),
+        "NSP-Proba": ["cls/seq_relationship/output_weights", "cls/seq_relationship/output_bias"],
+        "MLM-Dense": dense("cls/predictions/transform/dense"),
+        "MLM-Norm": norm("cls/predictions/transform/LayerNorm"),
+        "MLM-Bias": ["cls/predictions/output_bias"],
+    }
+    vocabulary_variables = ("bert/embeddings/word_embeddings", "cls/predictions/output_bias")
+    transposed_variables = ("cls/seq_relationship/output_weights",)
+    head_layers: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "MLM-": {"with_mlm": "linear"},
+        "NSP-": {"with_nsp": True},
+        "Pooler-": {"with_pool": True},
+    }
+    families = (
+        Family("bert", ("bert", "roberta"), "Bert", BERT_KEYS, EPSILON, TIED, causal="LMHeadModel"),
+    )
+    dialect = Dialect("bert", HEADS, BIAS_TWICE)
+    signatures = (
+        Signature(
+            "bert",
+            has=(f"(bert/)?{QUERY}/bias", f"(bert/)?{POSITION_TABLE}"),
+            lacks=(".*embeddings/task_type_embeddings(/kernel)?",),
+            start=first_block("bert"),
+        ),
+    )
+
+    def __init__(
+        self,
+        max_position: int,
+        segment_vocab_size: int = 2,
+        with_pool: bool | str = False,
+        with_nsp: bool = False,
+        with_mlm: bool | str = False,
+        masked_positions: bool = False,
+        hierarchical_position: bool | float | None = None,
+        custom_position_ids: bool = False,
+        shared_segment_embeddings: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if masked_positions and isinstance(self, LM_Mask):
+            raise ValueError(
+                "masked_positions is for models that predict masked tokens or a second segment, "
+                "not for language models, which predict at every position: leave it out or correct "
+                "application"
+            )
+        if masked_positions and not with_mlm:
+            raise ValueError(
+                "masked_positions says where token scores are computed, and without with_mlm there "
+                "are none: give with_mlm too, or leave it out"
+            )
+        self.max_position = max_position
+        self.segment_vocab_size = segment_vocab_size
+        self.with_pool = with_pool or with_nsp
+        self.with_nsp = with_nsp
+        self.with_mlm = with_mlm
+        self.masked_positions = masked_positions
+        self.hierarchical_position = hierarchical_position
+        self.custom_position_ids = custom_position_ids
+        self.shared_segment_embeddings = shared_segment_embeddings
+
+    def get_inputs(self) -> Any:
+        """Token, segment and position ids, masked positions, as far as the model has them."""
+        kinds = {"Token": "int32"}
+        if self.segment_vocab_size > 0 or self.segments_in_mask:
+            kinds["Segment"] = "int32"
+        if self.custom_position_ids:
+            # Sinusoidal positions may be fractions.
+            kinds["Position"] = "float32"
+        inputs = [self.apply_input(f"Input-{kind}", dtype) for kind, dtype in kinds.items()]
+        if self.masked_positions:
+            name = "Input-Masked-Positions"
+            inputs.append(self.apply(layer=Input, shape=(None,), dtype="int32", name=name))
+        return self.simplify(inputs)
+
+    def apply_embeddings(self, inputs: Any) -> Tensor:
+        """Tokens, segments and positions, added up; then the steps of the architecture."""
+        token_ids, *rest = listed(inputs)
+        segment_ids = rest.pop(0) if self.segment_vocab_size > 0 or self.segments_in_mask else None
+        position_ids = rest.pop(0) if self.custom_position_ids else None
+        x = self.apply_token_embedding(token_ids)
+        if self.segment_vocab_size > 0:
+            segments = self.apply_segment_embedding(segment_ids)
+            # Of one table with the tokens, segment 0 would count as padding.
+            x = self.apply([x, segments], Add, masked_by=0, name="Embedding-Token-Segment")
+        x = self.apply_position_embedding(x, position_ids)
+        for step in self.embedding_steps:
+            if step == "norm":
+                x = self.apply_norm(x, "Embedding-Norm")
+            else:
+                x = self.apply(x, Dropout, rate=self.dropout_rate, name="Embedding-Dropout")
+        if self.embedding_size != self.hidden_size:
+            x = self.apply_dense(x, self.hidden_size, "Embedding-Mapping")
+        return x
+
+    def apply_segment_embedding(self, segment_ids: Tensor) -> Tensor:
+        """Segment vectors, from their own table or that of the tokens."""
+        if self.shared_segment_embeddings:
+            return self.apply_token_embedding(segment_ids)
+        return self.apply(
+            segment_ids,
+            Embedding,
+            input_dim=self.segment_vocab_size,
+            output_dim=self.embedding_size,
+            embeddings_initializer=self.table_initializer,
+            name="Embedding-Segment",
+        )
+
+    def apply_position_embedding(self, x: Tensor, position_ids: Tensor | None) -> Tensor:
+        """Add position vectors from a table, unless positions enter attention."""
+        if self.block.position_bias:
+            return x
+        return self.apply(
+            self.simplify([x, position_ids]),
+            PositionEmbedding,
+            input_dim=self.max_position,
+            output_dim=self.embedding_size,
+            merge_mode="add",
+            hierarchical=self.hierarchical_position,
+            embeddings_initializer=self.table_initializer,
+            custom_position_ids=self.custom_position_ids,
+            name="Embedding-Position",
+        )
+
+    def apply_final_layers(self, inputs: Tensor) -> Any:
+        """The heads that were asked for, or the hidden states."""
+        heads = []
+        if self.with_pool:
+            heads.append(self.apply_pooler(inputs))
+        if self.with_mlm:
+            heads.append(self.apply_mlm(self.apply_gather(inputs)))
+        return self.simplify(heads or [inputs])
+
+    def apply_pooler(self, x: Tensor) -> Tensor:
+        """(batch, hidden_size), or with `with_nsp` (batch, 2): next sentence, random sentence."""
+        x = self.apply(x, FirstToken, name="Pooler")
+        function = chosen_activation(self.with_pool, "tanh")
+        x = self.apply_dense(x, self.hidden_size, "Pooler-Dense", activation=function)
+        if not self.with_nsp:
+            return x
+        return self.apply_dense(x, 2, "NSP-Proba", activation="softmax", dtype="float32")
+
+    def apply_gather(self, x: Tensor) -> Tensor:
+        """The vectors that token scores are computed from: with `masked_positions`, only those."""
+        if not self.masked_positions:
+            return x
+        positions = self.layers[self.prefixed("Input-Masked-Positions")]
+        return self.apply([x, positions], GatherPositions, name="MLM-Positions")
+
+    def apply_mlm(self, x: Tensor) -> Tensor:
+        """(batch, length or n, vocab_size), scores or probabilities of tokens."""
+        function = activation(self.activations[0])
+        x = self.apply_dense(x, self.embedding_size, "MLM-Dense", activation=function)
+        x = self.apply_norm(x, "MLM-Norm")
+        x = self.apply_token_embedding(x, mode="dense")
+        x = self.apply(x, ScaleOffset, scale=False, name="MLM-Bias")
+        return self.apply_activation(x, self.with_mlm, "MLM-Activation")

@@ -1,0 +1,172 @@
+"""ModernBERT: blocks that see everything between blocks that see nearby."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from bert4keras.backend.tensors import Tensor
+from bert4keras.checkpoints import Dialect, Signature
+from bert4keras.layers.masks import LocalMask
+from bert4keras.models.block import Block
+from bert4keras.models.family import NO_SEGMENTS, POSITIONS, SIZES, Family, same
+from bert4keras.models.roformer import RoFormer, rotary_settings
+from bert4keras.models.settings import BASE, LENGTH, OBJECT, Allowed, one_of, whole
+
+KINDS = one_of("full_attention", "sliding_attention")
+
+
+class ModernBERT(RoFormer):
+    """ModernBERT (Warner et al., 2024): blocks that see everything between blocks that see nearby.
+
+    Args:
+        global_attn_every_n_layers: which blocks see everything: numbers 0, n, 2n, …
+        layer_types: the same block by block: 'full_attention' or 'sliding_attention'.
+        local_attention: the window of the others, see `LocalMask`.
+        global_rope_theta: base of the wavelengths of blocks that see everything.
+        local_rope_theta: that of the others.
+        rope_parameters: both by layer type, as newer configs have them.
+        **kwargs: see `BERT`.
+    """
+
+    model_type = "modernbert"
+    takes_gates = False
+    block = Block(
+        attention_norms=("pre",),
+        feed_forward_norms=("pre",),
+        epsilon=1e-5,
+        offset=False,
+        position_bias="rotary_half",
+        use_bias=False,
+        gated=True,
+    )
+    applications = ("encoder",)
+    refused_arguments = ("with_pool", "with_nsp", "hierarchical_position")
+    fixed_settings = dict.fromkeys(
+        ("decoder_bias", "tie_word_embeddings"), (True,)
+    ) | dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"), (False,))
+    foreign_variables = ()
+    # Wqkv and Wi are one tensor each in files of Hugging Face.
+    variable_names: ClassVar[Mapping[str, list[str]]] = {
+        "Embedding-Token": ["model/embeddings/tok_embeddings"],
+        "Embedding-Norm": ["model/embeddings/norm/gamma"],
+        "Embedding-Mapping": ["model/embeddings/embedding_hidden_mapping_in/kernel"],
+        "Transformer-{i}-MultiHeadSelfAttention-Norm": ["model/layers_{i}/attn_norm/gamma"],
+        "Transformer-{i}-MultiHeadSelfAttention": [
+            "model/layers_{i}/attn/Wqkv/query/kernel",
+            "model/layers_{i}/attn/Wqkv/key/kernel",
+            "model/layers_{i}/attn/Wqkv/value/kernel",
+            "model/layers_{i}/attn/Wo/kernel",
+        ],
+        "Transformer-{i}-FeedForward-Norm": ["model/layers_{i}/mlp_norm/gamma"],
+        "Transformer-{i}-FeedForward": [
+            "model/layers_{i}/mlp/Wi/input/kernel",
+            "model/layers_{i}/mlp/Wi/gate/kernel",
+            "model/layers_{i}/mlp/Wo/kernel",
+        ],
+        "Output-Norm": ["model/final_norm/gamma"],
+        "MLM-Dense": ["head/dense/kernel"],
+        "MLM-Norm": ["head/norm/gamma"],
+        "MLM-Bias": ["decoder/bias"],
+    }
+    vocabulary_variables = ("model/embeddings/tok_embeddings", "decoder/bias")
+    allowed_settings: ClassVar[Mapping[str, Allowed]] = {
+        "local_attention": LENGTH,
+        "global_attn_every_n_layers": whole(1, 1 << 11),
+        "global_rope_theta": BASE,
+        "local_rope_theta": BASE,
+        "rope_parameters": OBJECT,
+        "layer_types": Allowed(
+            f"a list with {KINDS.words} for each layer",
+            lambda x: isinstance(x, list | tuple) and all(map(KINDS.holds, x)),
+        ),
+    }
+    families = (
+        Family(
+            "modernbert",
+            ("modernbert",),
+            "ModernBert",
+            {
+                **SIZES,
+                **POSITIONS,
+                "hidden_activation": "hidden_act",
+                "norm_eps": "layer_norm_epsilon",
+                "mlp_dropout": "dropout_rate",
+                "attention_dropout": "attention_dropout_rate",
+                **same(
+                    "global_attn_every_n_layers",
+                    "layer_types",
+                    "local_attention",
+                    "global_rope_theta",
+                    "local_rope_theta",
+                    "rope_parameters",
+                ),
+            },
+            {"hidden_activation": "gelu", "norm_eps": 1e-5, **NO_SEGMENTS},
+        ),
+    )
+    dialect = Dialect(
+        "model",
+        (
+            (r"/Wqkv/query/kernel$", "/Wqkv/kernel#0/3"),
+            (r"/Wqkv/key/kernel$", "/Wqkv/kernel#1/3"),
+            (r"/Wqkv/value/kernel$", "/Wqkv/kernel#2/3"),
+            (r"/Wi/input/kernel$", "/Wi/kernel#0/2"),
+            (r"/Wi/gate/kernel$", "/Wi/kernel#1/2"),
+        ),
+    )
+    signatures = (Signature("modernbert", has=(".*layers/0/attn/Wqkv/.*",)),)
+
+    def __init__(
+        self,
+        max_position: int,
+        global_attn_every_n_layers: int = 3,
+        layer_types: Sequence[str] | None = None,
+        local_attention: int = 128,
+        global_rope_theta: float = 160000.0,
+        local_rope_theta: float = 10000.0,
+        rope_parameters: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(max_position, **{**kwargs, "segment_vocab_size": 0})
+        self.layer_types = layer_types or [
+            "sliding_attention" if i % global_attn_every_n_layers else "full_attention"
+            for i in range(self.num_hidden_layers)
+        ]
+        self.local_attention = local_attention
+        thetas = {"full_attention": global_rope_theta, "sliding_attention": local_rope_theta}
+        self.rotary = {
+            kind: rotary_settings(theta, (rope_parameters or {}).get(kind), max_position)
+            for kind, theta in thetas.items()
+        }
+
+    def block_of(self, index: int) -> Block:
+        """Before the first attention, the embeddings are normalised already."""
+        return self.block if index else replace(self.block, attention_norms=())
+
+    def apply_main_layers(self, inputs: Any, index: int) -> Any:
+        """One block of its kind."""
+        self.layer_type = self.layer_types[index]
+        return super().apply_main_layers(inputs, index)
+
+    def compute_attention_bias(self, inputs: Any = None) -> Tensor | None:
+        """The window of the blocks that see nearby, computed once."""
+        if self.layer_type == "full_attention":
+            return None
+        if self.attention_bias is None:
+            window = {"window": self.local_attention, "name": "Attention-Local-Mask"}
+            self.attention_bias = self.apply(self.inputs[0], LocalMask, **window)
+        return self.attention_bias
+
+    def compute_position_bias(self, inputs: Any = None) -> Tensor:
+        """Sinusoidal vectors of either kind, computed once."""
+        if self.position_bias is None:
+            self.position_bias = {}
+        kind = self.layer_type
+        if kind not in self.position_bias:
+            name = f"Embedding-Rotary-Position-{kind.split('_')[0].title()}"
+            self.position_bias[kind] = self.apply_rotary_position(inputs, name, self.rotary[kind])
+        return self.position_bias[kind]
+
+    def apply_final_layers(self, inputs: Tensor) -> Tensor:
+        """Normalised hidden states, or token probabilities."""
+        return super().apply_final_layers(self.apply_norm(inputs, "Output-Norm"))
