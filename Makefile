@@ -16,6 +16,10 @@ BIN := $(VENV)/bin
 # as long as they compute.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=30
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# What is imported is compiled once, not by each of the processes that tests start, for which it is
+# most of the time; also where the environment asks for no byte code beside the sources.
+export PYTHONDONTWRITEBYTECODE =
+export PYTHONPYCACHEPREFIX ?= $(CURDIR)/$(VENV)/pycache
 
 .PHONY: help demo test lint test-tensorflow test-jax test-torch texts bench faults clean
 
