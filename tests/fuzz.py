@@ -22,11 +22,11 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
+from speed import seconds_here
 
 from bert4keras.checkpoints import CheckpointError, bundle, open_checkpoint
 
-SECONDS = 2  # of computing, for one file, on a machine that does `piece_of_work` in WORK seconds
-WORK = 0.01
+SECONDS = 2  # of computing, for one file; more on a slower machine
 TRIES = 3  # a machine that is busy may be slow once
 MEMORY = 256 << 20  # bytes, beyond what the interpreter and its libraries take
 HOSTILE_MEMORY = 200 << 20  # the same for hostile files, and twice what they take on the disk
@@ -263,23 +263,6 @@ def watched() -> list[str]:
     return watching
 
 
-ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
-ENTRIES = json.dumps({str(i): ENTRY for i in range(5000)})
-
-
-def piece_of_work() -> float:
-    """Do what readers do most, with JSON, numbers and small objects; return the seconds it took."""
-    start = time.process_time()
-    for value in json.loads(ENTRIES, object_pairs_hook=dict).values():
-        sorted({*value["shape"], *value["data_offsets"]})
-    return time.process_time() - start
-
-
-def seconds_here() -> float:
-    """Return what `SECONDS` are on this machine as it is now; never less than they are."""
-    return SECONDS * max(1, min(piece_of_work() for _ in range(3)) / WORK)
-
-
 def limit_time(seconds: float) -> None:
     """End the process when it has computed for so long, or waited thirty times as long."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
@@ -314,7 +297,7 @@ def open_hostile(folder: Path, names: list[str]) -> None:
         (folder / "hostile.seed").write_text(name)
         size = sum(file.lstat().st_blocks * 512 for file in place.iterdir())
         for _ in range(TRIES):
-            allowed = seconds_here()
+            allowed = seconds_here(SECONDS)
             before = limit_memory(HOSTILE_MEMORY + 2 * size)
             limit_time(5 * allowed)  # of what does not end
             watching.append(name)
@@ -339,7 +322,7 @@ def main(folder: Path, container: str, count: int) -> None:
     limit_memory(MEMORY)
     shutil.copytree(source, work)
     whole = {work / file.name: file.read_bytes() for file in source.iterdir()}
-    seconds = seconds_here()
+    seconds = seconds_here(SECONDS)
     last_seed = os.open(folder / f"{container}.seed", os.O_CREAT | os.O_WRONLY)
     refused = 0
     for seed, below in damages(container, count):

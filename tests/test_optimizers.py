@@ -1210,6 +1210,7 @@ print("equal")
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow only")
 def test_mirrored_strategy_takes_the_same_steps():
     # In a process of its own: logical devices must be made before TensorFlow starts.

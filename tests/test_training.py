@@ -80,6 +80,7 @@ def test_there_are_17_trainings_of_the_original(shared):
     assert len(golden_cases(shared / FOLDER)) == 17
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", range(PARTS))
 def test_five_steps_are_those_of_the_original(shared, part):
     for case in golden_cases(shared / FOLDER)[part::PARTS]:
