@@ -44,7 +44,6 @@ def call_eagerly(case, arrays):
     return layer, keras.tree.flatten(outputs), output_mask
 
 
-@pytest.mark.long
 def test_outputs_are_those_of_the_original(shared):
     worst, ran = 0.0, 0
     for case, arrays in implemented(shared):
