@@ -16,14 +16,26 @@ BIN := $(VENV)/bin
 # as long as they compute.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=30
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# What is imported is compiled once, not by each of the processes that tests start, for which it is
+# most of the time; also where the environment asks for no byte code beside the sources.
+export PYTHONDONTWRITEBYTECODE =
+export PYTHONPYCACHEPREFIX ?= $(CURDIR)/$(VENV)/pycache
 
-.PHONY: help demo test lint test-tensorflow test-jax test-torch texts bench faults clean
+.PHONY: help demo test test-quick lint test-tensorflow test-jax test-torch texts bench faults clean
 
 help:  ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
 
 demo: $(VENV)/.demo  ## fine-tune the small Chinese BERT on reviews; ARGS="…" goes to the script
 	$(BIN)/python examples/quickstart.py $(ARGS)
+
+# A file or two of each part; whole models are compared with the original's outputs, nothing trains
+# for long, no process is started that imports an engine for seconds.
+QUICK := attention backend checkpoints checks layers losses masks migrate migrate_files models \
+  snippets tokenizers
+
+test-quick: $(VENV)/.test  ## while working: the telling tests of each part on TensorFlow, minutes
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not long" $(QUICK:%=tests/test_%.py)
 
 # All steps run even if one fails; the exit status tells.
 test: $(VENV)/.test  ## lint, the whole suite on TensorFlow, what runs through Keras on the others

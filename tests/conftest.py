@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,13 @@ if os.environ.get("KERAS_BACKEND") == "jax":
         os.environ["JAX_COMPILATION_CACHE_DIR"] = cache_folder
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules of the longest tests, so that none is what all wait for at the end."""
+    n_long = Counter(item.path for item in items if item.get_closest_marker("long"))
+    items.sort(key=lambda item: -n_long[item.path])
+
 
 TINY = Path(__file__).parents[1] / "examples/weights/tiny_zh"
 

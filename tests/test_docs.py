@@ -11,8 +11,9 @@ ROOT = Path(__file__).parents[1]
 GUIDES = [path for path in sorted(ROOT.glob("docs/*.md")) if "```python" in path.read_text("utf-8")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
-def test_the_code_of_a_guide_runs(guide, tmp_path, monkeypatch):
+def test_the_code_of_a_guide_runs(guide, tmp_path, monkeypatch, uncompiled):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", guide.read_text(encoding="utf-8"), re.M | re.S)

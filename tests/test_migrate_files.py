@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from speed import seconds_here
 
 from bert4keras.migrate import main, migrate, migrate_files, text
 
@@ -165,7 +166,7 @@ def test_what_is_deep_or_long_is_read_in_no_time(kind, tmp_path):
     script.write_text(OLD + DEEP[kind])
     start = time.process_time()
     assert main([str(script)]) == 0
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < seconds_here(10)
     assert script.read_text() == NEW + DEEP[kind]
 
 
@@ -348,4 +349,4 @@ def test_fifty_files_take_less_than_ten_seconds(tmp_path):
         (tmp_path / f"a{number}.py").write_bytes(scripts[number % len(scripts)].read_bytes())
     start = time.process_time()
     assert main([str(tmp_path)]) == 0
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < seconds_here(10)

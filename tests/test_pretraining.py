@@ -554,6 +554,7 @@ def test_training_that_runs_away_is_stopped(script, corpus, tmp_path):
     assert not list((tmp_path / "states").iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="CPUs are split for JAX only here")
 def test_two_devices_train_as_one(script, corpus, tmp_path):
     more = ["--epoch-steps", 4, "--valid", corpus]

@@ -75,6 +75,7 @@ def reviews_file(path):
     )
 
 
+@pytest.mark.long
 @pytest.mark.backend
 def test_learns_classifies_saves_and_reports(quickstart, checkpoint, tmp_path, capsys):
     output = tmp_path / "new folder" / "model.keras"
@@ -218,6 +219,7 @@ def test_both_readmes_show_the_same_code():
     assert len(chinese) >= 2
 
 
+@pytest.mark.long
 @pytest.mark.backend
 def test_code_of_the_readme_runs(tmp_path, monkeypatch):
     """One block after the other, from the root of the checkout; it prints what its comments say."""

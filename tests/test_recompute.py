@@ -289,6 +289,7 @@ def peaks_on_torch():
     return peaks
 
 
+@pytest.mark.long
 def test_a_model_of_twelve_layers_trains_in_half_the_memory():
     measure = {
         "tensorflow": peaks_on_tensorflow,

@@ -171,6 +171,7 @@ def test_layers_and_operations_of_one_name_are_told_apart_in_h5(tmp_path):
     np.testing.assert_array_equal(loaded(np.ones((2, 3))), model(np.ones((2, 3))))
 
 
+@pytest.mark.long
 def test_a_saved_model_is_found_without_importing_models(tmp_path):
     x = keras.Input((3,))
     Model(x, layers.Dense(2)(x)).save(tmp_path / "model.keras")

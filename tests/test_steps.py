@@ -817,6 +817,7 @@ for name in ("adversarial", "penalty", "virtual", "rdrop"):
 """
 
 
+@pytest.mark.long
 def test_two_replicas_compute_what_one_does():
     if keras.backend.backend() != "tensorflow":
         pytest.skip("about tf.distribute")

@@ -80,6 +80,7 @@ def test_there_are_17_trainings_of_the_original(references):
     assert len(golden_cases(references / FOLDER)) == 17
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", range(PARTS))
 def test_five_steps_are_those_of_the_original(references, part):
     for case in golden_cases(references / FOLDER)[part::PARTS]:
