@@ -29,7 +29,7 @@ from keras.src.utils.rng_utils import get_random_seed
 __all__ = ["DataAdapter"]  # Keras takes an object of this class as data as it is
 
 INHERITED: dict[type, tuple[str, ...]] = {
-    keras.Model: ("_flatten_layers", "_make_function", "_symbolic_build"),
+    keras.Model: ("_flatten_layers", "_symbolic_build"),
     keras.layers.Embedding: ("_embeddings",),
     keras.layers.Lambda: ("_output_shape",),
     keras.optimizers.Optimizer: (
@@ -47,7 +47,7 @@ INHERITED: dict[type, tuple[str, ...]] = {
 
 INHERITED_BY_BACKEND: dict[str, tuple[str, ...]] = {
     "tensorflow": ("_distribute_strategy", "_maybe_symbolic_build"),
-    "jax": ("_get_jax_state", "_jax_state_synced"),
+    "jax": ("_get_jax_state", "_jax_state_synced", "_make_function"),
     "torch": (),
 }
 """The same of a model, which has them on one backend only."""

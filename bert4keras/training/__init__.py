@@ -8,6 +8,7 @@ gradients   gradients_of, integrated_gradients: gradients at a layer, for attrib
 averages    EvaluateAverage: validate and save the moving average of the weights
 trainable   TrainsAsCompiled: what is trained is what was trainable at `compile`
 in_place    VariablesInPlace: variables keep their values while a model runs
+model       TrainingModel: what Keras asks of a model in a step
 methods     LayerMethod: methods of layers as losses that are saved
 resuming    what `keras.callbacks.BackupAndRestore` keeps beside the weights
 distribution  data_parallel, model_parallel, layout_map: more than one device

@@ -6,6 +6,7 @@ layout      which weights `model_parallel` splits, and along which axis
 parts       losses of parts of a batch that add up to the loss of the batch
 processes   what the processes of PyTorch send one another
 model       what a model has to do beside that
+choice      which models are distributed: those that are built in such a scope
 
 What is to be computed is the loss of the whole batch. JAX sees to that itself: a program is written
 for the whole batch, and the compiler splits it. On TensorFlow and PyTorch the program is run for
