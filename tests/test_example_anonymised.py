@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def script(load_script):
-    return load_script(ROOT / "examples/task_anonymised_matching.py")
+    return load_script(ROOT / "experiments/task_anonymised_matching.py")
 
 
 BASE = {

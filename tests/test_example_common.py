@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def common(load_script):
-    return load_script(ROOT / "examples/common.py")
+    return load_script(ROOT / "experiments/common.py")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_arguments_that_make_no_sense(common, sizes, argv, message, capsys):
 
 DRAWING = sorted(
     path.name
-    for path in (ROOT / "examples").glob("*.py")
+    for path in (ROOT / "experiments").glob("*.py")
     if "arguments(__file__, __doc__, " in path.read_text(encoding="utf-8")
     and not path.name.startswith("basic_")
 )
@@ -73,7 +73,7 @@ NEEDED = {
 def test_what_is_not_installed_is_named_before_anything_is_trained(load_script, monkeypatch, name):
     for package in ("matplotlib", "jieba", "sentencepiece"):
         monkeypatch.setitem(sys.modules, package, None)
-    script = load_script(ROOT / "examples" / name)
+    script = load_script(ROOT / "experiments" / name)
     given = ["--quick"] if name.startswith("basic_language") else ["--quick", "--data", "nowhere"]
     with pytest.raises(SystemExit, match=f"this example needs {NEEDED[name]}: run pip install "):
         script.main(given)
@@ -82,16 +82,16 @@ def test_what_is_not_installed_is_named_before_anything_is_trained(load_script, 
 @pytest.mark.parametrize("name", ["task_conditional_matching", "task_sentence_similarity_lcqmc"])
 def test_words_need_a_package(load_script, monkeypatch, name):
     monkeypatch.setitem(sys.modules, "jieba", None)
-    script = load_script(ROOT / f"examples/{name}.py")
+    script = load_script(ROOT / f"experiments/{name}.py")
     with pytest.raises(SystemExit, match="this example needs jieba: run pip install jieba"):
         script.main(["--quick", "--data", "nowhere"])
 
 
 def test_no_example_uses_other_packages():
     """So that the two tests above have all there are."""
-    own = {path.stem for path in (ROOT / "examples").glob("*.py")}
+    own = {path.stem for path in (ROOT / "experiments").glob("*.py")}
     known = {*sys.stdlib_module_names, *own, "bert4keras", "keras", "numpy"}
-    for path in (ROOT / "examples").glob("*.py"):
+    for path in (ROOT / "experiments").glob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = [each.name for n in ast.walk(tree) if isinstance(n, ast.Import) for each in n.names]
         names += [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
@@ -212,7 +212,7 @@ def test_the_best_weights_are_kept(common, sizes, tmp_path):
     common.remember(args)
     result = common.report(args, "data", {"f1": 0.5})
     assert result == json.loads((tmp_path / "result.json").read_text("utf-8"))
-    assert result["command"] == "python examples/task_x.py --data DATA --quick --output RUN"
+    assert result["command"] == "python experiments/task_x.py --data DATA --quick --output RUN"
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run(common, sizes, tmp_path):
@@ -222,20 +222,20 @@ def test_a_loss_that_is_not_a_number_ends_the_run(common, sizes, tmp_path):
 
 
 def test_the_table_in_the_readme_is_that_of_the_results(load_script, tmp_path):
-    table = load_script(ROOT / "examples/table.py")
+    table = load_script(ROOT / "experiments/table.py")
     readme = tmp_path / "README.md"
-    original = (ROOT / "examples/README.md").read_text(encoding="utf-8")
+    original = (ROOT / "experiments/README.md").read_text(encoding="utf-8")
     readme.write_text(original, encoding="utf-8")
-    table.write(readme, ROOT / "examples/results")
-    assert readme.read_text(encoding="utf-8") == original, "run python examples/table.py"
-    for path in (ROOT / "examples/results").glob("*.json"):
+    table.write(readme, ROOT / "experiments/results")
+    assert readme.read_text(encoding="utf-8") == original, "run python experiments/table.py"
+    for path in (ROOT / "experiments/results").glob("*.json"):
         result = json.loads(path.read_text(encoding="utf-8"))
         assert table.file_name(result) == path.name
-        assert (ROOT / "examples" / f"{result['example']}.py").is_file()
+        assert (ROOT / "experiments" / f"{result['example']}.py").is_file()
 
 
 def test_rows_of_the_table(load_script, tmp_path):
-    table = load_script(ROOT / "examples/table.py")
+    table = load_script(ROOT / "experiments/table.py")
     result = {
         "example": "task_x",
         "data": "x, test",
@@ -246,7 +246,7 @@ def test_rows_of_the_table(load_script, tmp_path):
         "minutes": 2.0,
         "machine": "2 cores",
         "backend": "jax",
-        "command": "python examples/task_x.py --data DATA --quick --seed 1 --head crf",
+        "command": "python experiments/task_x.py --data DATA --quick --seed 1 --head crf",
     }
     assert table.file_name(result) == "task_x-quick-head-crf-seed-1.json"
     (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
@@ -254,7 +254,7 @@ def test_rows_of_the_table(load_script, tmp_path):
     assert (tmp_path / "task_x-quick-head-crf-seed-1.json").is_file()
     with pytest.raises(SystemExit, match=r"no .*result\.json: the run has not finished"):
         table.keep(tmp_path / "other", tmp_path)
-    command = "python examples/task_x.py --data DATA --quick --head crf"
+    command = "python experiments/task_x.py --data DATA --quick --head crf"
     tasks = {"甲": {"f1": 0.5, "n": 1}, "乙": {"f1": 0.75, "n": 2}}
     first = result | {
         "seed": 0,
@@ -278,7 +278,7 @@ def test_rows_of_the_table(load_script, tmp_path):
 
 
 def test_the_lowest_of_several_runs_decides_whether_a_goal_is_reached(load_script, tmp_path):
-    table = load_script(ROOT / "examples/table.py")
+    table = load_script(ROOT / "experiments/table.py")
     for seed, (f1, single) in enumerate([(0.5, 0.1), (0.29, 0.3)]):
         scores = {"f1": f1, "single": {"f1": single}}
         (tmp_path / f"task_x-seed-{seed}.json").write_text(json.dumps({"scores": scores}))

@@ -13,7 +13,7 @@ ARCHIVE = "event_fewfc/duee_format.zip"
 
 @pytest.fixture(scope="module")
 def script(load_script):
-    return load_script(ROOT / "examples/task_event_extraction.py")
+    return load_script(ROOT / "experiments/task_event_extraction.py")
 
 
 KINDS = ["中标/obj", "中标/sub", "减持/sub"]

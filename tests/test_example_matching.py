@@ -17,12 +17,12 @@ TINY = ROOT / "examples/weights/tiny_zh"
 
 @pytest.fixture(scope="module")
 def script(load_script):
-    return load_script(ROOT / "examples/task_conditional_matching.py")
+    return load_script(ROOT / "experiments/task_conditional_matching.py")
 
 
 @pytest.fixture(scope="module")
 def data(load_script):
-    return load_script(ROOT / "examples/matching_data.py")
+    return load_script(ROOT / "experiments/matching_data.py")
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_words_come_after_the_vocabulary(script, base):
 
 
 def test_matches_are_those_of_the_tokens_that_are_left(script, base, load_script):
-    matches = load_script(ROOT / "examples/classification.py").matches
+    matches = load_script(ROOT / "experiments/classification.py").matches
     first = ["[CLS]", "天气", "很", "好", "[SEP]"]
     second = ["[CLS]", "天", "好", "[SEP]"]
     assert matches(first, second) == [0, 2, 1, 3, 0]

@@ -12,12 +12,12 @@ ARCHIVE = "relation_duie/duie2.zip"
 
 @pytest.fixture(scope="module")
 def script(load_script):
-    return load_script(ROOT / "examples/task_relation_extraction.py")
+    return load_script(ROOT / "experiments/task_relation_extraction.py")
 
 
 @pytest.fixture(scope="module")
 def shared_parts(load_script):
-    return load_script(ROOT / "examples/relations.py")
+    return load_script(ROOT / "experiments/relations.py")
 
 
 def test_every_slot_is_a_label(shared_parts):

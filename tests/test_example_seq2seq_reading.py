@@ -17,7 +17,7 @@ PASSAGES = ["李白出生在碎叶城", "杜甫出生在巩县", "长安是唐�
 
 @pytest.fixture(scope="module")
 def script(load_script):
-    return load_script(ROOT / "examples/task_reading_comprehension_by_seq2seq.py")
+    return load_script(ROOT / "experiments/task_reading_comprehension_by_seq2seq.py")
 
 
 @pytest.fixture(scope="module")

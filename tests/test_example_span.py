@@ -13,7 +13,7 @@ PASSAGE = "李白出生在碎叶城，后来到了长安。杜甫出生在巩县
 
 @pytest.fixture(scope="module")
 def script(load_script):
-    return load_script(ROOT / "examples/task_reading_comprehension_by_span.py")
+    return load_script(ROOT / "experiments/task_reading_comprehension_by_span.py")
 
 
 def as_json(*questions):

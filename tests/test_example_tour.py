@@ -15,7 +15,7 @@ ARCHIVE = "sentiment/sentiment.zip"
 
 @pytest.fixture(scope="module")
 def script(load_script):
-    return load_script(ROOT / "examples/basic_library_tour.py")
+    return load_script(ROOT / "experiments/basic_library_tour.py")
 
 
 def test_the_block_is_what_changed(script):

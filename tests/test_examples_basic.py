@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def example(load_script):
-    return lambda name: load_script(ROOT / f"examples/{name}.py")
+    return lambda name: load_script(ROOT / f"experiments/{name}.py")
 
 
 def run(script, capsys, output, *argv):

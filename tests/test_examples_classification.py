@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = ROOT / "examples"
+EXAMPLES = ROOT / "experiments"
 TINY = EXAMPLES / "weights/tiny_zh"
 
 

@@ -19,17 +19,17 @@ VOCABULARY = ROOT / "examples/weights/tiny_zh/vocab.txt"
 
 @pytest.fixture(scope="module")
 def tagging(load_script):
-    return load_script(ROOT / "examples/tagging.py")
+    return load_script(ROOT / "experiments/tagging.py")
 
 
 @pytest.fixture(scope="module")
 def segmentation(load_script):
-    return load_script(ROOT / "examples/task_sequence_labeling_cws_crf.py")
+    return load_script(ROOT / "experiments/task_sequence_labeling_cws_crf.py")
 
 
 @pytest.fixture(scope="module")
 def linker(load_script):
-    return load_script(ROOT / "examples/task_relation_extraction_gplinker.py")
+    return load_script(ROOT / "experiments/task_relation_extraction_gplinker.py")
 
 
 # --- data
@@ -285,7 +285,7 @@ def predicted(script, capsys, tmp_path, *texts):
     ],
 )
 def test_entities_on_a_slice(run, load_script, shared, tmp_path, capsys, name, options):
-    script = load_script(ROOT / f"examples/task_sequence_labeling_ner_{name}.py")
+    script = load_script(ROOT / f"experiments/task_sequence_labeling_ner_{name}.py")
     data = cut_tar(shared, tmp_path / "data", 32)
     scores = run(script, data, *options)["scores"]
     assert list(scores) == ["f1", "precision", "recall", "kinds"]

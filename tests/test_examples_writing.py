@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from bert4keras.models import build_transformer_model
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = ROOT / "examples"
+EXAMPLES = ROOT / "experiments"
 TINY = EXAMPLES / "weights/tiny_zh"
 
 
 @pytest.fixture(scope="session")
 def script(load_script):
-    """A script or module of examples/, by name."""
+    """A script or module of experiments/, by name."""
     return lambda name: load_script(EXAMPLES / f"{name}.py")
 
 

@@ -233,7 +233,7 @@ def test_untouched_lines_stay_and_a_second_run_changes_nothing(name):
 # === Scripts for this library ===
 
 
-@pytest.mark.parametrize("folder", ["examples", "pretraining", "benchmarks"])
+@pytest.mark.parametrize("folder", ["examples", "experiments", "pretraining", "benchmarks"])
 def test_scripts_for_this_library_are_left_alone(folder):
     for script in sorted((ROOT / folder).rglob("*.py")):
         text = script.read_text(encoding="utf-8")

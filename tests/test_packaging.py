@@ -15,9 +15,10 @@ import bert4keras
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
+FOLDERS = ("docs", "examples", "experiments", "pretraining", "benchmarks")
 TEXTS = [
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "examples/*.md", "pretraining/**/*.md", "benchmarks/*.md")
+    for pattern in ("*.md", *(f"{folder}/**/*.md" for folder in FOLDERS))
     for path in sorted(ROOT.glob(pattern))
 ]
 

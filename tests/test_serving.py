@@ -1124,7 +1124,7 @@ def test_an_attack_is_answered_as_documented(target, section):
 def test_the_example_answers(tmp_path):
     sentences = ["今天天气很好", "怎么申请退款？", "房间很干净"]
     (tmp_path / "sentences.txt").write_text("\n".join(sentences) + "\n", encoding="utf-8")
-    script = str(ROOT / "examples/basic_simple_web_serving_simbert.py")
+    script = str(ROOT / "experiments/basic_simple_web_serving_simbert.py")
     options = ("--port", "0", "--sentences", str(tmp_path / "sentences.txt"))
     with process(script, *options) as server:
         assert post(server, "/similarity", a="房间很干净", b="房间很干净")[2][
@@ -1150,7 +1150,7 @@ def test_the_example_answers(tmp_path):
 
 @pytest.mark.long
 def test_the_example_measures(load_script, tmp_path, monkeypatch, capsys):
-    script = load_script(ROOT / "examples/basic_simple_web_serving_simbert.py")
+    script = load_script(ROOT / "experiments/basic_simple_web_serving_simbert.py")
     monkeypatch.setattr(script, "N_REQUESTS", 100)
     result = script.main(["--measure", "--output", str(tmp_path / "run")])
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
@@ -1180,6 +1180,6 @@ def test_the_example_measures(load_script, tmp_path, monkeypatch, capsys):
     ],
 )
 def test_what_the_example_cannot_use(load_script, options, message):
-    script = load_script(ROOT / "examples/basic_simple_web_serving_simbert.py")
+    script = load_script(ROOT / "experiments/basic_simple_web_serving_simbert.py")
     with pytest.raises(SystemExit, match=message):
         script.main([*options, "--port", "0"])
