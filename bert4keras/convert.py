@@ -19,7 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert4keras import checkpoints
+from bert4keras.checkpoints.base import CheckpointError
+from bert4keras.checkpoints.files import Files, find_files, open_checkpoint
+from bert4keras.checkpoints.names import as_official
+from bert4keras.checkpoints.report import Report
 
 if TYPE_CHECKING:  # imported where they are used: who asks for help does not wait for Keras
     from bert4keras.models import Transformer
@@ -33,7 +36,7 @@ FORMATS = {
 
 def convert(
     source: str | Path, target: str | Path, to: str = "safetensors", model: str | None = None
-) -> tuple["Transformer", checkpoints.Report]:
+) -> tuple["Transformer", Report]:
     """Convert a pretrained model; see the head of this module.
 
     Args:
@@ -58,7 +61,7 @@ def convert(
         raise ValueError(f"to is one of {', '.join(map(repr, FORMATS))}, not {to!r}")
     if to == "keras" and target.suffix != ".keras":
         raise ValueError(f"{target}: the file of a whole model ends in .keras")
-    files = checkpoints.find_files(source, need=("config", "checkpoint"))
+    files = find_files(source, need=("config", "checkpoint"))
     progress = keras.utils.Progbar(3, unit_name="step")
     transformer = build_with_heads(files, model, to)
     progress.update(1)
@@ -74,9 +77,10 @@ def convert(
     return transformer, report
 
 
-def build_with_heads(files: checkpoints.Files, model: str | None, to: str) -> "Transformer":
+def build_with_heads(files: Files, model: str | None, to: str) -> "Transformer":
     """Build the model of a config with the heads whose variables are in its checkpoint."""
-    from bert4keras.models import build_transformer_model, registry
+    from bert4keras.models import registry
+    from bert4keras.models.building import build_transformer_model
 
     arguments: dict[str, Any] = {"model": model, "return_keras_model": False}
     if to == "safetensors":
@@ -85,13 +89,13 @@ def build_with_heads(files: checkpoints.Files, model: str | None, to: str) -> "T
     heads: dict[str, Any] = {}
     mapping = transformer.variable_mapping()
     names = [name for group in mapping.values() for name in group]
-    with checkpoints.open_checkpoint(files.checkpoint) as file:
+    with open_checkpoint(files.checkpoint) as file:
         if file.container == "keras":
-            raise checkpoints.CheckpointError(
+            raise CheckpointError(
                 f"{files.checkpoint} holds the weights of a model whose heads it does not tell. "
                 "Build the model, load them with model.load_weights, and save it as you want it"
             )
-        view = checkpoints.as_official(file, names, registry.dialects(type(transformer)))
+        view = as_official(file, names, registry.dialects(type(transformer)))
         for start, head in transformer.head_layers.items():
             wanted = [
                 n for layer, group in mapping.items() if layer.startswith(start) for n in group
@@ -106,7 +110,8 @@ def build_with_heads(files: checkpoints.Files, model: str | None, to: str) -> "T
 
 def arguments_of_hugging_face(config: Path, model: str | None) -> dict[str, Any]:
     """With which arguments a model is built so that Hugging Face can describe it."""
-    from bert4keras.models import ARCHITECTURES, configs
+    from bert4keras.models import configs
+    from bert4keras.models.registry import ARCHITECTURES
 
     name = (model or configs.read_config(config)[1] or "bert").lower()
     return dict(getattr(ARCHITECTURES.get(name), "arguments_of_hugging_face", {}))

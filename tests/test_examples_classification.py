@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "experiments"
-TINY = EXAMPLES / "weights/tiny_zh"
+TINY = ROOT / "examples/weights/tiny_zh"
 
 
 @pytest.fixture(scope="module")

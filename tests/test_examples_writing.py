@@ -22,7 +22,7 @@ from bert4keras.models import build_transformer_model
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "experiments"
-TINY = EXAMPLES / "weights/tiny_zh"
+TINY = ROOT / "examples/weights/tiny_zh"
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bert4keras.checkpoints import Signature
+from bert4keras.checkpoints.architectures import Signature
 from bert4keras.models.bert import BERT, bert_like
 from bert4keras.models.block import Block
 from bert4keras.models.family import EPSILON, FACTORED_KEYS, TIED, Family

@@ -7,7 +7,8 @@ from keras.layers import Input
 
 from bert4keras.backend.activations import activation
 from bert4keras.backend.tensors import Tensor
-from bert4keras.checkpoints import Dialect, Signature
+from bert4keras.checkpoints.architectures import Signature
+from bert4keras.checkpoints.names import Dialect
 from bert4keras.layers.base import Dropout
 from bert4keras.layers.embeddings import Embedding
 from bert4keras.layers.merging import Add

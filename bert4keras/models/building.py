@@ -10,9 +10,8 @@ from typing import Any
 
 import keras
 
-from bert4keras import checkpoints
-from bert4keras.checkpoints import CheckpointError
-from bert4keras.checkpoints.base import file_state
+from bert4keras.checkpoints.base import CheckpointError, file_state
+from bert4keras.checkpoints.files import find_files, open_checkpoint
 from bert4keras.models import configs, fitting, registry, settings
 from bert4keras.models.architectures import ARCHITECTURES
 from bert4keras.models.masks import LM_Mask, UniLM_Mask
@@ -156,13 +155,13 @@ def read_files(
     config_file, checkpoint_file, vocabulary = config_path, checkpoint_path, None
     if config_path is not None and Path(config_path).is_dir():
         wanted = ("config",) if checkpoint_path else ("config", "checkpoint")
-        files = checkpoints.find_files(config_path, need=wanted)
+        files = find_files(config_path, need=wanted)
         vocabulary = Path(config_path) / "vocab.txt"
         config_file, checkpoint_file = files.config, checkpoint_path or files.checkpoint
     state = file_state(config_file)
     config, inferred = configs.read_config(config_file, model, application, strict)
     try:
-        file = None if checkpoint_file is None else checkpoints.open_checkpoint(checkpoint_file)
+        file = None if checkpoint_file is None else open_checkpoint(checkpoint_file)
     except CheckpointError:
         if state == file_state(config_file):
             raise

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from bert4keras.backend.activations import activation
 from bert4keras.backend.tensors import Tensor
-from bert4keras.checkpoints import Dialect, Signature
+from bert4keras.checkpoints.architectures import Signature
+from bert4keras.checkpoints.names import Dialect
 from bert4keras.models.bert import BERT, POSITION_TABLE, QUERY, first_block
 from bert4keras.models.family import EPSILON, FACTORED_KEYS, Family
 from bert4keras.models.names import dense, renamed

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import keras
 
 from bert4keras.backend.tensors import Tensor
-from bert4keras.checkpoints import Dialect, Signature
+from bert4keras.checkpoints.architectures import Signature
+from bert4keras.checkpoints.names import Dialect
 from bert4keras.layers.embeddings import Embedding
 from bert4keras.layers.merging import Add
 from bert4keras.models.bert import BERT, BIAS_TWICE, HEADS, QUERY, first_block

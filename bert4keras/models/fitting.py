@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert4keras.checkpoints import CheckpointError, as_official
 from bert4keras.checkpoints.architectures import architectures, twins
+from bert4keras.checkpoints.base import CheckpointError
+from bert4keras.checkpoints.names import as_official
 from bert4keras.models import configs, registry
 from bert4keras.models.messages import warn
 from bert4keras.models.registry import ARCHITECTURES

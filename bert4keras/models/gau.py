@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from bert4keras.backend.tensors import Tensor
-from bert4keras.checkpoints import Signature
+from bert4keras.checkpoints.architectures import Signature
 from bert4keras.checkpoints.names import RULE
 from bert4keras.layers.gated_attention import GatedAttentionUnit
 from bert4keras.models.bert import first_block

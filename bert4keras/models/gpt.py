@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from bert4keras.backend.tensors import Tensor
-from bert4keras.checkpoints import Dialect, Signature
-from bert4keras.checkpoints.names import RULE
+from bert4keras.checkpoints.architectures import Signature
+from bert4keras.checkpoints.names import RULE, Dialect
 from bert4keras.layers.base import Dropout
 from bert4keras.models.bert import BERT
 from bert4keras.models.block import Block

@@ -9,10 +9,12 @@ from typing import Any
 
 import keras
 
-import bert4keras.optimizers  # noqa: F401, registers them: a compiled model loads
-from bert4keras import checkpoints, keras_private
+import bert4keras.optimizers.algorithms
+import bert4keras.optimizers.extensions  # noqa: F401, registers them: a compiled model loads
+from bert4keras import keras_private
 from bert4keras.backend.saving import registered
-from bert4keras.checkpoints import CheckpointError
+from bert4keras.checkpoints.base import CheckpointError
+from bert4keras.checkpoints.hdf5 import load_layers, save_layers
 from bert4keras.export import check_export
 from bert4keras.models import pretrained
 from bert4keras.models.checks import Rules, check_counts
@@ -314,7 +316,7 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
         if resuming.is_backup(filepath) and self._trains():
             state = resuming.state_of_training(self)
             layers[resuming.ENTRY] = {name: to_numpy(v) for name, v in state.items()}
-        checkpoints.save_layers(filepath, layers)
+        save_layers(filepath, layers)
 
     def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
         """Write a folder that `transformers` loads; see `Transformer.save_pretrained`."""
@@ -342,7 +344,7 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
         """
         layers = layers_by_key(self.layers)
         known = {auto_prefix(layer) for layer in self.layers}
-        found = checkpoints.load_layers(filepath)
+        found = load_layers(filepath)
         training = found.pop(resuming.ENTRY, None)
         file = keyed_by_order(found, known)
         file = {name: list(arrays.values()) for name, arrays in file.items() if arrays}

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from bert4keras.backend.tensors import Tensor
-from bert4keras.checkpoints import Dialect, Signature
+from bert4keras.checkpoints.architectures import Signature
+from bert4keras.checkpoints.names import Dialect
 from bert4keras.layers.masks import LocalMask
 from bert4keras.models.block import Block
 from bert4keras.models.family import NO_SEGMENTS, POSITIONS, SIZES, Family, same

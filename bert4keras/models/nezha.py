@@ -7,7 +7,7 @@ import keras
 
 from bert4keras.backend.positions import Sinusoidal
 from bert4keras.backend.tensors import Tensor
-from bert4keras.checkpoints import Signature
+from bert4keras.checkpoints.architectures import Signature
 from bert4keras.layers.positions import RelativePositionEmbedding
 from bert4keras.models.bert import BERT, QUERY, WITHOUT_POSITIONS, bert_like, first_block
 from bert4keras.models.block import Block

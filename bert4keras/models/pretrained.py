@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert4keras import checkpoints
-from bert4keras.checkpoints import CheckpointError, bundle, safetensors
+from bert4keras.checkpoints import bundle, safetensors
+from bert4keras.checkpoints.base import CheckpointError
+from bert4keras.checkpoints.files import find_files
+from bert4keras.checkpoints.names import to_hugging_face
 from bert4keras.checkpoints.writing import replacing
 from bert4keras.models import weights, written_configs
 from bert4keras.models.config_files import write_json
@@ -92,7 +94,7 @@ def origin_of(
 def vocabulary_beside(config_path: Path) -> Path | None:
     """The vocabulary in the folder of a config, if there is one."""
     try:
-        return checkpoints.find_files(config_path, need=("vocabulary",)).vocabulary
+        return find_files(config_path, need=("vocabulary",)).vocabulary
     except CheckpointError:
         return None
 
@@ -108,7 +110,7 @@ def save_pretrained(transformer: "Transformer", folder: str | Path, tokenizer: A
     config = written_configs.to_hugging_face(transformer, causal=isinstance(transformer, LM_Mask))
     vocabulary = vocabulary_files(transformer, tokenizer)
     variables = weights.official_variables(transformer)
-    tensors = checkpoints.to_hugging_face(variables, transformer.dialect)
+    tensors = to_hugging_face(variables, transformer.dialect)
     metadata = {"format": "pt", **weights.metadata(transformer)}
     former = safetensors.former_files("model.safetensors")
     with _replacing(folder, "config.json", former, vocabulary) as place:

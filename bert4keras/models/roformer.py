@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import keras
 
 from bert4keras.backend.tensors import Tensor
-from bert4keras.checkpoints import Dialect, Signature
+from bert4keras.checkpoints.architectures import Signature
+from bert4keras.checkpoints.names import Dialect
 from bert4keras.layers.base import Dropout
 from bert4keras.layers.positions import SinusoidalPositionEmbedding
 from bert4keras.models.bert import BERT, QUERY, WITHOUT_POSITIONS, bert_like, first_block

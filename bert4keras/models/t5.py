@@ -9,7 +9,8 @@ import keras
 from keras.layers import Input
 
 from bert4keras.backend.tensors import Tensor
-from bert4keras.checkpoints import Dialect, Signature
+from bert4keras.checkpoints.architectures import Signature
+from bert4keras.checkpoints.names import Dialect
 from bert4keras.layers.base import Dropout
 from bert4keras.layers.normalisation import Saturation, ScaleOffset
 from bert4keras.layers.positions import RelativePositionEmbeddingT5

@@ -9,11 +9,12 @@ import keras
 import numpy as np
 from keras.layers import Activation, Dense, Input
 
-from bert4keras import checkpoints
 from bert4keras.backend.activations import activation
 from bert4keras.backend.tensors import Tensor
-from bert4keras.checkpoints import Dialect, Signature
-from bert4keras.checkpoints.names import RULE
+from bert4keras.checkpoints.architectures import Signature
+from bert4keras.checkpoints.base import Checkpoint
+from bert4keras.checkpoints.names import RULE, Dialect
+from bert4keras.checkpoints.report import Report
 from bert4keras.layers.attention import MultiHeadAttention
 from bert4keras.layers.base import Recomputable, as_list
 from bert4keras.layers.embeddings import Embedding
@@ -411,9 +412,9 @@ class Transformer(Blocks):
 
     def load_weights_from_checkpoint(
         self,
-        checkpoint: str | Path | checkpoints.Checkpoint,
+        checkpoint: str | Path | Checkpoint,
         mapping: dict[str, list[str]] | None = None,
-    ) -> checkpoints.Report:
+    ) -> Report:
         """Load a checkpoint: every variable, or none and an error.
 
         What a condition of the layer normalisations goes through (`layer_norm_cond`) is loaded if

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bert4keras.checkpoints import CheckpointError
+from bert4keras.checkpoints.base import CheckpointError
 from bert4keras.models.vocabulary_record import recorded_vocabulary, saved_size, vocabulary_record
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bert4keras.checkpoints import CheckpointError, jsons
-from bert4keras.checkpoints.base import Damage
+from bert4keras.checkpoints import jsons
+from bert4keras.checkpoints.base import CheckpointError, Damage
 from bert4keras.models.config_files import RECORD, check_types, read_json
 
 

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import numpy as np
 
-from bert4keras import checkpoints
-from bert4keras.checkpoints import CheckpointError, bundle
+from bert4keras.checkpoints import bundle
+from bert4keras.checkpoints.base import ARCHITECTURE, Checkpoint, CheckpointError
+from bert4keras.checkpoints.files import open_checkpoint
+from bert4keras.checkpoints.names import LayerNames, as_official
+from bert4keras.checkpoints.report import Report, match_variables
 from bert4keras.checkpoints.writing import replacing
 from bert4keras.data.arrays import orthogonally_resize
 from bert4keras.layers.attention import MultiHeadAttention
@@ -82,24 +85,22 @@ class Target(NamedTuple):
 
 @contextmanager
 def opened(
-    transformer: "Transformer", checkpoint: str | Path | checkpoints.Checkpoint, mapping: Mapped
-) -> Iterator[checkpoints.Checkpoint]:
+    transformer: "Transformer", checkpoint: str | Path | Checkpoint, mapping: Mapped
+) -> Iterator[Checkpoint]:
     """Open a checkpoint meanwhile, and check that it is of the architecture of a model.
 
     One that is open already is known to be, and whoever gives a mapping wants another one.
     """
-    if isinstance(checkpoint, checkpoints.Checkpoint):
+    if isinstance(checkpoint, Checkpoint):
         yield checkpoint
         return
-    with checkpoints.open_checkpoint(checkpoint) as file:
+    with open_checkpoint(checkpoint) as file:
         if mapping is None:
             fitting.check_fit(transformer, file)
         yield file
 
 
-def load(
-    transformer: "Transformer", file: checkpoints.Checkpoint, mapping: Mapped = None
-) -> checkpoints.Report:
+def load(transformer: "Transformer", file: Checkpoint, mapping: Mapped = None) -> Report:
     """Load an open checkpoint; see `Transformer.load_weights_from_checkpoint`."""
     layers = mapped_layers(transformer, mapping)
     variables = officially_named(transformer, file, layers)
@@ -118,15 +119,13 @@ def load(
     return report
 
 
-def officially_named(
-    transformer: "Transformer", file: checkpoints.Checkpoint, layers: Sequence
-) -> Any:
+def officially_named(transformer: "Transformer", file: Checkpoint, layers: Sequence) -> Any:
     """The variables of an open file under the names that the layers have."""
     if file.container == "keras":
         names = {layer.name: names_by_path(layer, names) for layer, names in layers}
-        return checkpoints.LayerNames(file.path, file.layers(), names, transformer.create_variable)
+        return LayerNames(file.path, file.layers(), names, transformer.create_variable)
     names = [name for _, names in layers for name in names]
-    return checkpoints.as_official(
+    return as_official(
         file, [*names, *telling_variables(transformer)], registry.dialects(type(transformer))
     )
 
@@ -174,14 +173,14 @@ def targets_among(transformer: "Transformer", variables: Any, layers: Sequence) 
 
 def checked(
     transformer: "Transformer", variables: Any, targets: Sequence[Target], path: Path
-) -> checkpoints.Report:
+) -> Report:
     """Compare all variables with the weights, before any is assigned.
 
     Raises:
         CheckpointError: a variable is missing, of another shape or not finite.
     """
     shapes, not_finite = examined(transformer, variables, targets)
-    report = checkpoints.match_variables(
+    report = match_variables(
         expected={target.name: tuple(target.weight.shape) for target in targets},
         found=shapes,
         layers={target.name: target.layer.name for target in targets},
@@ -295,7 +294,7 @@ def write(
 
 def metadata(transformer: "Transformer") -> dict[str, str]:
     """Metadata of a weight file, which say what architecture it is of."""
-    return {checkpoints.ARCHITECTURE: transformer.model_type} if transformer.model_type else {}
+    return {ARCHITECTURE: transformer.model_type} if transformer.model_type else {}
 
 
 def official_variables(

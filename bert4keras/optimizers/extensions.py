@@ -1,13 +1,13 @@
 """Extensions that can be stacked on any Keras optimizer.
 
-An extension is a mix-in class. `_extend` puts it in front of an optimizer class. It revises the
-learning rate or the step that the wrapped optimizer has taken; in a stack the innermost acts first.
+An extension is a mix-in class. `extending.extend` puts it in front of an optimizer class. It
+revises the learning rate or the step that the wrapped optimizer has taken; in a stack the innermost
+acts first.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from numbers import Real
 
 import keras
@@ -18,139 +18,16 @@ from bert4keras import keras_private
 from bert4keras.backend.tensors import piecewise_linear
 from bert4keras.keras_private import trained_variables
 from bert4keras.optimizers.algorithms import (
-    DenseGradients,
-    check_arguments,
     check_patterns,
     found_in,
     variable_name,
 )
-
-# === The mechanism of the extensions ===
-
-
-@keras.saving.register_keras_serializable(package="bert4keras", name="ExtendedOptimizer")
-class _Extension(DenseGradients):
-    """What all extensions share: how a stack of them is saved and rebuilt.
-
-    `_extend` sets the two attributes. All stacks are registered under one name, and `from_config`
-    builds the class from the config. So a saved optimizer loads in a process that never called
-    the `extend_with_*` functions.
-    """
-
-    base_optimizer: type
-    """The class that the innermost extension wraps."""
-    extensions: tuple[tuple[str, str], ...] = ()
-    """Pairs of extension and class name, innermost first."""
-
-    def __init__(self, *args, **kwargs):
-        check_arguments(type(self), kwargs)
-        super().__init__(*args, **kwargs)
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments and how the class is put together."""
-        return {
-            **super().get_config(),
-            "base_optimizer": keras.saving.get_registered_name(self.base_optimizer),
-            "extensions": [list(pair) for pair in self.extensions],
-        }
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None):
-        """Build an optimizer of the class that `config` describes."""
-        config = dict(config)
-        target = _find_optimizer(config.pop("base_optimizer"), custom_objects)
-        for extension, name in config.pop("extensions"):
-            target = _extend(target, extension, name)
-        # All stacks share their registration, so Keras may call this on any of them. Only a class
-        # derived by hand from a stack stands for itself.
-        if "extensions" not in vars(cls):
-            target = cls
-        return super(_Extension, target).from_config(config, custom_objects)
-
-    def update_step(self, gradient, variable, learning_rate) -> None:
-        """Let the optimizer move the variable, then replace the step by the revised one."""
-        learning_rate = self.revise_learning_rate(learning_rate)
-        if type(self).revise_step is _Extension.revise_step:
-            super().update_step(gradient, variable, learning_rate)
-            return
-        value = ops.copy(variable)
-        super().update_step(gradient, variable, learning_rate)
-        step = ops.subtract(variable, value)
-        step = self.revise_step(step, value, gradient, variable, learning_rate)
-        self.assign(variable, ops.add(value, step))
-
-    def revise_learning_rate(self, learning_rate):
-        """Return the learning rate to use instead, in the optimizer and in all extensions.
-
-        An extension calls `super().revise_learning_rate` first and changes what that returns.
-
-        Args:
-            learning_rate: the learning rate so far, a scalar.
-
-        Returns:
-            A scalar tensor.
-        """
-        return learning_rate
-
-    def revise_step(self, step, value, gradient, variable, learning_rate):
-        """Return the step to take instead of `step`.
-
-        An extension calls `super().revise_step` first and changes what that returns.
-
-        Args:
-            step: the step taken so far, of the shape of the variable.
-            value: the value of the variable before the step.
-            gradient: the gradient that the optimizer got.
-            variable: the variable itself, to be asked for its index or name only.
-            learning_rate: the learning rate of this step, a scalar.
-
-        Returns:
-            A tensor of the shape of the variable.
-        """
-        return step
-
-
-def _find_optimizer(name: str, custom_objects: dict | None) -> type:
-    """Return the optimizer class that is registered, or exported by Keras, under a name."""
-    found = keras.saving.get_registered_object(name, custom_objects=custom_objects)
-    found = found or getattr(keras.optimizers, name, None)
-    if found is None:
-        raise ValueError(
-            f"The saved optimizer extends {name!r}, which is neither in keras.optimizers nor "
-            "registered. Import the module that defines it, decorate it with "
-            "keras.saving.register_keras_serializable or pass it in custom_objects."
-        )
-    return found
-
-
-@cache
-def _extend(base: type, extension: str, name: str) -> type:
-    """Return `base` with an extension in front of it; equal arguments give the same class."""
-    mixin = _EXTENSIONS[extension]
-    if issubclass(base, mixin):
-        raise ValueError(
-            f"{base.__name__} already has the extension {extension!r}; every extension can be "
-            "in a stack once."
-        )
-    # A class derived by hand from an extended one is a base of its own.
-    inherited = vars(base).get("extensions", ())
-    extended = type(
-        name,
-        (mixin, base),
-        {
-            "__doc__": mixin.__doc__,
-            "__module__": __name__,
-            "base_optimizer": base.base_optimizer if inherited else base,
-            "extensions": (*inherited, (extension, name)),
-        },
-    )
-    return keras.saving.register_keras_serializable("bert4keras", "ExtendedOptimizer")(extended)
-
+from bert4keras.optimizers.extending import EXTENSIONS, Extension, extend
 
 # === The extensions ===
 
 
-class _WeightDecay(_Extension):
+class _WeightDecay(Extension):
     """Weight decay that is decoupled from the gradient (Loshchilov & Hutter, 2019).
 
     Each step subtracts `learning_rate * weight_decay_rate * value`.
@@ -195,7 +72,7 @@ class _WeightDecay(_Extension):
         }
 
 
-class _PiecewiseLinearLR(_Extension):
+class _PiecewiseLinearLR(Extension):
     """A learning rate that is multiplied by a piecewise linear function of the step.
 
     Args:
@@ -233,7 +110,7 @@ class _PiecewiseLinearLR(_Extension):
         return {**super().get_config(), "lr_schedule": self.lr_schedule}
 
 
-class _LayerAdaptation(_Extension):
+class _LayerAdaptation(Extension):
     """Steps as long as the weights they move, as in LAMB (You et al., 2020, algorithm 2).
 
     A step of length `learning_rate * r` becomes one of length `learning_rate * ||value||`, unless
@@ -275,7 +152,7 @@ def _norm(x):
     return ops.sqrt(ops.sum(ops.square(ops.cast(x, "float32"))))
 
 
-class _GradientAccumulation(_Extension):
+class _GradientAccumulation(Extension):
     """One step for the mean gradient of several batches.
 
     All that counts steps counts these, not batches: `iterations`, `lr_schedule`, lookahead. Of
@@ -374,7 +251,7 @@ def _replicas_must_merge() -> bool:
     return not tf.__internal__.distribute.strategy_supports_no_merge_call()
 
 
-class _Lookahead(_Extension):
+class _Lookahead(Extension):
     """Slow weights that follow the fast ones (Zhang et al., 2019, algorithm 1).
 
     After every `steps_per_slow_update` steps the slow weights move towards the fast ones by the
@@ -429,7 +306,7 @@ class _Lookahead(_Extension):
         }
 
 
-class _LazyOptimization(_Extension):
+class _LazyOptimization(Extension):
     """Embeddings of which only the rows that occur in a batch move.
 
     A row whose gradient is zero keeps its value. Moments of the optimizer move all the same.
@@ -469,7 +346,7 @@ class _LazyOptimization(_Extension):
         }
 
 
-class _ParameterWiseLR(_Extension):
+class _ParameterWiseLR(Extension):
     """Learning rates that differ from weight to weight.
 
     Args:
@@ -526,7 +403,7 @@ def _require_a_match(argument: str, given: str, pattern: re.Pattern, optimizer) 
         )
 
 
-class _ExponentialMovingAverage(_Extension):
+class _ExponentialMovingAverage(Extension):
     """An exponential moving average of the weights, kept beside them.
 
     The average starts at zero and is corrected for that when it is applied. (The `use_ema` of
@@ -620,16 +497,16 @@ class _ExponentialMovingAverage(_Extension):
             self.reset_old_weights()
 
 
-_EXTENSIONS: dict[str, type] = {
-    "weight_decay": _WeightDecay,
-    "layer_adaptation": _LayerAdaptation,
-    "piecewise_linear_lr": _PiecewiseLinearLR,
-    "gradient_accumulation": _GradientAccumulation,
-    "lookahead": _Lookahead,
-    "lazy_optimization": _LazyOptimization,
-    "parameter_wise_lr": _ParameterWiseLR,
-    "exponential_moving_average": _ExponentialMovingAverage,
-}
+EXTENSIONS.update(
+    weight_decay=_WeightDecay,
+    layer_adaptation=_LayerAdaptation,
+    piecewise_linear_lr=_PiecewiseLinearLR,
+    gradient_accumulation=_GradientAccumulation,
+    lookahead=_Lookahead,
+    lazy_optimization=_LazyOptimization,
+    parameter_wise_lr=_ParameterWiseLR,
+    exponential_moving_average=_ExponentialMovingAverage,
+)
 
 
 # === The functions that extend an optimizer ===
@@ -653,7 +530,7 @@ def extend_with_weight_decay(BaseOptimizer: type, name: str | None = None) -> ty
     Raises:
         ValueError: the class has weight decay already.
     """
-    return _extend(BaseOptimizer, "weight_decay", name or BaseOptimizer.__name__)
+    return extend(BaseOptimizer, "weight_decay", name or BaseOptimizer.__name__)
 
 
 def extend_with_layer_adaptation(BaseOptimizer: type, name: str | None = None) -> type:
@@ -673,7 +550,7 @@ def extend_with_layer_adaptation(BaseOptimizer: type, name: str | None = None) -
     Raises:
         ValueError: the class has layer adaptation already.
     """
-    return _extend(BaseOptimizer, "layer_adaptation", name or BaseOptimizer.__name__)
+    return extend(BaseOptimizer, "layer_adaptation", name or BaseOptimizer.__name__)
 
 
 def extend_with_piecewise_linear_lr(BaseOptimizer: type, name: str | None = None) -> type:
@@ -696,7 +573,7 @@ def extend_with_piecewise_linear_lr(BaseOptimizer: type, name: str | None = None
     Raises:
         ValueError: the class has a schedule already.
     """
-    return _extend(BaseOptimizer, "piecewise_linear_lr", name or BaseOptimizer.__name__)
+    return extend(BaseOptimizer, "piecewise_linear_lr", name or BaseOptimizer.__name__)
 
 
 def extend_with_gradient_accumulation(BaseOptimizer: type, name: str | None = None) -> type:
@@ -718,7 +595,7 @@ def extend_with_gradient_accumulation(BaseOptimizer: type, name: str | None = No
     Raises:
         ValueError: the class has gradient accumulation already.
     """
-    return _extend(BaseOptimizer, "gradient_accumulation", name or BaseOptimizer.__name__)
+    return extend(BaseOptimizer, "gradient_accumulation", name or BaseOptimizer.__name__)
 
 
 def extend_with_lookahead(BaseOptimizer: type, name: str | None = None) -> type:
@@ -739,7 +616,7 @@ def extend_with_lookahead(BaseOptimizer: type, name: str | None = None) -> type:
     Raises:
         ValueError: the class has lookahead already.
     """
-    return _extend(BaseOptimizer, "lookahead", name or BaseOptimizer.__name__)
+    return extend(BaseOptimizer, "lookahead", name or BaseOptimizer.__name__)
 
 
 def extend_with_lazy_optimization(BaseOptimizer: type, name: str | None = None) -> type:
@@ -760,7 +637,7 @@ def extend_with_lazy_optimization(BaseOptimizer: type, name: str | None = None) 
     Raises:
         ValueError: the class has lazy optimization already.
     """
-    return _extend(BaseOptimizer, "lazy_optimization", name or BaseOptimizer.__name__)
+    return extend(BaseOptimizer, "lazy_optimization", name or BaseOptimizer.__name__)
 
 
 def extend_with_parameter_wise_lr(BaseOptimizer: type, name: str | None = None) -> type:
@@ -781,7 +658,7 @@ def extend_with_parameter_wise_lr(BaseOptimizer: type, name: str | None = None) 
     Raises:
         ValueError: the class has parameter-wise learning rates already.
     """
-    return _extend(BaseOptimizer, "parameter_wise_lr", name or BaseOptimizer.__name__)
+    return extend(BaseOptimizer, "parameter_wise_lr", name or BaseOptimizer.__name__)
 
 
 def extend_with_exponential_moving_average(BaseOptimizer: type, name: str | None = None) -> type:
@@ -801,4 +678,4 @@ def extend_with_exponential_moving_average(BaseOptimizer: type, name: str | None
     Raises:
         ValueError: the class has an average already.
     """
-    return _extend(BaseOptimizer, "exponential_moving_average", name or BaseOptimizer.__name__)
+    return extend(BaseOptimizer, "exponential_moving_average", name or BaseOptimizer.__name__)

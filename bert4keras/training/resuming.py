@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bert4keras.checkpoints import CheckpointError
+from bert4keras.checkpoints.base import CheckpointError
 
 BACKUP = "latest.weights.h5"
 """What `keras.callbacks.BackupAndRestore` calls its file."""
