@@ -41,9 +41,12 @@ test-quick: $(VENV)/.test  ## while working: the telling tests of each part on T
 test: $(VENV)/.test  ## lint, the whole suite on TensorFlow, what runs through Keras on the others
 	@$(MAKE) --no-print-directory --keep-going --jobs=1 lint test-tensorflow test-jax test-torch
 
-lint: $(VENV)/.test  ## ruff, rules and format
+# Types: what was wrong when they were first checked stands in .basedpyright/baseline.json, which
+# basedpyright makes smaller by itself, and never larger.
+lint: $(VENV)/.test  ## ruff, rules and format; types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
 
 test-tensorflow: $(VENV)/.test  ## the whole suite on TensorFlow
 	KERAS_BACKEND=tensorflow $(PYTEST)

@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import keras
 
@@ -15,6 +15,7 @@ from bert4keras.checkpoints.files import find_files, open_checkpoint
 from bert4keras.models import configs, fitting, registry, settings
 from bert4keras.models.architectures import ARCHITECTURES
 from bert4keras.models.masks import LM_Mask, UniLM_Mask
+from bert4keras.models.model import Model
 from bert4keras.models.pretrained import origin_of
 from bert4keras.models.transformer import Transformer
 from bert4keras.models.vocabulary_record import plain
@@ -71,6 +72,31 @@ REQUIRED = (
 )
 
 
+@overload
+def build_transformer_model(
+    config_path: str | Path | None = None,
+    checkpoint_path: str | Path | None = None,
+    model: str | type[Transformer] | None = None,
+    application: str = "encoder",
+    return_keras_model: Literal[True] = True,
+    precision: str | None = None,
+    **kwargs: Any,
+) -> Model: ...
+
+
+@overload
+def build_transformer_model(
+    config_path: str | Path | None = None,
+    checkpoint_path: str | Path | None = None,
+    model: str | type[Transformer] | None = None,
+    application: str = "encoder",
+    *,
+    return_keras_model: Literal[False],
+    precision: str | None = None,
+    **kwargs: Any,
+) -> Transformer: ...
+
+
 def build_transformer_model(
     config_path: str | Path | None = None,
     checkpoint_path: str | Path | None = None,
@@ -79,7 +105,7 @@ def build_transformer_model(
     return_keras_model: bool = True,
     precision: str | None = None,
     **kwargs: Any,
-) -> Any:
+) -> Model | Transformer:
     """Build a model from a config file and load a checkpoint into it.
 
     Args:

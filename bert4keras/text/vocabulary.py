@@ -4,10 +4,30 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Literal, overload
 
 from bert4keras.text.characters import is_cjk_character, is_punctuation
 
 VOCAB_FILE = "vocab.txt"
+
+
+@overload
+def load_vocab(
+    dict_path: str | os.PathLike,
+    encoding: str = "utf-8",
+    simplified: Literal[False] = False,
+    startswith: Sequence[str] | None = None,
+) -> dict[str, int]: ...
+
+
+@overload
+def load_vocab(
+    dict_path: str | os.PathLike,
+    encoding: str = "utf-8",
+    *,
+    simplified: Literal[True],
+    startswith: Sequence[str] | None = None,
+) -> tuple[dict[str, int], list[int]]: ...
 
 
 def load_vocab(
