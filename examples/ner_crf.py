@@ -1,0 +1,167 @@
+"""命名实体识别：每个字一个 BIO 标签，BERT 接条件随机场（CRF），维特比解码。
+
+    python examples/ner_crf.py                                   # 自带的权重和数据
+    python examples/ner_crf.py 王小明去了杭州的远航大学             # 训练完找这些句子里的实体
+    python examples/ner_crf.py --checkpoint FOLDER --data china-people-daily-ner-corpus
+
+Named entities: a BIO tag for each character, by BERT and a conditional random field. The folder
+given by --data has a file *train* and a file *dev* of columns: a character and its tag in each
+line, an empty line after each sentence, as the People's Daily and MSRA corpora are published.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from bert4keras.layers import ConditionalRandomField
+from bert4keras.models import Model, build_transformer_model
+from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr
+from bert4keras.snippets import DataGenerator, sequence_padding
+from bert4keras.tokenizers import Tokenizer
+
+HERE = Path(__file__).parent
+SENTENCES = ["王小明昨天从杭州来到远航大学。", "蓝海银行的张建国在青岛讲话。"]
+MAXLEN = 128  # 字数，含 [CLS] 和 [SEP]；多出的不看 / characters with [CLS] and [SEP]; more are cut
+BATCH_SIZE = 16
+Span = tuple[int, int, str]  # 首字、末字之后、类别 / first character, one behind the last, kind
+
+# === 数据 / data ===
+
+
+def read(folder: Path, part: str) -> list[tuple[str, list[str]]]:
+    """Read the sentences of a part, train or dev, and the tags of their characters."""
+    text = next(folder.glob(f"*{part}*")).read_text(encoding="utf-8")
+    sentences = [[line.split() for line in s.split("\n")] for s in text.strip().split("\n\n")]
+    return [("".join(row[0] for row in s), [row[-1] for row in s]) for s in sentences]
+
+
+def spans_of(tags: Sequence[str]) -> set[Span]:
+    """Find the spans that tags describe: B-X, followed by any number of I-X."""
+    spans, start, kind = set(), 0, None
+    for i, tag in enumerate([*tags, "O"]):
+        if kind and tag != f"I-{kind}":
+            spans.add((start, i, kind))
+            kind = None
+        if tag.startswith("B-"):
+            start, kind = i, tag[2:]
+    return spans
+
+
+def encode(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Make a token of each character, so that token i + 1 is character i."""
+    return tokenizer.tokens_to_ids(["[CLS]", *text.lower()[: MAXLEN - 2], "[SEP]"])
+
+
+class Batches(DataGenerator):
+    """Batches of ([token ids, segment ids], tag ids)."""
+
+    def __iter__(self, random: bool = False) -> Iterator:
+        batch = []
+        for is_end, sample in self.sample(random):
+            batch.append(sample)
+            if len(batch) == self.batch_size or is_end:
+                token_ids, tag_ids = (self.pad(column) for column in zip(*batch, strict=True))
+                yield [token_ids, np.zeros_like(token_ids)], tag_ids
+                batch = []
+
+
+# === 模型 / model ===
+
+
+def build(checkpoint: Path, n_tags: int, steps: int) -> tuple[Model, Model]:
+    """Build the model that is trained on tags and the one that decodes them, of the same layers."""
+    bert = build_transformer_model(checkpoint, dropout_rate=0.1)
+    rate = 1e-3 * (128 / bert.output.shape[-1]) ** 2  # 768 维时是 2.8e-5 / 2.8e-5 for a base model
+    # 转移矩阵要学得快些 / transitions have to learn faster than the rest
+    crf = ConditionalRandomField(lr_multiplier=0.02 / rate, name="CRF")
+    scores = crf(keras.layers.Dense(n_tags, name="Tags")(bert.output))
+    model, tagger = Model(bert.inputs, scores), Model(bert.inputs, crf.decode(scores))
+    optimizer = extend_with_piecewise_linear_lr(Adam)(
+        learning_rate=rate,
+        lr_schedule={steps // 10 + 1: 1, steps + 1: 0},  # 先升后降 / up, then down
+    )
+    model.compile(optimizer, loss=crf.sparse_loss, metrics=[crf.sparse_accuracy])
+    return model, tagger
+
+
+def find(tagger: Model, tokenizer: Tokenizer, texts: list[str], tags: list[str]) -> list[set[Span]]:
+    """Find the entities of texts."""
+    token_ids = sequence_padding([encode(text, tokenizer) for text in texts], MAXLEN)
+    found = tagger.predict([token_ids, np.zeros_like(token_ids)], batch_size=32, verbose=0)
+    return [
+        spans_of([tags[i] for i in row[1 : len(text) + 1]])
+        for text, row in zip((text[: MAXLEN - 2] for text in texts), found, strict=True)
+    ]
+
+
+# === 评估 / evaluation ===
+
+
+def f1(found: Sequence[set], right: Sequence[set]) -> float:
+    """Compute the F1 of entities: both ends and the kind have to be right."""
+    both = sum(len(a & b) for a, b in zip(found, right, strict=True))
+    return 2 * both / max(1, sum(map(len, found)) + sum(map(len, right)))
+
+
+def look_up(text: str, names: dict[str, str]) -> set[Span]:
+    """Find entities that were in the training data, longest match first: the baseline."""
+    spans, i = set(), 0
+    while i < len(text):
+        ends = [j for j in range(min(len(text), i + 20), i, -1) if text[i:j] in names]
+        if ends:
+            spans.add((i, ends[0], names[text[i : ends[0]]]))
+        i = ends[0] if ends else i + 1
+    return spans
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sentences", nargs="*", default=SENTENCES, help="where to find entities")
+    parser.add_argument("--checkpoint", type=Path, default=HERE / "weights/tiny_zh")
+    parser.add_argument("--data", type=Path, default=HERE / "data/entities")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--output", type=Path, default=Path("runs/ner_crf.keras"))
+    args = parser.parse_args(argv)
+    if not all(any(args.data.glob(f"*{part}*")) for part in ("train", "dev")):
+        parser.error(f"--data {args.data}: expected a file *train* and a file *dev* in this folder")
+    keras.utils.set_random_seed(0)
+
+    train, dev = read(args.data, "train"), read(args.data, "dev")
+    tags = sorted({tag for _, row in train for tag in row}, key=lambda tag: (tag != "O", tag))
+    tokenizer = Tokenizer(args.checkpoint / "vocab.txt", do_lower_case=True)
+    samples = []
+    for text, row in train:  # [CLS] 和 [SEP] 的标签是 O，编号 0 / whose tag is O, number 0
+        samples.append((encode(text, tokenizer), [0, *map(tags.index, row[: MAXLEN - 2]), 0]))
+    batches = Batches(samples, BATCH_SIZE, bucket=True)
+
+    model, tagger = build(args.checkpoint, len(tags), args.epochs * len(batches))
+    model.fit(batches.forfit(), steps_per_epoch=len(batches), epochs=args.epochs, verbose=2)
+
+    texts, right = [text for text, _ in dev], [spans_of(row) for _, row in dev]
+    names = {text[a:b]: kind for text, row in train for a, b, kind in spans_of(row)}
+    scores = {
+        "f1": f1(find(tagger, tokenizer, texts, tags), right),
+        "dictionary": f1([look_up(text, names) for text in texts], right),
+    }
+    print(
+        f"实体 F1 / F1 of entities {scores['f1']:.4f}，查词典 / dictionary of the training data "
+        f"{scores['dictionary']:.4f}"
+    )
+
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    tagger.save(args.output)
+    tagger = keras.saving.load_model(args.output)
+    for text, spans in zip(
+        args.sentences, find(tagger, tokenizer, args.sentences, tags), strict=True
+    ):
+        print(text, [(text[a:b], kind) for a, b, kind in sorted(spans)])
+    return scores
+
+
+if __name__ == "__main__":
+    main()
