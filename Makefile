@@ -35,7 +35,7 @@ QUICK := attention backend checkpoints checks layers losses masks migrate migrat
   snippets tokenizers
 
 test-quick: $(VENV)/.test  ## while working: the telling tests of each part on TensorFlow, minutes
-	KERAS_BACKEND=tensorflow $(PYTEST) -m "not long" $(QUICK:%=tests/test_%.py)
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not long" $(QUICK:%=tests/*/test_%.py)
 
 # All steps run even if one fails; the exit status tells.
 test: $(VENV)/.test  ## lint, the whole suite on TensorFlow, what runs through Keras on the others
@@ -55,17 +55,17 @@ test-jax test-torch: test-%: $(VENV)/.test
 	KERAS_BACKEND=$* $(PYTEST) -m backend
 
 texts: $(VENV)/.test  ## tokenizers against transformers on 20 000 texts, some 300 in `make test`
-	TEXTS=20000 $(PYTEST) tests/test_json_tokenizers.py -k transformers
+	TEXTS=20000 $(PYTEST) tests/text/test_json_tokenizers.py -k transformers
 
 bench: $(VENV)/.test  ## the benchmarks, one after the other
 	set -e; for file in benchmarks/*.py; do $(BIN)/python $$file; done
 
 # Each of them ends with an error if anything fell.
 faults: $(VENV)/.test  ## attack, kill and damage what there is, for an hour; tables of what fell
-	FAULTS=1 KERAS_BACKEND=tensorflow $(PYTEST) tests/test_writers.py
-	set -e; for file in tests/faults_*.py; do $(BIN)/python $$file; done
+	FAULTS=1 KERAS_BACKEND=tensorflow $(PYTEST) tests/checkpoints/test_writers.py
+	set -e; for file in tests/support/faults_*.py; do $(BIN)/python $$file; done
 	set -e; for backend in tensorflow jax torch; do \
-	  KERAS_BACKEND=$$backend $(BIN)/python tests/test_threads.py 60; done
+	  KERAS_BACKEND=$$backend $(BIN)/python tests/models/test_threads.py 60; done
 
 clean:  ## remove the environment and all that tools have left
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,193 @@
+"""What an installation brings, what an import loads, and whether the texts agree with it."""
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import bert4keras
+
+ROOT = Path(__file__).resolve().parents[2]
+FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
+FOLDERS = ("docs", "examples", "experiments", "pretraining", "benchmarks")
+TEXTS = [
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", *(f"{folder}/**/*.md" for folder in FOLDERS))
+    for path in sorted(ROOT.glob(pattern))
+]
+
+
+def loaded_by(statement, folder, backend="tensorflow"):
+    """The frameworks that a fresh interpreter has loaded after a statement."""
+    code = f"import json, sys\n{statement}\nprint(json.dumps(list(sys.modules)))"
+    # Keras reads a file in the home directory, or here, which may name another backend.
+    environment = {**os.environ, "KERAS_BACKEND": backend, "KERAS_HOME": str(folder)}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return FRAMEWORKS & set(json.loads(result.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "module", ["", ".tokenizers", ".text.saving", ".snippets", ".generation", ".checkpoints"]
+)
+def test_imports_without_keras(module, tmp_path):
+    """Processes that only tokenize or read a checkpoint stay light."""
+    assert loaded_by(f"import bert4keras{module}", tmp_path) == set()
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+import bert4keras.backend, bert4keras.layers, bert4keras.legacy, bert4keras.models
+import bert4keras.optimizers, bert4keras.training
+assert "tensorflow" not in sys.modules
+sys.modules["tensorflow"] = None  # as if it were not installed
+
+import keras
+import numpy as np
+from bert4keras.models import build_transformer_model
+
+sizes = dict(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+config = dict(sizes, intermediate_size=8, with_pool=True)
+keras.utils.set_random_seed(0)
+transformer = build_transformer_model(**config, return_keras_model=False)
+transformer.save_weights_as_checkpoint("bert_model.ckpt")
+model = build_transformer_model(**config, checkpoint_path="bert_model.ckpt")
+inputs = [np.array([[2, 5, 6, 3]]), np.zeros((1, 4), "int32")]
+outputs = model.predict(inputs, verbose=0)
+assert np.array_equal(outputs, transformer.model.predict(inputs, verbose=0))
+model.save("model.keras")
+loaded = keras.saving.load_model("model.keras")
+assert np.array_equal(outputs, loaded.predict(inputs, verbose=0))
+loaded.compile(optimizer=bert4keras.optimizers.Adam(0.1), loss="mse")
+loaded.fit(inputs, np.ones((1, 8)), verbose=0)
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_need_no_tensorflow(backend, tmp_path):
+    """They never import it, and official checkpoints are read and written where it is missing."""
+    loaded = loaded_by(WITHOUT_TENSORFLOW, tmp_path, backend)
+    assert {"keras", backend} <= loaded
+
+
+def project():
+    """The metadata in pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_metadata():
+    metadata = importlib.metadata.metadata("bert4keras")
+    assert metadata["Version"] == bert4keras.__version__
+    assert metadata["License-Expression"] == "Apache-2.0"
+    extras = {"examples", "test", "jax", "torch", "sentencepiece", "serve"}
+    assert extras <= set(metadata.get_all("Provides-Extra"))
+    names = {name_of(requirement) for requirement in project()["dependencies"]}
+    assert {"tensorflow", "keras", "numpy", "h5py", "unicodedata2", "google-crc32c"} <= names
+
+
+def test_an_installation_has_all_folders_and_files():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    find = {"include": ["bert4keras*"], "namespaces": False}
+    assert settings["setuptools"]["packages"] == {"find": find}
+    # A folder is found by this file.
+    folders = {path.parent for path in ROOT.glob("bert4keras/**/*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+    brought = {
+        path
+        for package, patterns in settings["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    files = {path for path in ROOT.glob("bert4keras/**/*") if path.is_file()}
+    assert brought == {path for path in files if path.suffix not in (".py", ".pyc")}
+
+
+def requirements():
+    """All requirements, those of the extras included."""
+    extras = project()["optional-dependencies"].values()
+    return [*project()["dependencies"], *(r for extra in extras for r in extra)]
+
+
+def name_of(requirement):
+    """The project that a requirement names."""
+    return re.match(r"[\w.-]+", requirement)[0]
+
+
+def test_nothing_is_pinned():
+    assert not [r for r in requirements() if re.search(r"==|~=|<", r)]
+
+
+def test_every_dependency_is_justified():
+    """The table in docs/dependencies.md names what pyproject.toml names, no more and no less."""
+    text = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    justified = set(re.findall(r"^\| `([\w.-]+)`", text, re.MULTILINE))
+    assert justified == {name_of(requirement) for requirement in requirements()} - {"bert4keras"}
+
+
+def test_license():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License\n                           Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_changelog_begins_with_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## (\S+)", text, re.MULTILINE)[1] == bert4keras.__version__
+
+
+def test_make_knows_what_the_texts_tell_to_make():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([\w-]+(?: [\w-]+)*):(?!=)", makefile, re.MULTILINE))
+    targets = {target for names in targets for target in names.split()}
+    for name in TEXTS:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        told = set(re.findall(r"(?:^|`)make ([a-z][\w-]*)", text, re.MULTILINE))
+        assert told <= targets, name
+        if name in ("README.md", "README_en.md"):
+            first, second, *_ = re.findall(r"^make (\w+)", text, re.MULTILINE)
+            assert (first, second) == ("demo", "test"), name
+
+
+def test_readmes_install_extras_that_exist():
+    for name in ("README.md", "README_en.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        extras = re.findall(r"pip install [^\n]*\[([\w,]+)\]", text)
+        assert extras, name
+        assert {e for group in extras for e in group.split(",")} <= set(
+            project()["optional-dependencies"]
+        ), name
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_somewhere(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
+    files = [link for link in links if not re.match(r"\w+:", link)]
+    assert [link for link in files if not (ROOT / name).parent.joinpath(link).exists()] == []
+
+
+def test_readmes_link_each_other_at_the_top():
+    for name, other in (("README.md", "README_en.md"), ("README_en.md", "README.md")):
+        top = (ROOT / name).read_text(encoding="utf-8").splitlines()[:5]
+        assert any(f"]({other})" in line for line in top), name
+
+
+def test_ci_script_calls_make_test():
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    text = script.read_text(encoding="utf-8")
+    assert "set -euo pipefail" in text
+    assert re.search(r"^make test\b", text, re.MULTILINE)
