@@ -1171,7 +1171,7 @@ def test_mixed_precision_and_half_precision(policy, make):
 
 MIRRORED = """
 import numpy as np, tensorflow as tf, keras, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from test_optimizers import AdamGA, build, everything
@@ -1220,7 +1220,8 @@ def test_mirrored_strategy_takes_the_same_steps():
     # In a process of its own: logical devices must be made before TensorFlow starts.
     from pathlib import Path
 
-    script = MIRRORED.format(tests=str(Path(__file__).parent))
+    folder = Path(__file__).parent
+    script = MIRRORED.format(folders=[str(folder), str(folder.parent / "support")])
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
