@@ -330,7 +330,8 @@ class AdaFactor(DenseGradients):
     def get_config(self) -> dict:
         """Return the constructor's arguments."""
         config = super().get_config()
-        if given_rate(self) == self._relative_step:
+        rate = given_rate(self)
+        if callable(rate) and rate == self._relative_step:
             config["learning_rate"] = None
         return {
             **config,
