@@ -8,7 +8,8 @@ endif
 # The builds of PyTorch on package indexes differ in size by gigabytes; this one is named so that
 # the tests run on the version they were written with. TORCH="torch>=2.5" takes what is newest.
 TORCH ?= torch==2.13.0
-WORKERS ?= 2
+# More than cores: tests wait for processes, sockets and disks as well.
+WORKERS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin
