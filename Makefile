@@ -47,7 +47,7 @@ test: $(VENV)/.test  ## lint, the whole suite on TensorFlow, what runs through K
 lint: $(VENV)/.test  ## ruff, rules and format; types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright -p pyproject.toml
 
 test-tensorflow: $(VENV)/.test  ## the whole suite on TensorFlow
 	KERAS_BACKEND=tensorflow $(PYTEST)
