@@ -248,7 +248,7 @@ def test_a_folder_that_is_replaced_while_it_is_read(tmp_path, monkeypatch, repla
     folder, old, new = tmp_path / "m", build("bert"), build("bert")
     old.save_pretrained(folder)
     new.model.get_layer("MLM-Bias").set_weights([np.full(40, 7.0)])
-    module = configs if replaced == "read_config" else checkpoints
+    module = configs if replaced == "read_config" else building
     read, others = getattr(module, replaced), [new]
 
     def reading(*args, **kwargs):
