@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 
-import bert4keras.optimizers.algorithms
 import bert4keras.optimizers.extensions  # noqa: F401, registers them: a compiled model loads
 from bert4keras import keras_private
 from bert4keras.backend.saving import registered
