@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from bert4keras.checkpoints.architectures import Signature
-from bert4keras.checkpoints.names import RULE, Dialect
+from bert4keras.checkpoints.names import Dialect
 from bert4keras.models.family import Family
 from bert4keras.models.settings import SETTINGS, Allowed
 
@@ -35,14 +35,6 @@ def families(own: type | None = None) -> dict[str, Family]:
 def dialects(own: type | None = None) -> list[Dialect]:
     """Return what differs from the rule in their files, that of `own` first."""
     return list(dict.fromkeys(architecture.dialect for architecture in architecture_classes(own)))
-
-
-def dialect_of(model_type: str) -> Dialect:
-    """Return the dialect of a model type of Hugging Face: the rule alone where there is none."""
-    for architecture in architecture_classes():
-        if any(family.model_type == model_type for family in architecture.families):
-            return architecture.dialect
-    return RULE
 
 
 def signatures(own: type | None = None) -> list[Signature]:

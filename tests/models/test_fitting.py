@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dialects import dialect_of
 
 from bert4keras import checkpoints
 from bert4keras.checkpoints import CheckpointError, write_checkpoint, write_safetensors
@@ -98,7 +99,7 @@ def test_every_architecture_is_known_by_its_names(model):
     transformer = ARCHITECTURES[model]
     version = "mt5" if model.startswith("mt5") else "t5"
     model_type = version if "t5" in model else transformer.model_type
-    dialect = registry.dialect_of(model_type)
+    dialect = dialect_of(model_type)
     theirs = [dialect.place(name).name for name in official]
     if model in ("roformer_v2", "gau_alpha", "gpt2_ml"):
         assert set(architectures(theirs)) == {model}  # by the rule alone
@@ -223,7 +224,7 @@ def refused(tmp_path, found, container="tensorflow", **settings) -> str:
     if container == "tensorflow":
         path = write(tmp_path / "m.ckpt", found)
     else:
-        place = registry.dialect_of("bert").place
+        place = dialect_of("bert").place
         theirs = {place(n): np.zeros(s, np.float32) for n, s in found.items()}
         write_safetensors(path, {p.name: v.T if p.transposed else v for p, v in theirs.items()})
     with pytest.raises(CheckpointError) as caught:

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import reference as ref
+from dialects import dialect_of
 
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.models import build_transformer_model
-from bert4keras.models.registry import dialect_of
 from bert4keras.models.variables import weight_name
 from bert4keras.models.weights import mapped_layers
 
