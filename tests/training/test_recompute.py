@@ -221,9 +221,9 @@ def peaks_on_tensorflow():
         pytest.skip("the system does not tell the peak memory of a process")
     command = [sys.executable, "-c", PEAKS_ON_TENSORFLOW]
     # Tensors take new pages and give them back, rather than those that tracing has left free.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    environment = {"MALLOC_MMAP_THRESHOLD_": "65536", "PYTHONPATH": os.pathsep.join(sys.path)}
     output = subprocess.run(
-        command, cwd=sys.path[0], env=environment, capture_output=True, text=True, check=True
+        command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
     )
     before, *peaks = map(int, output.stdout.split())
     return [1024 * (peak - before) for peak in peaks]
