@@ -144,8 +144,8 @@ class Continuation:
 
     def lengths(self, prompts: Sequence[Sequence[int]]) -> dict[str, int]:
         """How much may be written behind the longest prompt."""
-        reach = self.generator.prompts.reach or np.inf
-        room = reach + 1 - max(map(len, prompts))
+        max_positions = self.generator.prompts.max_positions or np.inf
+        room = max_positions + 1 - max(map(len, prompts))
         maxlen = int(min(self.family.maxlen, room))
         return {"maxlen": maxlen, "minlen": min(self.family.minlen, maxlen)}
 

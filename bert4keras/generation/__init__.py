@@ -1,13 +1,14 @@
-"""Generating text with language models, UniLM and T5: batched, cached, on the device.
+"""Generating text with language models, UniLM and T5 in batches, with a KV cache, on the device.
 
-* `Generator` is what scripts use: `Generator(model, tokenizer).generate(texts)`.
-* `prompts` makes arrays of texts, of few different shapes.
-* `decoding` runs prompts once and then one token at a time, as compiled functions.
-* `selection` chooses tokens: greedy, sampling, beam search, and what must not come.
-* `options` and `hooks` are what the caller wants, `call` is one call with them.
-* `autoregressive` is the decoder of scripts that have a `predict` of their own, in numpy alone;
+* `generator` has the class that scripts use: `Generator(model, tokenizer).generate(texts)`.
+* `prompts` converts prompts to arrays of few different shapes.
+* `decoding` compiles the prefill of prompts and the decode steps.
+* `selection` chooses the next tokens: greedy search, sampling, beam search, excluded tokens.
+* `options` checks the options of a call, `defaults` reads those of a folder, `hooks` applies the
+  caller's functions, and `call` runs one call.
+* `autoregressive` is the decoder, in NumPy alone, of scripts that have a `predict` of their own;
   `last_token` runs a model for it.
-* `streaming` makes pieces of text of tokens as they come.
+* `streaming` converts tokens to pieces of text as they are generated.
 """
 
 from importlib import import_module
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Generator", "LastToken"]
 
-_ROOMS = {"Generator": "generator", "LastToken": "last_token"}
+_MODULES = {"Generator": "generator", "LastToken": "last_token"}
 
 
 def __getattr__(name: str) -> object:
-    """Import where it is asked for what uses Keras: `autoregressive` does not."""
-    if name not in _ROOMS:
+    """Import a public class on first access, so that `autoregressive` can be used without Keras."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""One call of `Generator.generate`: prompts in batches through the compiled functions."""
+"""One call of `Generator.generate`, which runs batches of prompts through compiled functions."""
 
 from collections.abc import Iterator
 
@@ -10,23 +10,23 @@ from bert4keras.generation.decoding import Decoding
 from bert4keras.generation.hooks import Hooks
 from bert4keras.generation.options import Options
 from bert4keras.generation.prompts import Prompt, Prompts
-from bert4keras.generation.selection import NOTHING, Settings, State
+from bert4keras.generation.selection import NEG_INF, Settings, State
 
 Hypothesis = tuple[list[int], float]
-"""Token ids, without the end token, and score."""
+"""Token ids without the end token, and the score."""
 
 
-class Call:
-    """One call of `generate`, all of it checked.
+class GenerationCall:
+    """One call of `generate`, whose arguments have been checked.
 
     Args:
         decoding: the compiled functions.
-        prompts: makes arrays of prompts.
-        groups: prompts by groups.
-        conditions: values of further inputs, each with a row for every group.
-        options: see there.
-        hooks: see there.
-        seeds: of the random numbers of every group, if tokens are drawn.
+        prompts: makes the arrays that the model is given.
+        groups: the prompts, in groups that write one output together.
+        conditions: values of the additional inputs of the model, each with a row for every group.
+        options: the options of the call, checked and complete.
+        hooks: the caller's functions that change the distributions.
+        seeds: for every group the seed of its random numbers; empty unless tokens are sampled.
     """
 
     def __init__(
@@ -48,9 +48,13 @@ class Call:
         self.seeds = seeds
 
     def results(self, batch_size: int, verbose: int) -> list[list[Hypothesis]]:
-        """For each group its hypotheses, best first: token ids and score.
+        """Return the hypotheses of each group, best first.
 
         Groups of similar length are decoded together.
+
+        Args:
+            batch_size: number of groups that are decoded together.
+            verbose: 1 shows a progress bar.
         """
         order = sorted(
             range(len(self.groups)), key=lambda i: max(len(x.token_ids) for x in self.groups[i])
@@ -59,68 +63,68 @@ class Call:
         bar = keras.utils.Progbar(len(order), verbose=verbose, unit_name="prompt")
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
-            for index, found in zip(indices, self.decoded_together(indices), strict=True):
+            for index, found in zip(indices, self.decode_batch(indices), strict=True):
                 results[index] = found
             if verbose:
                 bar.add(len(indices))
         return results
 
-    def decoded_together(self, indices: list[int]) -> list[list[Hypothesis]]:
-        """The hypotheses of some groups, best first."""
+    def decode_batch(self, indices: list[int]) -> list[list[Hypothesis]]:
+        """Return the hypotheses of the groups `indices`, best first."""
         if self.hooks:
             *_, state = self.steps(indices)
         else:
-            decoding, numbers = self.decoding, self.options.numbers()
-            state = decoding.select(decoding.begin(self.arrays(indices)), numbers)
+            decoding, sampling_params = self.decoding, self.options.sampling_params()
+            state = decoding.select(decoding.prefill(self.prefill_inputs(indices)), sampling_params)
             limit = ops.convert_to_tensor(self.options.maxlen, "int32")
-            state = decoding.advance(state, limit, numbers)
+            state = decoding.decode(state, limit, sampling_params)
             self.check(state, indices)
         return hypotheses(self.decoding.settings, state, len(indices), self.options)
 
     def steps(self, indices: list[int]) -> Iterator[State]:
-        """The state after each token."""
-        numbers = self.options.numbers()
-        state = self.decoding.begin(self.arrays(indices))
+        """Yield the state after each token."""
+        sampling_params = self.options.sampling_params()
+        state = self.decoding.prefill(self.prefill_inputs(indices))
         for step in range(self.options.maxlen):
             if step:
-                state = self.decoding.step(state)
+                state = self.decoding.decode_step(state)
             self.check(state, indices)
             if self.hooks:
-                state = state | {"scores": self.hooks.applied(state, indices)}
-            state = self.decoding.select(state, numbers)
+                state = state | {"log_probs": self.hooks.apply(state, indices)}
+            state = self.decoding.select(state, sampling_params)
             yield state
             if ops.convert_to_numpy(state["finished"]).all():
                 return
 
     def tokens(self) -> Iterator[int]:
-        """The tokens of a single hypothesis as they are written."""
+        """Yield the tokens of a single hypothesis as they are chosen."""
         for state in self.steps([0]):
-            token = int(state["output"][0, 0, int(state["step"]) - 1])
-            if token in self.decoding.settings.ends:
+            token = int(state["output_ids"][0, 0, int(state["step"]) - 1])
+            if token in self.decoding.settings.end_ids:
                 return
             yield token
 
-    def arrays(self, indices: list[int]) -> State:
-        """What `Decoding.begin` takes, as tensors."""
+    def prefill_inputs(self, indices: list[int]) -> State:
+        """Return the argument of `Decoding.prefill` for the groups `indices`, as tensors."""
         settings = self.decoding.settings
         groups = [self.groups[i] for i in indices]
         conditions = [x[indices] for x in self.conditions]
-        arrays = self.prompts.arrays(groups, conditions, settings.room)
+        arrays = self.prompts.prefill_inputs(groups, conditions, settings.output_capacity)
         if settings.sample:
-            batch = len(arrays["present"])
-            uniform = np.ones((batch, settings.n, settings.room), dtype="float32")
+            batch = len(arrays["prompt_mask"])
+            uniform = np.ones((batch, settings.n, settings.output_capacity), dtype="float32")
             for row, index in enumerate(indices):
                 generator = np.random.default_rng(self.seeds[index])
-                # Above 0 and at most 1, and the same for the first tokens whatever room there is.
-                drawn = generator.random((settings.room, settings.n), dtype="float32")
-                uniform[row] -= drawn.T
-            arrays["random"] = uniform
+                # Above 0 and at most 1; those of the first tokens do not depend on the capacity.
+                shape = (settings.output_capacity, settings.n)
+                uniform[row] -= generator.random(shape, dtype="float32").T
+            arrays["uniform"] = uniform
         return keras.tree.map_structure(ops.convert_to_tensor, arrays)
 
     def check(self, state: State, indices: list[int]) -> None:
-        """Refuse NaN."""
-        broken = ops.convert_to_numpy(state["broken"]).reshape(len(state["present"]), -1)
-        rows = np.flatnonzero(broken.any(axis=1)[: len(indices)])
+        """Raise an error if the model gave NaN for one of the groups `indices`."""
+        has_nan = ops.convert_to_numpy(state["has_nan"]).reshape(len(state["prompt_mask"]), -1)
+        rows = np.flatnonzero(has_nan.any(axis=1)[: len(indices)])
         if len(rows):
             raise ValueError(
                 f"the model gives NaN for prompt {indices[rows[0]]}: look for NaN or infinity in "
@@ -131,28 +135,28 @@ class Call:
 def hypotheses(
     settings: Settings, state: State, count: int, options: Options
 ) -> list[list[Hypothesis]]:
-    """The hypotheses of the first `count` groups of a state, best first: token ids and score."""
-    names = ("output", "lengths", "totals")
+    """Return the hypotheses of the first `count` groups of a state, best first."""
+    names = ("output_ids", "lengths", "scores")
     arrays = {x: ops.convert_to_numpy(state[x])[:count] for x in names}
-    if settings.beam:
-        # What has ended, and then what was cut off, ranked alike.
-        arrays["totals"] = arrays["totals"] / arrays["lengths"] ** options.length_penalty
+    if settings.beam_search:
+        # Finished outputs and those that were cut off at `maxlen` are ranked together.
+        arrays["scores"] = arrays["scores"] / arrays["lengths"] ** options.length_penalty
         arrays = {
-            x: np.concatenate([ops.convert_to_numpy(state[f"ended_{x}"])[:count], arrays[x]], 1)
+            x: np.concatenate([ops.convert_to_numpy(state[f"finished_{x}"])[:count], arrays[x]], 1)
             for x in names
         }
-        order = np.argsort(-arrays["totals"], axis=1, kind="stable")
+        order = np.argsort(-arrays["scores"], axis=1, kind="stable")
         arrays = {
             x: np.take_along_axis(y, order[..., None] if y.ndim == 3 else order, axis=1)
             for x, y in arrays.items()
         }
     found = []
-    for output, lengths, totals in zip(*(arrays[x] for x in names), strict=True):
-        rows = [ids[:n].tolist() for ids, n in zip(output, lengths, strict=True)]
-        ids = [row[:-1] if row[-1:] and row[-1] in settings.ends else row for row in rows]
-        pairs = list(zip(ids, totals.tolist(), strict=True))
-        if settings.beam:
-            # A beam that nothing could go on from is no result.
-            pairs = [pair for pair in pairs if pair[1] > NOTHING] or [([], NOTHING)]
+    for output_ids, lengths, scores in zip(*(arrays[x] for x in names), strict=True):
+        outputs = [ids[:n].tolist() for ids, n in zip(output_ids, lengths, strict=True)]
+        outputs = [ids[:-1] if ids[-1:] and ids[-1] in settings.end_ids else ids for ids in outputs]
+        pairs = list(zip(outputs, scores.tolist(), strict=True))
+        if settings.beam_search:
+            # A beam after which no token was possible is not a result.
+            pairs = [pair for pair in pairs if pair[1] > NEG_INF] or [([], NEG_INF)]
         found.append(pairs)
     return found

@@ -1,4 +1,4 @@
-"""Decoding on the device: the prompts once, then one token at a time with a cache."""
+"""Decoding on the device: prefill of the prompts, then one token at a time with a KV cache."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -10,16 +10,16 @@ from keras import ops
 from bert4keras.backend.engines import compiled
 from bert4keras.backend.tensors import Tensor
 from bert4keras.generation.prompts import input_kinds
-from bert4keras.generation.selection import NOTHING, Settings, State, initial_state, is_end, select
-from bert4keras.models.cache import Cache, call_on_part
+from bert4keras.generation.selection import NEG_INF, Settings, State, initial_state, is_end, select
+from bert4keras.models.cache import Cache, call_with_cache
 from bert4keras.models.transformer import Transformer, chosen_activation
 
 
 def combined_by_vote(probabilities: Tensor) -> Tensor:
-    """The distribution of a group of prompts: Σp² / (Σp + 1), over the prompts.
+    """Combine the distributions of a group of prompts into Σp² / (Σp + 1), summed over the prompts.
 
-    Where one prompt is sure, it decides; not normalised (examples of bert4keras,
-    task_reading_comprehension_by_seq2seq).
+    A prompt whose distribution is confident decides. The result is not normalised. The formula is
+    that of the example task_reading_comprehension_by_seq2seq of bert4keras.
 
     Args:
         probabilities: (batch, prompts, n, vocab_size), zeros for prompts that take no part.
@@ -34,14 +34,21 @@ def combined_by_vote(probabilities: Tensor) -> Tensor:
 class Decoding:
     """The compiled functions of one model under one `Settings`.
 
-    Rows are batch · prompts · n: hypotheses of a prompt stand together, and so do the prompts of a
-    group that votes. The state between two calls is a dict of tensors.
+    There are batch · prompts · n rows: the hypotheses of a prompt are adjacent, and so are the
+    prompts of a group that votes. The state between two calls is a dict of tensors.
 
     Args:
-        transformer: the language model; of an encoder and a decoder, the whole.
-        settings: see there.
-        vote: combines the distributions of a group, see `combined_by_vote`; None if every prompt is
-            decoded for itself.
+        transformer: the language model, or the whole of an encoder and a decoder.
+        settings: the settings that the functions are compiled for.
+        vote: combines the distributions of a group as `combined_by_vote` does; None if every prompt
+            is decoded on its own.
+
+    Attributes:
+        prefill: the compiled `_prefill`.
+        select: the compiled `_select`.
+        decode_step: the compiled `_decode_step`.
+        decode: the compiled `_decode`.
+        n_compilations: number of times that one of them was compiled.
     """
 
     def __init__(
@@ -53,200 +60,237 @@ class Decoding:
         self.vote = vote
         self.condition = condition_of(self.decoder)
         self.n_compilations = 0
-        self.begin = self.counted(self.begun)
-        self.select = self.counted(self.selected)
-        self.step = self.counted(self.stepped)
-        self.advance = self.counted(self.advanced)
+        self.prefill = self.compile_counted(self._prefill)
+        self.select = self.compile_counted(self._select)
+        self.decode_step = self.compile_counted(self._decode_step)
+        self.decode = self.compile_counted(self._decode)
 
-    def counted(self, function: Callable) -> Callable:
-        """Compile a method, and count how many times that happens."""
+    def compile_counted(self, function: Callable) -> Callable:
+        """Compile a method and count how many times it is traced."""
 
         @functools.wraps(function)
-        def counting(*args: Any) -> Any:
+        def counted(*args: Any) -> Any:
             self.n_compilations += keras.backend.backend() != "torch"
             return function(*args)
 
-        return compiled(counting, self.model)
+        return compiled(counted, self.model)
 
-    # --- what is compiled
+    # --- compiled functions
 
-    def begun(self, prompts: Mapping[str, Any]) -> State:
-        """Run the prompts through the model.
+    def _prefill(self, prompts: Mapping[str, Any]) -> State:
+        """Run the prompts through the model and compute the log-probabilities of their next tokens.
 
         Args:
-            prompts: `tokens` (rows, length) padded on the left, `offsets` (rows,) where the text
-                begins; `present` (batch, prompts), false for rows that only fill up; `inputs`, the
-                other inputs of the model by name, for all slots; `source` (rows, source length),
-                what an encoder reads, padded on the right; `random`, see `select`.
+            prompts: `token_ids` (rows, length), padded on the left; `left_padding` (rows,), the
+                number of padding tokens; `prompt_mask` (batch, prompts), false for rows that only
+                fill up the batch; `inputs`, the other inputs of the model by name, for all slots;
+                `source_ids` (rows, source length), the input of an encoder, padded on the right;
+                for sampling `uniform` (batch, n, output_capacity), random numbers above 0 and at
+                most 1.
+
+        Returns:
+            The state: `token_ids` (rows, slots) of prompts and outputs; `left_padding`; `inputs`;
+            `context`, outputs of the encoder; `prompt_cache` and `output_cache`, the KV cache;
+            `prompt_mask`; `log_probs` (batch, n, vocab_size) of the next token;
+            `has_nan`, whether the model gave NaN; and what `initial_state` returns.
         """
-        settings, tokens = self.settings, prompts["tokens"]
-        length = tokens.shape[1]
-        batch, per_group = prompts["present"].shape
+        settings, token_ids = self.settings, prompts["token_ids"]
+        length = token_ids.shape[1]
+        batch, per_group = prompts["prompt_mask"].shape
         state = {
-            "tokens": ops.pad(tokens, [[0, 0], [0, settings.room]]),
-            "offsets": prompts["offsets"],
+            "token_ids": ops.pad(token_ids, [[0, 0], [0, settings.output_capacity]]),
+            "left_padding": prompts["left_padding"],
             "inputs": prompts["inputs"],
         }
-        context = self.encoded(prompts) if "source" in prompts else {}
-        logits, cache = self.forward(state | {"context": context}, ops.zeros((), "int32"), length)
+        context = self.encode_source(prompts) if "source_ids" in prompts else {}
+        log_probs, cache = self.forward(
+            state | {"context": context}, ops.zeros((), "int32"), length
+        )
         if "visible" in context:
             context["visible"] = ops.repeat(context["visible"], settings.n, axis=0)
         state = keras.tree.map_structure(lambda x: ops.repeat(x, settings.n, axis=0), state)
         state |= {
             "context": context,
             "prompt_cache": cache.prompt,
-            "output_cache": [self.room_for(*pair) for pair in cache.prompt],
+            "output_cache": [self.empty_output_cache(*pair) for pair in cache.prompt],
         }
         state |= initial_state(
-            settings, batch, self.decoder.vocab_size, ops.any(prompts["present"], axis=1)
+            settings, batch, self.decoder.vocab_size, ops.any(prompts["prompt_mask"], axis=1)
         )
-        state["present"] = prompts["present"]
+        state["prompt_mask"] = prompts["prompt_mask"]
         if settings.sample:
-            state["random"] = prompts["random"]
-        state["broken"] = ops.any(ops.isnan(logits), axis=-1)
-        logits = ops.reshape(logits, (batch, per_group, 1, logits.shape[-1]))
+            state["uniform"] = prompts["uniform"]
+        state["has_nan"] = ops.any(ops.isnan(log_probs), axis=-1)
+        log_probs = ops.reshape(log_probs, (batch, per_group, 1, log_probs.shape[-1]))
         if self.vote is not None:
-            first = ops.cast(ops.argmax(logits[:, :, 0], axis=-1), "int32")
-            answers = ops.all(first[..., None] != ops.convert_to_tensor(settings.ends), axis=-1)
-            state["present"] = ops.logical_and(state["present"], answers)
-        state["scores"] = ops.repeat(self.combined(logits, state["present"]), settings.n, axis=1)
+            first = ops.cast(ops.argmax(log_probs[:, :, 0], axis=-1), "int32")
+            has_answer = ops.all(
+                first[..., None] != ops.convert_to_tensor(settings.end_ids), axis=-1
+            )
+            state["prompt_mask"] = ops.logical_and(state["prompt_mask"], has_answer)
+        state["log_probs"] = ops.repeat(
+            self.combine_votes(log_probs, state["prompt_mask"]), settings.n, axis=1
+        )
         return state
 
-    def selected(self, state: State, numbers: Mapping[str, Tensor]) -> State:
-        """Choose a token for every hypothesis and write it behind its prompt."""
-        tokens_before, cache = state["tokens"], state["output_cache"]
-        n_groups, per_group = state["present"].shape
-        slot = tokens_before.shape[1] - self.settings.room + state["step"]
-        state, tokens, parents = select(self.settings, state["scores"], state, numbers)
+    def _select(self, state: State, sampling_params: Mapping[str, Tensor]) -> State:
+        """Choose the next token of every hypothesis and write it into its slot."""
+        token_ids, cache = state["token_ids"], state["output_cache"]
+        n_groups, per_group = state["prompt_mask"].shape
+        slot = token_ids.shape[1] - self.settings.output_capacity + state["step"]
+        state, tokens, parents = select(self.settings, state["log_probs"], state, sampling_params)
 
-        def for_rows(x: Tensor) -> Tensor:
+        def repeat_for_prompts(x: Tensor) -> Tensor:
             return ops.reshape(ops.repeat(x[:, None], per_group, axis=1), (-1,))
 
         if parents is not None:
             groups = ops.arange(n_groups * per_group, dtype="int32") * self.settings.n
-            parents = for_rows(parents) + ops.repeat(groups, self.settings.n)
-            # The prompt is the same for all beams: only what comes after it goes on from another.
+            parents = repeat_for_prompts(parents) + ops.repeat(groups, self.settings.n)
+            # The prompt is the same for all beams, so only the cache of the outputs is reordered.
             cache = keras.tree.map_structure(lambda x: ops.take(x, parents, axis=0), cache)
-            tokens_before = ops.take(tokens_before, parents, axis=0)
-        written = ops.slice_update(tokens_before, [0, slot], for_rows(tokens)[:, None])
-        return state | {"tokens": written, "output_cache": cache}
+            token_ids = ops.take(token_ids, parents, axis=0)
+        token_ids = ops.slice_update(token_ids, [0, slot], repeat_for_prompts(tokens)[:, None])
+        return state | {"token_ids": token_ids, "output_cache": cache}
 
-    def stepped(self, state: State) -> State:
-        """Run the token that was chosen last through the model."""
+    def _decode_step(self, state: State) -> State:
+        """Run the tokens that were chosen last through the model."""
         settings = self.settings
-        slot = state["tokens"].shape[1] - settings.room + state["step"] - 1
-        logits, cache = self.forward(state, slot, 1)
+        slot = state["token_ids"].shape[1] - settings.output_capacity + state["step"] - 1
+        log_probs, cache = self.forward(state, slot, 1)
         state = state | {"output_cache": cache.output}
-        state["broken"] = ops.logical_or(
-            state["broken"],
-            ops.any(ops.reshape(ops.isnan(logits), (state["broken"].shape[0], -1)), axis=-1),
+        state["has_nan"] = ops.logical_or(
+            state["has_nan"],
+            ops.any(ops.reshape(ops.isnan(log_probs), (state["has_nan"].shape[0], -1)), axis=-1),
         )
-        batch, per_group = state["present"].shape
-        logits = ops.reshape(logits, (batch, per_group, settings.n, logits.shape[-1]))
-        return state | {"scores": self.combined(logits, state["present"])}
+        batch, per_group = state["prompt_mask"].shape
+        log_probs = ops.reshape(log_probs, (batch, per_group, settings.n, log_probs.shape[-1]))
+        return state | {"log_probs": self.combine_votes(log_probs, state["prompt_mask"])}
 
-    def advanced(self, state: State, limit: Tensor, numbers: Mapping[str, Tensor]) -> State:
-        """Step and select until there are `limit` tokens or all hypotheses have ended."""
-        changing = ("tokens", "output_cache", "scores", "broken", *self.selection_state(state))
-        fixed = {name: value for name, value in state.items() if name not in changing}
-        moving = {name: state[name] for name in changing}
+    def _decode(self, state: State, limit: Tensor, sampling_params: Mapping[str, Tensor]) -> State:
+        """Decode until there are `limit` tokens or all hypotheses are finished."""
+        changing = (
+            "token_ids",
+            "output_cache",
+            "log_probs",
+            "has_nan",
+            *self.selection_keys(state),
+        )
+        constants = {name: value for name, value in state.items() if name not in changing}
+        loop_state = {name: state[name] for name in changing}
 
-        def unfinished(moving: State) -> Tensor:
+        def unfinished(loop_state: State) -> Tensor:
             return ops.logical_and(
-                moving["step"] < limit, ops.logical_not(ops.all(moving["finished"]))
+                loop_state["step"] < limit, ops.logical_not(ops.all(loop_state["finished"]))
             )
 
-        def body(moving: State) -> tuple[State]:
-            state = self.selected(self.stepped(fixed | moving), numbers)
+        def body(loop_state: State) -> tuple[State]:
+            state = self._select(self._decode_step(constants | loop_state), sampling_params)
             return ({name: state[name] for name in changing},)
 
-        return fixed | ops.while_loop(unfinished, body, (moving,))[0]
+        return constants | ops.while_loop(unfinished, body, (loop_state,))[0]
 
-    # --- parts of it
+    # --- parts of them
 
-    def selection_state(self, state: State) -> list[str]:
-        """Names of what `select` changes."""
-        names = ("step", "finished", "totals", "lengths", "output", "seen")
-        return [x for x in state if x in names or x.startswith("ended_")]
+    def selection_keys(self, state: State) -> list[str]:
+        """Return the names of the state that `select` changes."""
+        names = ("step", "finished", "scores", "lengths", "output_ids", "seen_tokens")
+        return [x for x in state if x in names or x.startswith("finished_")]
 
     def forward(self, state: State, start: Tensor, length: int) -> tuple[Tensor, Cache]:
-        """Run the slots from `start` on through the decoder.
+        """Run `length` slots, from `start` on, through the decoder.
 
         Returns:
-            Logarithms of the probabilities of the next token (rows, vocab_size), and what is
-            remembered. Keys and values of the context are put into the state in the first call.
+            Log-probabilities of the next token (rows, vocab_size), and the KV cache. The first call
+            also puts the keys and values of the context into the state.
         """
-        first = "prompt_cache" not in state
-        reach = length if first else state["tokens"].shape[1]
-        tokens, offsets = state["tokens"][:, :reach], state["offsets"][:, None]
-        seen = ops.arange(reach, dtype="int32")[None]
-        visible = ops.logical_and(seen >= offsets, seen < start + length)
+        is_prefill = "prompt_cache" not in state
+        n_slots = length if is_prefill else state["token_ids"].shape[1]
+        token_ids = state["token_ids"][:, :n_slots]
+        left_padding = state["left_padding"][:, None]
+        slots = ops.arange(n_slots, dtype="int32")[None]
+        visible = ops.logical_and(slots >= left_padding, slots < start + length)
         pad = self.decoder.pad_token_id
         if pad is not None and self.decoder.padding == "anywhere":
-            # As in `Embedding`, the first token of a text is no padding, whatever it is.
-            visible = ops.logical_and(visible, ops.logical_or(tokens != pad, seen == offsets))
+            # As in `Embedding`, the first token of a text is never padding, whatever its id.
+            visible = ops.logical_and(
+                visible, ops.logical_or(token_ids != pad, slots == left_padding)
+            )
         cache = Cache(
             start,
             length,
             visible,
-            state["offsets"],
+            state["left_padding"],
             state.get("prompt_cache"),
             state.get("output_cache"),
             state["context"],
         )
-        known = {"Token": tokens, "Position": ops.maximum(seen - offsets, 0)}
-        known |= state["inputs"] | {"Context": state["context"].get("vectors")}
-        whole, part = [], []
+        inputs = {"Token": token_ids, "Position": ops.maximum(slots - left_padding, 0)}
+        inputs |= state["inputs"] | {"Context": state["context"].get("hidden_states")}
+        all_inputs, new_inputs = [], []
         for kind, per_slot in input_kinds(self.decoder).items():
-            x = known[kind]
+            x = inputs[kind]
             if per_slot:
-                x = x[:, :reach]
-            whole.append(x)
-            part.append(ops.slice(x, [0, start], [x.shape[0], length]) if per_slot else x)
+                x = x[:, :n_slots]
+            all_inputs.append(x)
+            new_inputs.append(ops.slice(x, [0, start], [x.shape[0], length]) if per_slot else x)
         condition, *rest = self.decoder.layer_norm_conds
         if self.condition is not None:
-            condition = self.condition(whole[-self.decoder.n_additional_inputs :])
-        outputs = call_on_part(self.decoder, part, whole, cache, [condition, *rest])
-        return self.log_probabilities(outputs[:, 0]), cache
+            condition = self.condition(all_inputs[-self.decoder.n_additional_inputs :])
+        outputs = call_with_cache(self.decoder, new_inputs, all_inputs, cache, [condition, *rest])
+        return self.to_log_probs(outputs[:, 0]), cache
 
-    def room_for(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Empty keys and values of an output, after those of its prompt; see `laid_out`."""
+    def empty_output_cache(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Create keys and values of an empty output, in the layout of those of its prompt."""
         rows, heads, key_size, _ = key.shape
-        rows, room = rows * self.settings.n, self.settings.room
+        rows, capacity = rows * self.settings.n, self.settings.output_capacity
         return (
-            ops.zeros((rows, heads, key_size, room), key.dtype),
-            ops.zeros((rows, heads, room, value.shape[3]), value.dtype),
+            ops.zeros((rows, heads, key_size, capacity), key.dtype),
+            ops.zeros((rows, heads, capacity, value.shape[3]), value.dtype),
         )
 
-    def encoded(self, prompts: Mapping[str, Any]) -> State:
-        """What the encoder makes of the source (rows, length), and where that is text."""
-        source, encoder = prompts["source"], self.encoder
-        further = [prompts["inputs"][x] for x in input_kinds(encoder) if x != "Token"]
-        visible = encoder.layers[encoder.prefixed("Embedding-Token")].compute_mask(source)
-        vectors = encoder.model(encoder.simplify([source, *further]), training=False)
-        return {"vectors": vectors, "visible": visible}
+    def encode_source(self, prompts: Mapping[str, Any]) -> State:
+        """Return the encoder's outputs for the source, and where the source is text.
 
-    def log_probabilities(self, outputs: Tensor) -> Tensor:
-        """Logarithms of probabilities, of whatever the head of the model gives."""
+        `hidden_states` are (rows, source length, size), `visible` is (rows, source length).
+        """
+        source_ids, encoder = prompts["source_ids"], self.encoder
+        others = [prompts["inputs"][x] for x in input_kinds(encoder) if x != "Token"]
+        visible = encoder.layers[encoder.prefixed("Embedding-Token")].compute_mask(source_ids)
+        hidden_states = encoder.model(encoder.simplify([source_ids, *others]), training=False)
+        return {"hidden_states": hidden_states, "visible": visible}
+
+    def to_log_probs(self, outputs: Tensor) -> Tensor:
+        """Convert the outputs of the model, probabilities or logits, to log-probabilities."""
         outputs = ops.cast(outputs, "float32")
-        if head_of(self.decoder) == "softmax":
+        if head_activation(self.decoder) == "softmax":
             return ops.log(outputs)
         return ops.log_softmax(outputs, axis=-1)
 
-    def combined(self, scores: Tensor, present: Tensor) -> Tensor:
-        """Scores (batch, n, vocab_size) of those of the prompts (batch, prompts, n, vocab_size)."""
+    def combine_votes(self, log_probs: Tensor, prompt_mask: Tensor) -> Tensor:
+        """Combine the log-probabilities of the prompts of each group by the vote.
+
+        Args:
+            log_probs: (batch, prompts, n, vocab_size).
+            prompt_mask: (batch, prompts), true for prompts that take part.
+
+        Returns:
+            (batch, n, vocab_size); where no prompt takes part, only an end token is possible.
+        """
         if self.vote is None:
-            return scores[:, 0]
-        present = ops.cast(present, scores.dtype)[:, :, None, None]
-        probabilities = ops.where(present > 0, ops.exp(scores), 0.0)
-        scores = ops.log(self.vote(probabilities) + 1e-12)
-        ends = is_end(self.settings, ops.arange(scores.shape[-1], dtype="int32"))
-        nobody = ops.where(ends, 0.0, NOTHING)
-        return ops.where(ops.sum(present, axis=1) > 0, scores, nobody)
+            return log_probs[:, 0]
+        weights = ops.cast(prompt_mask, log_probs.dtype)[:, :, None, None]
+        probabilities = ops.where(weights > 0, ops.exp(log_probs), 0.0)
+        log_probs = ops.log(self.vote(probabilities) + 1e-12)
+        ends = is_end(self.settings, ops.arange(log_probs.shape[-1], dtype="int32"))
+        only_end = ops.where(ends, 0.0, NEG_INF)
+        return ops.where(ops.sum(weights, axis=1) > 0, log_probs, only_end)
 
 
 def condition_of(transformer: Transformer) -> Callable | None:
-    """What computes the condition of the layer normalisations from the additional inputs."""
+    """Return a function from the additional inputs to the condition of the layer normalisations.
+
+    None if the model has no such condition.
+    """
     condition = transformer.layer_norm_conds[0]
     if condition is None:
         return None
@@ -254,20 +298,23 @@ def condition_of(transformer: Transformer) -> Callable | None:
     return keras.Function(transformer.inputs[n_own:], condition)
 
 
-def head_of(transformer: Transformer) -> str:
-    """What the head of a language model gives: 'softmax', probabilities, or 'linear', scores.
+def head_activation(transformer: Transformer) -> str:
+    """Return the activation of a language model's head.
+
+    Returns:
+        'softmax' if the head gives probabilities, 'linear' if it gives logits.
 
     Raises:
-        TypeError: anything else.
+        TypeError: the model has no such head, or another activation.
     """
-    has_scores = getattr(transformer, "with_lm", True)
-    argument = transformer.head_argument if has_scores else "with_lm"
+    has_head = getattr(transformer, "with_lm", True)
+    argument = transformer.head_argument if has_head else "with_lm"
     given = getattr(transformer, argument)
     head = keras.activations.get(chosen_activation(given or None, "softmax"))
     head = keras.activations.serialize(head)
     if not given or head not in ("softmax", "linear"):
         raise TypeError(
             f"Generator got a model with {argument}={given!r}: build it with "
-            "True (probabilities) or 'linear' (scores)"
+            "True (probabilities) or 'linear' (logits)"
         )
     return head

@@ -1,27 +1,27 @@
-"""What the folder of a model says about generation, where the caller says nothing."""
+"""Defaults of generation, which the folder of a model sets where the caller gives nothing."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bert4keras.generation.options import OTHERWISE, Options
+from bert4keras.generation.options import FALLBACKS, Options
 from bert4keras.models.transformer import Transformer
 from bert4keras.text.generation_config import listed
 
 MAXLEN = 64
-"""How many tokens are written at most if nobody says anything."""
+"""Largest number of tokens that are written, if neither the caller nor a folder sets it."""
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """Arguments of `Generator` and of its `generate`, where the caller leaves them out.
+    """Values of arguments of `Generator` and of its `generate` that the caller leaves out.
 
     Attributes:
         end_ids: tokens that end an output.
         start_id: token that the output of a decoder with an encoder begins with.
-        maxlen: how many tokens are written at most.
-        minlen: how many tokens are written at least.
-        options: those of `OTHERWISE` that the folder says.
+        maxlen: largest number of tokens that are written.
+        minlen: smallest number of tokens that are written.
+        options: those of `FALLBACKS` that the folder sets.
     """
 
     end_ids: tuple[int, ...]
@@ -30,24 +30,27 @@ class Defaults:
     minlen: int
     options: Mapping[str, Any]
 
-    def completed(self, given: Options, **lengths: int) -> Options:
-        """Fill in what the caller left out.
+    def fill_in(self, given: Options, **lengths: int) -> Options:
+        """Fill in the options that the caller left out.
 
-        Options of beam search say that nothing is drawn. What a folder says about drawing counts
-        for nothing if nothing is drawn, and the other way round; what it says about beams counts
-        for nothing in a stream, which has none.
+        A caller who gives an option of beam search does not sample. The folder's options of
+        sampling are ignored unless tokens are sampled, and its options of beam search are ignored
+        if tokens are sampled or streamed.
 
         Args:
             given: the options, None where the caller left them out.
             **lengths: `maxlen` and `minlen` of the generator.
+
+        Returns:
+            The options, complete.
         """
-        drawn = self.options.get("sample", False)
+        folder_samples = self.options.get("sample", False)
         sample = given.sample
         if sample is None:
-            of_beams = (given.topk, given.length_penalty, given.groups, given.diversity)
-            sample = all(option is None for option in of_beams) and drawn
-        options = {**OTHERWISE, **lengths, "sample": sample}
-        if sample == drawn and (sample or not given.stream):
+            beam_options = (given.topk, given.length_penalty, given.groups, given.diversity)
+            sample = all(option is None for option in beam_options) and folder_samples
+        options = {**FALLBACKS, **lengths, "sample": sample}
+        if sample == folder_samples and (sample or not given.stream):
             options |= self.options
         return replace(
             given, **{name: x for name, x in options.items() if getattr(given, name) is None}
@@ -55,26 +58,26 @@ class Defaults:
 
 
 def defaults_of(transformer: Transformer, tokenizer: Any) -> Defaults:
-    """Return what the folder of a model says, or else that of its tokenizer."""
+    """Return the defaults set by the folder of a model, or else by that of its tokenizer."""
     config = transformer.generation_config or getattr(tokenizer, "generation_config", {})
-    ends = [*listed(config.get("eos_token_id")), getattr(tokenizer, "_token_end_id", None)]
-    start = config.get("decoder_start_token_id")
+    end_ids = [*listed(config.get("eos_token_id")), getattr(tokenizer, "_token_end_id", None)]
+    start_id = config.get("decoder_start_token_id")
     return Defaults(
-        end_ids=known(ends, transformer.vocab_size),
-        start_id=next(iter(known([start], transformer.vocab_size)), 0),
+        end_ids=ids_in_vocabulary(end_ids, transformer.vocab_size),
+        start_id=next(iter(ids_in_vocabulary([start_id], transformer.vocab_size)), 0),
         maxlen=config.get("max_new_tokens", MAXLEN),
         minlen=config.get("min_new_tokens", 1),
-        options=options_of(config, transformer.vocab_size),
+        options=options_from_config(config, transformer.vocab_size),
     )
 
 
-def known(ids: Iterable[Any], vocab_size: int) -> tuple[int, ...]:
-    """Return those of some ids that a vocabulary has: configs name tokens of others, too."""
+def ids_in_vocabulary(ids: Iterable[Any], vocab_size: int) -> tuple[int, ...]:
+    """Return the distinct ids below `vocab_size`; configs also name tokens that a model lacks."""
     return tuple(dict.fromkeys(i for i in ids if isinstance(i, int) and 0 <= i < vocab_size))
 
 
-def options_of(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
-    """Return what a config says about the choice of tokens, by the names of `generate`."""
+def options_from_config(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
+    """Convert a config's settings for choosing tokens to options of `generate`."""
     beams = config.get("num_beams", 1)
     if config.get("do_sample"):
         topk, topp = config.get("top_k", 0), config.get("top_p", 1.0)

@@ -1,4 +1,4 @@
-"""`Generator`: what scripts call to write text."""
+"""`Generator`, the class with which scripts generate text."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -9,13 +9,13 @@ import numpy as np
 
 from bert4keras.backend.engines import TRACING
 from bert4keras.generation.autoregressive import AutoRegressiveDecoder
-from bert4keras.generation.call import Call
-from bert4keras.generation.decoding import Decoding, combined_by_vote, head_of
+from bert4keras.generation.call import GenerationCall
+from bert4keras.generation.decoding import Decoding, combined_by_vote, head_activation
 from bert4keras.generation.defaults import defaults_of
 from bert4keras.generation.hooks import Hooks
-from bert4keras.generation.options import Options, taking
+from bert4keras.generation.options import Options, with_options
 from bert4keras.generation.prompts import Prompt, Prompts, input_kinds
-from bert4keras.generation.streaming import pieces
+from bert4keras.generation.streaming import stream_text
 from bert4keras.models.masks import LM_Mask, UniLM_Mask
 from bert4keras.models.transformer import Transformer
 from bert4keras.text.chat import is_chat
@@ -23,30 +23,33 @@ from bert4keras.text.strings import is_string
 
 
 class Generator(AutoRegressiveDecoder):
-    """Writes text with a language model, a UniLM or T5.
+    """Generates text with a language model, a UniLM or T5.
 
-    Prompts are run through the model once, then one token at a time against a cache of keys and
-    values, in batches, on the device. `beam_search` and `random_sample` of `AutoRegressiveDecoder`
-    work too, with `predict` provided: they take the inputs of the model for one sample.
+    Prompts are run through the model once (prefill), and then one token at a time with a KV cache,
+    in batches, on the device. `beam_search` and `random_sample` of `AutoRegressiveDecoder` work
+    too, without writing a `predict`: they take the inputs of the model for one sample.
 
-    What is left out, here and in `generate`, is what `generation_config.json` says in the folder
-    that the model was built from, or else in that of the tokenizer.
+    Arguments that are left out, here and in `generate`, are read from `generation_config.json` in
+    the folder that the model was built from, or else in that of the tokenizer.
 
     Args:
         model: a model of `build_transformer_model` with application='lm' or 'unilm', or T5; or its
             `Transformer`.
         tokenizer: encodes prompts and decodes results; without it both are token ids.
-        start_id: token that the output begins with: of T5 what the folder says, otherwise 0; None
-            for others. It is not part of the result.
+        start_id: token that the output begins with; it is not part of the result. The default for
+            T5 is that of the folder, otherwise 0; for other models it is None, no token.
         end_id: the token, or several, that end an output, as ids or as tokens of the tokenizer; by
-            default those of the folder, without one those of `config.json` and the tokenizer.
-        maxlen: how many tokens are written at most, the end token included; 64 if no folder says.
-        minlen: how many tokens are written at least, the end token included; 1 if no folder says.
+            default those of the folder, or without a folder those of `config.json` and the
+            tokenizer.
+        maxlen: largest number of tokens to generate, the end token included; 64 unless the folder
+            sets it.
+        minlen: smallest number of tokens to generate, the end token included; 1 unless the folder
+            sets it.
         segment_id: segment of the output, for models with segments: by default 1 for UniLM,
             otherwise that of the prompt's last token.
 
     Raises:
-        TypeError: `model` is nothing that generates.
+        TypeError: `model` cannot generate text.
         ValueError: there is no end token, or it is unknown.
     """
 
@@ -64,7 +67,7 @@ class Generator(AutoRegressiveDecoder):
         self.tokenizer = tokenizer
         self.defaults = defaults_of(self.transformer, tokenizer)
         end_id = self.defaults.end_ids or None if end_id is None else end_id
-        self.end_ids = token_ids(end_id, tokenizer, self.transformer.vocab_size)
+        self.end_ids = end_token_ids(end_id, tokenizer, self.transformer.vocab_size)
         if start_id is None and self.transformer.encoder_and_decoder[0]:
             start_id = self.defaults.start_id
         super().__init__(
@@ -78,83 +81,92 @@ class Generator(AutoRegressiveDecoder):
 
     @property
     def n_compilations(self) -> int:
-        """How many functions have been compiled so far."""
+        """The number of functions that have been compiled so far."""
         return sum(decoding.n_compilations for decoding in self.decodings.values())
 
     @AutoRegressiveDecoder.wraps(default_rtype="logits")
     def predict(self, inputs: list[np.ndarray], output_ids: np.ndarray, states: Any) -> np.ndarray:
-        """Scores of the next token by the whole model, for `beam_search` and `random_sample`.
+        """Compute the logits of the next token with the whole model, without a KV cache.
+
+        `beam_search` and `random_sample` call it.
 
         Args:
-            inputs: the inputs of the model (rows, …), as far as the prompt has them: tokens,
-                segments, positions, …; of T5 the tokens that the encoder reads, …
+            inputs: the inputs of the model for the prompt (rows, …): tokens, segments, positions,
+                …; for T5 the tokens that the encoder reads, …
             output_ids: (rows, n), the output so far.
             states: not used.
+
+        Returns:
+            (rows, vocab_size), logits, or log-probabilities if the model gives probabilities.
         """
         self.prompts.check_ids([int(np.min(inputs[0])), int(np.max(inputs[0]))], "inputs[0]")
         if self.prompts.encoder:
             inputs = [inputs[0], output_ids, *inputs[1:]]
         else:
-            inputs = self.prompts.continued(inputs, output_ids)
-        scores = self.last_token(self.transformer.model).predict(
+            inputs = self.prompts.append_output(inputs, output_ids)
+        outputs = self.last_token(self.transformer.model).predict(
             inputs if len(inputs) > 1 else inputs[0]
         )
-        if head_of(self.prompts.decoder) == "softmax":
+        if head_activation(self.prompts.decoder) == "softmax":
             with np.errstate(divide="ignore"):
-                return np.log(scores)
-        return scores
+                return np.log(outputs)
+        return outputs
 
-    @taking(Options)
+    @with_options(Options)
     def generate(self, prompts: Any, options: Options) -> Any:
-        """Write an output for every prompt.
+        """Generate an output for every prompt.
 
         Args:
             prompts: a batch of prompts of any lengths: texts, pairs of texts, chats (lists of
                 messages, each a dict with `role` and `content`), lists of token ids, or pairs
                 (token ids, segment ids). With `vote`, a list of groups of prompts. A single text or
                 chat stands for a batch of one, and its result is returned alone.
-            maxlen: see the class; that of the generator by default.
-            minlen: likewise.
-            topk: width of the beam search, 1 by default, which is greedy; with `sample`, draw from
-                so many best tokens only (all by default).
-            sample: draw tokens by their probabilities. By default the folder decides, and an option
-                of beam search, `topk` for one, decides against it.
-            topp: draw from the most probable tokens, as few as reach this probability together
-                (Holtzman et al., 2019, https://arxiv.org/abs/1904.09751).
-            min_p: draw from tokens that have at least this fraction of the largest probability
-                (Nguyen et al., 2024, https://arxiv.org/abs/2407.01082).
-            temperature: what scores are divided by, 1 if no folder says.
-            seed: of the drawing; the same seed draws the same.
-            n: return a list of so many results for each prompt, best first: samples, or at most
-                `topk` of the beams.
-            groups: divide the beams into so many groups, 1 by default (diverse beam search,
-                Vijayakumar et al., 2018, https://arxiv.org/abs/1610.02424).
-            diversity: what a token loses in rank for each time an earlier group has chosen it in
-                the same step, 0 by default.
-            length_penalty: beams are ranked by their total over (number of tokens) to this power;
-                0, the default if no folder says, prefers short outputs.
-            repetition_penalty: above 1, logarithms of the probabilities of tokens that the output
-                has are multiplied by it (after Keskar et al., 2019,
-                https://arxiv.org/abs/1909.05858).
-            no_repeat_ngram: no n-gram of this size comes twice in an output; 0 allows all.
+            maxlen: largest number of tokens to generate, the end token included; by default that of
+                the generator.
+            minlen: smallest number of tokens to generate, the end token included; by default that
+                of the generator.
+            topk: width of the beam search, by default 1, which is greedy search; with `sample`, the
+                number of most probable tokens to sample from (all by default).
+            sample: sample tokens by their probabilities. By default the folder decides, unless an
+                option of beam search, such as `topk`, is given: then nothing is sampled.
+            topp: sample from the smallest set of most probable tokens that together reach this
+                probability (Holtzman et al., 2019, https://arxiv.org/abs/1904.09751).
+            min_p: sample from the tokens that have at least this fraction of the largest
+                probability (Nguyen et al., 2024, https://arxiv.org/abs/2407.01082).
+            temperature: divisor of the log-probabilities; 1 unless the folder sets it.
+            seed: seed of the sampling; the same seed gives the same outputs.
+            n: return a list of this many results for each prompt, best first: samples, or beams, of
+                which there are at most `topk`.
+            groups: number of groups that the beams are divided into, 1 by default (diverse beam
+                search, Vijayakumar et al., 2018, https://arxiv.org/abs/1610.02424).
+            diversity: how much the rank of a token is lowered for each time that an earlier group
+                has chosen it in the same step; 0 by default.
+            length_penalty: the score of a beam is divided by its number of tokens to this power; 0,
+                the default unless the folder sets it, prefers short outputs.
+            repetition_penalty: factor of the log-probabilities of tokens that the output already
+                holds (after Keskar et al., 2019, https://arxiv.org/abs/1909.05858): above 1 makes
+                them less likely, 1 changes nothing.
+            no_repeat_ngram: size of the n-grams that may not occur twice in an output; 0 allows
+                all.
             allowed: takes the output so far, a list of ids, and returns the ids that may follow; or
                 a list of such functions, one for each prompt.
             process_probs: called in every step for every prompt as (probabilities (k, vocab_size),
                 output ids (k, n so far), index of the prompt), returns the probabilities to use
                 instead, which need not add up to 1.
-            vote: the prompts of a group write one output together. Their distributions are
-                combined in every step by Σp² / (Σp + 1), or by a function in `keras.ops` of the
-                probabilities, see `decoding.combined_by_vote`. Prompts whose first token is an end
-                token take no part.
-            conditions: for each further input of the model, an array with one row for each prompt
-                (for each group, with `vote`).
-            scores: also return the scores: the sum of the logarithms of the probabilities of the
-                tokens, the end token included, under temperature and penalties.
-            stream: return an iterator over the pieces of the text as they are written, which join
-                to the text; one prompt only, and no beams.
+            vote: generate one output for all prompts of a group together. In every step their
+                distributions are combined by Σp² / (Σp + 1), or by a function, written with
+                `keras.ops`, that takes and returns what `decoding.combined_by_vote` does. Prompts
+                whose first token is an end token take no part.
+            conditions: for each additional input of the model, an array with one row for each
+                prompt (for each group, with `vote`).
+            scores: also return the scores: the sums of the log-probabilities of the tokens, the end
+                token included, after temperature and penalties.
+            stream: return an iterator over pieces of the text as they are generated, which join to
+                the text; for one prompt, without beam search.
             chat_arguments: further arguments of the tokenizer's `apply_chat_template`, such as
-                `tools`. An answer is begun; the last message, if it is the assistant's, goes on.
-            batch_size: how many prompts are decoded together.
+                `tools`. By default a new answer begins, or the last message is continued if it is
+                the assistant's.
+            batch_size: number of prompts that are decoded together.
             verbose: 1 shows a progress bar.
 
         Returns:
@@ -163,8 +175,9 @@ class Generator(AutoRegressiveDecoder):
             pair (results, scores).
 
         Raises:
-            ValueError: a prompt is empty or too long, an argument makes no sense, or the model
-                gives NaN. The message names the prompt.
+            ValueError: a prompt is empty or too long, an argument is invalid, or the model gives
+                NaN. The message names the prompt.
+            TypeError: the generator has a `predict` of its own, which is not used here.
         """
         if type(self).predict is not Generator.predict:
             raise TypeError(
@@ -172,45 +185,45 @@ class Generator(AutoRegressiveDecoder):
                 "call: use beam_search() or random_sample(), or pass process_probs="
             )
         lengths = {"maxlen": self.maxlen, "minlen": self.minlen}
-        options = self.defaults.completed(options, **lengths).checked()
-        alone = is_string(prompts) or is_chat(prompts)
-        batch = self.checked([prompts] if alone else prompts, options)
+        options = self.defaults.fill_in(options, **lengths).validated()
+        is_single = is_string(prompts) or is_chat(prompts)
+        batch = self.check_prompts([prompts] if is_single else prompts, options)
         count = len(batch)
-        call = Call(
-            self.decoding(options),
+        call = GenerationCall(
+            self.decoding_for(options),
             self.prompts,
             batch,
-            self.checked_conditions(options.conditions, count),
+            self.check_conditions(options.conditions, count),
             options,
             Hooks(options.process_probs, options.allowed, count),
             np.random.SeedSequence(options.seed).spawn(count) if options.sample else [],
         )
         if options.stream:
-            return self.streamed(call)
+            return self.stream_output(call)
         results = call.results(options.batch_size, options.verbose)
-        n, scores = options.n, options.scores
-        written = [[self.decoded(ids) for ids, _ in found[: n or 1]] for found in results]
-        totals = [[total for _, total in found[: n or 1]] for found in results]
+        n = options.n
+        outputs = [[self.decode_output(ids) for ids, _ in found[: n or 1]] for found in results]
+        scores = [[score for _, score in found[: n or 1]] for found in results]
         if n is None:
-            written, totals = [x[0] for x in written], [x[0] for x in totals]
-        if alone:
-            written, totals = written[0], totals[0]
-        return (written, totals) if scores else written
+            outputs, scores = [x[0] for x in outputs], [x[0] for x in scores]
+        if is_single:
+            outputs, scores = outputs[0], scores[0]
+        return (outputs, scores) if options.scores else outputs
 
-    def decoding(self, options: Options) -> Decoding:
-        """The compiled functions for these options."""
+    def decoding_for(self, options: Options) -> Decoding:
+        """Return the compiled functions for these options."""
         vote = options.vote
-        rule = combined_by_vote if vote is True else vote or None
+        combine = combined_by_vote if vote is True else vote or None
         settings = options.settings(self.end_ids, self.transformer.vocab_size)
-        key = settings, rule is None
+        key = settings, combine is None
         with TRACING:
             decoding = self.decodings.get(key)
-            if decoding is None or decoding.vote is not rule:
-                decoding = self.decodings[key] = Decoding(self.transformer, settings, rule)
+            if decoding is None or decoding.vote is not combine:
+                decoding = self.decodings[key] = Decoding(self.transformer, settings, combine)
         return decoding
 
-    def checked(self, prompts: Any, options: Options) -> list[list[Prompt]]:
-        """Prompts in groups that vote, by default each alone."""
+    def check_prompts(self, prompts: Any, options: Options) -> list[list[Prompt]]:
+        """Check the prompts and return them in groups that vote, by default each in its own."""
         if isinstance(prompts, Mapping | Set):
             raise ValueError(
                 f"generate() got a {type(prompts).__name__}: give a text, or a list of prompts"
@@ -225,24 +238,24 @@ class Generator(AutoRegressiveDecoder):
             groups.append([])
             for j, given in enumerate(group):
                 name = f"prompt {j} of group {i}" if vote else f"prompt {i}"
-                prompt = self.prompts.prompt(given, name, options.chat_arguments or {})
+                prompt = self.prompts.make_prompt(given, name, options.chat_arguments or {})
                 self.prompts.check_length(prompt, options.maxlen, name)
                 groups[-1].append(prompt)
         return groups
 
-    def checked_conditions(self, conditions: Sequence | None, count: int) -> list[np.ndarray]:
-        """The values of further inputs as arrays."""
+    def check_conditions(self, conditions: Sequence | None, count: int) -> list[np.ndarray]:
+        """Check the values of the additional inputs of the model and return them as arrays."""
         arrays = [np.asarray(x) for x in conditions or ()]
-        names = self.prompts.further_inputs()
+        names = self.prompts.additional_inputs()
         if len(arrays) != len(names) or any(len(x) != count for x in arrays):
             raise ValueError(
                 f"conditions has arrays of the shapes {[x.shape for x in arrays]}: give one array "
-                f"with {count} rows for each further input of the model, which are {names}"
+                f"with {count} rows for each additional input of the model, which are {names}"
             )
         return arrays
 
-    def streamed(self, call: Call) -> Iterator[Any]:
-        """Pieces of text as they are written, or ids if there is no tokenizer."""
+    def stream_output(self, call: GenerationCall) -> Iterator[Any]:
+        """Yield pieces of text as they are generated, or ids if there is no tokenizer."""
         count, n = len(call.groups), call.decoding.settings.n
         if count != 1 or n != 1 or call.options.scores:
             raise ValueError(
@@ -252,26 +265,30 @@ class Generator(AutoRegressiveDecoder):
         ids = call.tokens()
         if self.tokenizer is None:
             return ids
-        known = (getattr(self.tokenizer, name, None) for name in ("settled", "n_context"))
-        return pieces(ids, self.decoded, *known)
+        settled, context = (getattr(self.tokenizer, x, None) for x in ("settled", "n_context"))
+        return stream_text(ids, self.decode_output, settled, context)
 
-    def decoded(self, ids: list[int]) -> Any:
-        """A result as it is returned; ids that the tokenizer has no token for are left out."""
+    def decode_output(self, ids: list[int]) -> Any:
+        """Decode an output as it is returned, without ids that the tokenizer has no token for."""
         if self.tokenizer is None:
             return ids
         unknown = [i for i in ids if not has_token(self.tokenizer, i)]
         if unknown:
             warnings.warn(
                 f"the model wrote {unknown[0]}, which is no token of the tokenizer and is left out "
-                f"of the text: the model has {self.transformer.vocab_size} tokens; give the "
-                "tokenizer that belongs to it",
+                f"of the text: give the tokenizer that belongs to the model, which has "
+                f"{self.transformer.vocab_size} tokens",
                 stacklevel=3,
             )
         return self.tokenizer.decode([i for i in ids if i not in unknown])
 
 
 def transformer_of(model: Any) -> Transformer:
-    """The language model behind a Keras model."""
+    """Return the `Transformer` of a Keras model.
+
+    Raises:
+        TypeError: the model cannot generate text.
+    """
     transformer = model if isinstance(model, Transformer) else getattr(model, "transformer", None)
     encoder, decoder = getattr(transformer, "encoder_and_decoder", (None, None))
     if not isinstance(decoder, LM_Mask | UniLM_Mask):
@@ -291,16 +308,16 @@ def transformer_of(model: Any) -> Transformer:
         raise TypeError("Generator cannot use a model that was built with attention_caches")
     if getattr(decoder, "masked_positions", False):
         raise TypeError(
-            "Generator cannot use a model with masked_positions, which has no scores elsewhere: "
+            "Generator cannot use a model with masked_positions, which gives no logits elsewhere: "
             "build another one without it, with layers=transformer.layers of this one, so that "
             "they share their weights"
         )
-    head_of(decoder)
+    head_activation(decoder)
     return transformer
 
 
-def known_id(token: str, tokenizer: Any) -> int | None:
-    """The id of a token, None if the tokenizer does not know it."""
+def token_id(token: str, tokenizer: Any) -> int | None:
+    """Return the id of a token, None if the tokenizer does not know it."""
     try:
         i = tokenizer.token_to_id(token)
     except KeyError:
@@ -309,8 +326,8 @@ def known_id(token: str, tokenizer: Any) -> int | None:
 
 
 def has_token(tokenizer: Any, i: int) -> bool:
-    """Tell whether a tokenizer has a token of an id."""
-    if not hasattr(tokenizer, "id_to_token"):  # one of the user's
+    """Tell whether a tokenizer has a token with an id."""
+    if not hasattr(tokenizer, "id_to_token"):  # a tokenizer of the user's own
         return True
     try:
         return bool(tokenizer.id_to_token(i))
@@ -318,14 +335,18 @@ def has_token(tokenizer: Any, i: int) -> bool:
         return False
 
 
-def token_ids(tokens: Any, tokenizer: Any, vocab_size: int) -> tuple[int, ...]:
-    """The ids of end tokens, given as ids or tokens, one or several."""
+def end_token_ids(tokens: Any, tokenizer: Any, vocab_size: int) -> tuple[int, ...]:
+    """Return the ids of end tokens, given as ids or tokens, one or several.
+
+    Raises:
+        ValueError: a token is unknown, or there is none.
+    """
     if tokens is None:
         tokens = getattr(tokenizer, "_token_end_id", None)
     listed = [tokens] if is_string(tokens) or not isinstance(tokens, Sequence) else list(tokens)
     ids = []
     for token in listed:
-        i = known_id(token, tokenizer) if tokenizer and is_string(token) else token
+        i = token_id(token, tokenizer) if tokenizer and is_string(token) else token
         if not isinstance(i, Integral) or not 0 <= i < vocab_size:
             raise ValueError(
                 f"the end token {token!r} is unknown: give end_id= as a token of the tokenizer, or "

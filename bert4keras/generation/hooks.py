@@ -1,4 +1,4 @@
-"""What users do to the distributions between two steps, in NumPy."""
+"""Applying the caller's functions to the distributions between two decode steps, in NumPy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,22 +6,25 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from bert4keras.generation.selection import NOTHING, State
+from bert4keras.generation.selection import NEG_INF, State
 
 Allowed = Callable[[list[int]], Sequence[int]]
 """Takes the output so far and returns the tokens that may follow."""
 
 
 class Hooks:
-    """`process_probs` and `allowed` of `Generator.generate`.
+    """The functions `process_probs` and `allowed` of one call of `Generator.generate`.
 
     Args:
-        process_probs: see there.
-        allowed: see there.
-        n_prompts: how many prompts there are.
+        process_probs: takes probabilities (k, vocab_size), output ids (k, n so far) and the index
+            of the prompt, and returns the probabilities to use instead; None leaves them as they
+            are.
+        allowed: takes the output so far and returns the ids that may follow; or one such function
+            for each prompt; None allows all ids.
+        n_prompts: number of prompts.
 
     Raises:
-        ValueError: there are several functions `allowed`, but not one for each prompt.
+        ValueError: `allowed` is a list of functions, but not one for each prompt.
     """
 
     def __init__(
@@ -41,63 +44,78 @@ class Hooks:
     def __bool__(self) -> bool:
         return self.process_probs is not None or any(self.allowed)
 
-    def applied(self, state: State, indices: Sequence[int]) -> Any:
-        """The scores of a state after the hooks.
+    def apply(self, state: State, indices: Sequence[int]) -> Any:
+        """Return the log-probabilities of a state, changed by the hooks.
 
         Args:
-            state: of a batch that begins with the prompts `indices`.
-            indices: numbers of prompts.
+            state: that of a batch whose first rows are the prompts `indices`.
+            indices: indices of the prompts in the call.
         """
-        scores = np.array(ops.convert_to_numpy(state["scores"]))
-        finished, totals, output = (
-            ops.convert_to_numpy(state[name]) for name in ("finished", "totals", "output")
+        log_probs = np.array(ops.convert_to_numpy(state["log_probs"]))
+        finished, scores, output_ids = (
+            ops.convert_to_numpy(state[name]) for name in ("finished", "scores", "output_ids")
         )
-        output = output[:, :, : int(state["step"])]
-        # Beams that no output was left for are as good as finished.
-        going = np.logical_not(finished) & (totals > NOTHING)
+        output_ids = output_ids[:, :, : int(state["step"])]
+        # Beams for which no possible token was left are treated as finished.
+        active = np.logical_not(finished) & (scores > NEG_INF)
         for row, index in enumerate(indices):
-            if going[row].any():
-                scores[row] = self.of_prompt(scores[row], output[row], going[row], index)
-        return ops.convert_to_tensor(scores)
+            if active[row].any():
+                log_probs[row] = self.process_prompt(
+                    log_probs[row], output_ids[row], active[row], index
+                )
+        return ops.convert_to_tensor(log_probs)
 
-    def of_prompt(
-        self, scores: np.ndarray, output: np.ndarray, going: np.ndarray, index: int
+    def process_prompt(
+        self, log_probs: np.ndarray, output_ids: np.ndarray, active: np.ndarray, index: int
     ) -> np.ndarray:
-        """Scores (k, vocab_size) of one prompt, behind the outputs (k, n); `going` (k,) go on."""
+        """Apply the hooks to the hypotheses of one prompt.
+
+        Args:
+            log_probs: (k, vocab_size).
+            output_ids: (k, n), the outputs so far.
+            active: (k,), whether a hypothesis continues.
+            index: index of the prompt.
+
+        Returns:
+            (k, vocab_size), log-probabilities.
+        """
         if self.process_probs is not None:
-            scores = self.processed(np.exp(scores), output, index)
-            if not np.isfinite(scores[going]).any():
+            log_probs = self.processed_log_probs(np.exp(log_probs), output_ids, index)
+            if not np.isfinite(log_probs[active]).any():
                 raise ValueError(
                     f"process_probs returned zeros only for prompt {index}, after "
-                    f"{output[going].tolist()}: leave at least one token, such as the end token"
+                    f"{output_ids[active].tolist()}: leave at least one token, such as the end "
+                    "token"
                 )
         if self.allowed[index] is not None:
-            mask = np.full_like(scores, -np.inf)
-            for row in np.flatnonzero(going):
-                ids = self.allowed_ids(output[row].tolist(), index, scores.shape[1])
+            mask = np.full_like(log_probs, -np.inf)
+            for row in np.flatnonzero(active):
+                ids = self.allowed_ids(output_ids[row].tolist(), index, log_probs.shape[1])
                 mask[row, ids] = 0
-            scores = scores + mask
-        return scores
+            log_probs = log_probs + mask
+        return log_probs
 
-    def processed(self, probabilities: np.ndarray, output: np.ndarray, index: int) -> np.ndarray:
-        """Logarithms of what `process_probs` returns, checked."""
+    def processed_log_probs(
+        self, probabilities: np.ndarray, output_ids: np.ndarray, index: int
+    ) -> np.ndarray:
+        """Call `process_probs`, check what it returns, and take the logarithm."""
         shape = probabilities.shape
-        new = np.asarray(self.process_probs(probabilities, output, index), dtype="float32")
+        new = np.asarray(self.process_probs(probabilities, output_ids, index), dtype="float32")
         if new.shape != shape or not ((new >= 0) & (new <= 1.001)).all():
             found = f"from {new.min()} to {new.max()}" if new.size else "without numbers"
             raise ValueError(
                 f"process_probs returned an array of the shape {new.shape}, {found}, for prompt "
-                f"{index}: return probabilities, of the shape {shape} that they came in"
+                f"{index}: return probabilities of the shape {shape}, as it was given them"
             )
         with np.errstate(divide="ignore"):
             return np.log(new)
 
-    def allowed_ids(self, output: list[int], index: int, vocab_size: int) -> list[int]:
-        """What `allowed` returns, checked."""
-        ids = [int(i) for i in self.allowed[index](output)]
+    def allowed_ids(self, output_ids: list[int], index: int, vocab_size: int) -> list[int]:
+        """Call `allowed` and check what it returns."""
+        ids = [int(i) for i in self.allowed[index](output_ids)]
         if not ids or min(ids) < 0 or max(ids) >= vocab_size:
             raise ValueError(
-                f"allowed returned {ids!r:.100} after {output} of prompt {index}: return at least "
-                f"one id, such as that of the end token, below {vocab_size}"
+                f"allowed returned {ids!r:.100} after {output_ids} of prompt {index}: return at "
+                f"least one id below {vocab_size}, such as that of the end token"
             )
         return ids

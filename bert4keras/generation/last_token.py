@@ -1,4 +1,4 @@
-"""What `AutoRegressiveDecoder.last_token` gives: a model at its last position, for old scripts."""
+"""`LastToken`, a model evaluated at its last position, which `AutoRegressiveDecoder` uses."""
 
 import sys
 from typing import Any
@@ -9,27 +9,27 @@ from keras import ops
 
 from bert4keras.backend.engines import compiled
 from bert4keras.data.arrays import as_floats, bucket_length
-from bert4keras.generation.prompts import power_of_two
+from bert4keras.generation.prompts import next_power_of_two
 from bert4keras.layers.embeddings import Embedding
 from bert4keras.layers.positions import PositionEmbedding
 
 
 class LastToken:
-    """A model that gives its outputs at the last position only, for few different shapes.
+    """A model that returns its outputs at the last position only, compiled for few shapes.
 
-    Only that position leaves the device, and a step has none of the overhead of `model.predict`.
+    Only that position is copied from the device, and a step avoids the overhead of `model.predict`.
 
-    Decoding makes the inputs longer at each step. TensorFlow gets by with one graph for all shapes,
-    PyTorch with none, but JAX compiles for every new shape. There, sequences are padded at their
-    end to the lengths of `bucket_length` (no further than a table of positions reaches), batches to
-    powers of two, and the output is picked at the last true position.
+    Decoding makes the inputs longer at each step. TensorFlow needs one graph for all shapes and
+    PyTorch none, but JAX compiles for every new shape. On JAX, sequences are therefore padded at
+    their end to the lengths of `bucket_length` (but not beyond the size of a position table),
+    batches to powers of two, and the output is taken at the last position that is not padding.
 
-    Padding must not change the result: a model has to look back only, or to hide the padding. When
-    a padded length comes up for the first time, the model runs on inputs with and without padding,
-    and if the results disagree, or the padded inputs are refused, it gets inputs of such lengths as
-    they are. The first sequence is filled with the id that the token embedding hides, or 0, the
-    others with their last value, as the segments of UniLM need it. Inputs of more axes, such as the
-    context of a decoder, and axes of a fixed size stay as they are.
+    Padding must not change the result: the model has to be causal or to mask the padding. The first
+    time that a padded length occurs, the model runs on inputs with and without padding. If the
+    results differ, or the model refuses the padded inputs, inputs of these lengths are not padded.
+    The first sequence is padded with the id that the token embedding masks, or 0, the others with
+    their last value, as the segments of UniLM require. Inputs with more axes, such as the context
+    of a decoder, and axes of a fixed size are not padded.
 
     Args:
         model: a Keras model; its outputs are (batch, length, ...).
@@ -39,11 +39,11 @@ class LastToken:
         specs = getattr(model, "inputs", None)
         structure = model.input if specs else None
 
-        def run(dropped: Any, arrays: list) -> tuple[list, Any]:
+        def run(n_padding: Any, arrays: list) -> tuple[list, Any]:
             inputs = keras.tree.pack_sequence_as(structure, arrays) if specs else simplified(arrays)
             outputs = model(inputs, training=False)
             length = ops.shape(keras.tree.flatten(outputs)[0])[1]
-            last = length - 1 - dropped
+            last = length - 1 - n_padding
             return keras.tree.map_structure(lambda y: ops.take(y, last, axis=1), outputs), length
 
         def simplified(arrays: list) -> Any:
@@ -51,68 +51,71 @@ class LastToken:
 
         self._specs = specs
         self._run = compiled(run, model, any_shape=True)
-        self._pads = keras.backend.backend() == "jax"
-        self._plans: dict[tuple, tuple[int, set[int]]] = {}
-        self._pad_id, self._longest, self._tolerance = _padding_limits(model)
+        self._must_pad = keras.backend.backend() == "jax"
+        self._padding_plans: dict[tuple, tuple[int, set[int]]] = {}
+        self._pad_id, self._max_length, self._tolerance = _padding_limits(model)
 
     def predict(self, inputs: Any) -> Any:
-        """Give the outputs at the last position.
+        """Return the outputs at the last position.
 
         Args:
             inputs: one array or nested list for each input of the model, `(batch, ...)`.
 
         Returns:
-            `(batch, ...)`, a new array for each output of the model, in its structure, which is a
-            single array as a rule.
+            `(batch, ...)`, a new array for each output of the model, in the structure of its
+            outputs, which is usually a single array.
 
         Raises:
-            ValueError: another number of inputs, or inputs that are empty or of different batches.
+            ValueError: the number of inputs is wrong, an input is empty, or batch sizes differ.
         """
         arrays = self._as_arrays(inputs)
         rows = len(arrays[0])
-        if not self._pads:
+        if not self._must_pad:
             return self._call(arrays)[0]
         if not self._specs or self._specs[0].shape[0] is None:
-            arrays = [_extended(x, 0, power_of_two(rows)) for x in arrays]
+            arrays = [_pad_end(x, 0, next_power_of_two(rows)) for x in arrays]
         lengths = {i: x.shape[1] for i, x in enumerate(arrays) if self._is_sequence(i, x)}
         buckets = {i: self._bucket(n) for i, n in lengths.items()}
         if buckets == lengths:
             return self._call(arrays, rows)[0]
-        # Sequences of one length may be one sequence, such as tokens and their segments.
-        together = list(lengths.values()).index
-        kind = tuple((buckets[i], together(n)) for i, n in lengths.items())
-        if kind not in self._plans:
-            self._plans[kind] = self._plan(arrays, lengths, buckets)
-        return self._call_padded(arrays, buckets, *self._plans[kind], rows)
+        # Inputs of the same length may belong to one sequence, such as tokens and their segments.
+        first_of_length = list(lengths.values()).index
+        lengths_key = tuple((buckets[i], first_of_length(n)) for i, n in lengths.items())
+        if lengths_key not in self._padding_plans:
+            self._padding_plans[lengths_key] = self._padding_plan(arrays, lengths, buckets)
+        return self._call_padded(arrays, buckets, *self._padding_plans[lengths_key], rows)
 
     def _bucket(self, length: int) -> int:
-        """Give the length that a sequence is padded to."""
-        return max(length, min(bucket_length(length), self._longest))
+        """Return the length that a sequence is padded to."""
+        return max(length, min(bucket_length(length), self._max_length))
 
-    def _plan(self, arrays: list, lengths: dict, buckets: dict) -> tuple[int, set[int]]:
-        """Find the input that the output has its length of, and the inputs that may be padded.
+    def _padding_plan(self, arrays: list, lengths: dict, buckets: dict) -> tuple[int, set[int]]:
+        """Find out which input the output has its length from, and which inputs may be padded.
 
-        The inputs are cut to the shortest lengths that are padded likewise, where the padding shows
-        the most. Different lengths remain different.
+        The inputs are cut to the shortest lengths that are padded to the same buckets, where
+        padding has the largest effect. Different lengths remain different.
+
+        Returns:
+            The index of the input whose length the output has, and the indices of those to pad.
         """
         shortest = {}
         for i, n in lengths.items():
-            alike = {m for j, m in lengths.items() if buckets[j] == buckets[i] and m < n}
+            shorter = {m for j, m in lengths.items() if buckets[j] == buckets[i] and m < n}
             start = next(m for m in range(1, n + 1) if self._bucket(m) == buckets[i])
-            shortest[i] = start + len(alike)
+            shortest[i] = start + len(shorter)
         arrays = [x[:, : shortest[i]] if i in shortest else x for i, x in enumerate(arrays)]
         expected, length = self._call(arrays)
-        leaders = {i for i, n in shortest.items() if n == int(length)}
-        if not leaders:
+        candidates = {i for i, n in shortest.items() if n == int(length)}
+        if not candidates:
             return 0, set()
-        leading = min(leaders)
-        for padded in (set(lengths), leaders) if leaders != set(lengths) else (leaders,):
+        leading = min(candidates)
+        for padded in (set(lengths), candidates) if candidates != set(lengths) else (candidates,):
             try:
                 outputs = self._call_padded(arrays, buckets, leading, padded)
-            except Exception:  # of whatever kind: the model has just worked on shorter inputs
+            except Exception:  # of any kind: the model has just succeeded on shorter inputs
                 continue
             pairs = zip(keras.tree.flatten(outputs), keras.tree.flatten(expected), strict=True)
-            if all(_alike(x, y, self._tolerance) for x, y in pairs):
+            if all(_nearly_equal(x, y, self._tolerance) for x, y in pairs):
                 return leading, padded
         return leading, set()
 
@@ -124,32 +127,32 @@ class LastToken:
         padded: set[int],
         rows: int | None = None,
     ) -> Any:
-        """Run the model with some inputs padded; the output has the length of the leading one."""
-        dropped = buckets[leading] - arrays[leading].shape[1] if leading in padded else 0
+        """Run the model with the inputs `padded` padded; the output has the length of `leading`."""
+        n_padding = buckets[leading] - arrays[leading].shape[1] if leading in padded else 0
         tokens = min(buckets)
         arrays = [
-            _extended(x, 1, buckets[i], self._pad_id if i == tokens else None) if i in padded else x
+            _pad_end(x, 1, buckets[i], self._pad_id if i == tokens else None) if i in padded else x
             for i, x in enumerate(arrays)
         ]
-        return self._call(arrays, rows, dropped)[0]
+        return self._call(arrays, rows, n_padding)[0]
 
-    def _call(self, arrays: list, rows: int | None = None, dropped: int = 0) -> tuple[Any, Any]:
-        """Give the outputs of the first rows before the `dropped` positions, and the length."""
-        outputs, length = self._run(np.array(dropped, dtype=np.int32), arrays)
+    def _call(self, arrays: list, rows: int | None = None, n_padding: int = 0) -> tuple[Any, Any]:
+        """Return the outputs of the first `rows` before `n_padding` positions, and their length."""
+        outputs, length = self._run(np.array(n_padding, dtype=np.int32), arrays)
         return keras.tree.map_structure(
             lambda y: as_floats(ops.convert_to_numpy(y)[:rows]), outputs
         ), length
 
     def _is_sequence(self, i: int, x: np.ndarray) -> bool:
-        """Tell whether an input is (batch, length), of any length."""
+        """Tell whether an input is (batch, length) with a variable length."""
         return x.ndim == 2 and (not self._specs or self._specs[i].shape[1] is None)
 
     def _as_arrays(self, inputs: Any) -> list[np.ndarray]:
-        """Give an array for each input, in the type that the model wants, so that types are few."""
-        several = isinstance(inputs, list | tuple)
+        """Convert each input to an array of the model's dtype, so that there are few dtypes."""
+        is_list = isinstance(inputs, list | tuple)
         if self._specs and len(self._specs) == 1:
-            several = several and len(inputs) == 1 and hasattr(inputs[0], "shape")
-        arrays = [np.asarray(x) for x in (inputs if several else [inputs])]
+            is_list = is_list and len(inputs) == 1 and hasattr(inputs[0], "shape")
+        arrays = [np.asarray(x) for x in (inputs if is_list else [inputs])]
         shapes = [x.shape for x in arrays]
         if self._specs and len(arrays) != len(self._specs):
             raise ValueError(
@@ -167,8 +170,8 @@ class LastToken:
 
 
 def _padding_limits(model: Any) -> tuple[int, int, float]:
-    """Read from a model its padding id, the longest input, and how exactly it computes."""
-    pad_id, longest, tolerance = 0, sys.maxsize, 1e-3
+    """Return the padding id of a model, its largest input length and a tolerance of its results."""
+    pad_id, max_length, tolerance = 0, sys.maxsize, 1e-3
     pending = list(getattr(model, "layers", []))
     while pending:
         layer = pending.pop()
@@ -176,14 +179,14 @@ def _padding_limits(model: Any) -> tuple[int, int, float]:
         if isinstance(layer, Embedding) and layer.mask_zero:
             pad_id = layer.mask_id
         if isinstance(layer, PositionEmbedding):
-            longest = min(longest, layer.reach)
+            max_length = min(max_length, layer.reach)
         if layer.compute_dtype in ("float16", "bfloat16"):
             tolerance = 3e-2
-    return pad_id, longest, tolerance
+    return pad_id, max_length, tolerance
 
 
-def _extended(x: np.ndarray, axis: int, size: int, value: int | None = None) -> np.ndarray:
-    """Fill up an axis at its end, with its last element unless a value is given."""
+def _pad_end(x: np.ndarray, axis: int, size: int, value: int | None = None) -> np.ndarray:
+    """Pad an axis at its end to `size`, with its last element unless a value is given."""
     missing = size - x.shape[axis]
     if not missing:
         return x
@@ -193,10 +196,10 @@ def _extended(x: np.ndarray, axis: int, size: int, value: int | None = None) -> 
     return np.pad(x, widths, constant_values=value)
 
 
-def _alike(x: np.ndarray, y: np.ndarray, tolerance: float) -> bool:
-    """Tell whether two results differ by rounding only, measured by the spread of each row.
+def _nearly_equal(x: np.ndarray, y: np.ndarray, tolerance: float) -> bool:
+    """Tell whether two results differ by rounding only, relative to the spread of each row.
 
-    Probabilities are compared by their logarithms, since those of a confident model are all close
+    Probabilities are compared by their logarithms, since a confident model gives only values close
     to 0 or 1.
     """
     x, y = np.float64(x), np.float64(y)

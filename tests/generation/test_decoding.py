@@ -478,7 +478,7 @@ def test_sampling_options_that_make_no_sense():
 @pytest.mark.parametrize("shape", [(3, VOCAB), (VOCAB,), (1, 2, VOCAB)])
 def test_scores_of_another_shape(shape):
     for call in (fixed(np.ones(shape)).beam_search, fixed(np.ones(shape)).random_sample):
-        with pytest.raises(ValueError, match=r"the shape \(.*\) at step 0, where \(1, vocabulary"):
+        with pytest.raises(ValueError, match=r"the shape \(.*\) at step 0: give \(1, vocabulary"):
             call([], 2)
 
 
@@ -503,14 +503,14 @@ def test_nan_logits_are_reported():
 
 
 def test_no_distribution_is_reported_with_its_row():
-    for value, text in ((0, "the sum 0"), (-1, "number is -1")):
+    for value, text in ((0, "the sum 0"), (-1, "minimum -1")):
 
         def spoiled(output_ids, value=value):
             probas = uniform(output_ids)
             probas[2:] = value
             return probas
 
-        with pytest.raises(ValueError, match=f"row 2 at step 1 no distribution.*{text}"):
+        with pytest.raises(ValueError, match=f"no distribution in row 2 at step 1.*{text}"):
             fixed(spoiled, end_id=VOCAB).random_sample([], 3)
 
 
@@ -656,9 +656,11 @@ def test_the_last_token_is_that_of_the_model(name):
         found = last.predict(inputs)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-6)
         found[:, 5] = 0  # as scripts do
-    padded = [bool(inputs) for _, inputs in last._plans.values()]
+    padded = [bool(inputs) for _, inputs in last._padding_plans.values()]
     if on_jax():
-        assert padded and all(padded) is (name not in ("unmasked", "convolution")), last._plans
+        assert padded and all(padded) is (name not in ("unmasked", "convolution")), (
+            last._padding_plans
+        )
     else:
         assert not padded
 
@@ -682,7 +684,7 @@ def test_both_lengths_of_an_encoder_and_a_decoder_vary():
         expected = model_outputs(model, inputs)[:, -1]
         np.testing.assert_allclose(last.predict(inputs), expected, rtol=1e-4, atol=2e-6)
     if on_jax():
-        assert {i for _, padded in last._plans.values() for i in padded} == {0, 1}
+        assert {i for _, padded in last._padding_plans.values() for i in padded} == {0, 1}
 
 
 @pytest.mark.backend
@@ -700,7 +702,7 @@ def test_only_the_outputs_sequence_is_padded_where_the_other_cannot_be():
         expected = model_outputs(model, inputs)[:, -1]
         np.testing.assert_allclose(last.predict(inputs), expected, rtol=1e-4, atol=2e-6)
     if on_jax():
-        assert list(last._plans.values()) == [(1, {1})]
+        assert list(last._padding_plans.values()) == [(1, {1})]
 
 
 class Watch:
@@ -761,7 +763,7 @@ def test_no_length_beyond_the_positions():
         expected = model_outputs(model, two(1, length))[:, -1]
         np.testing.assert_allclose(last.predict(two(1, length)), expected, rtol=1e-4, atol=2e-6)
     if on_jax():
-        assert list(last._plans) == [((40, 0), (40, 0))]
+        assert list(last._padding_plans) == [((40, 0), (40, 0))]
 
 
 @pytest.mark.backend

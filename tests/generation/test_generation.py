@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sweeps import swept
 
 from bert4keras.generation import Generator
-from bert4keras.generation.prompts import group_size
+from bert4keras.generation.prompts import padded_group_size
 from bert4keras.layers import (
     AttentionBias,
     FeedForward,
@@ -884,7 +884,7 @@ def test_groups_vote(gpt2):
 
 
 def test_groups_are_filled_up_to_few_sizes():
-    sizes = [group_size(n) for n in range(1, 17)]
+    sizes = [padded_group_size(n) for n in range(1, 17)]
     assert sizes == [1, 2, 3, 4, 6, 6, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16]
 
 
@@ -1203,7 +1203,11 @@ def test_streams_of_several_outputs_are_refused(gpt2):
         ([[5], {6: 1}], {}, "prompt 1 is .*give a text"),
         ([[5], {6, 7}], {}, "prompt 1 is .*give a text"),
         ({5: 6}, {}, "got a dict: give a text, or a list"),
-        ([[5], ([6, 7], [0, -1])], {}, "prompt 1 holds the segment -1, and segments are from 0"),
+        (
+            [[5], ([6, 7], [0, -1])],
+            {},
+            "prompt 1 holds the segment -1, and segments are numbered from 0",
+        ),
         *(
             ([[5]], {name: x}, f"{name}={x}: give a finite number")
             for name in ("temperature", "repetition_penalty", "length_penalty", "diversity")

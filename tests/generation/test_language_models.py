@@ -10,7 +10,7 @@ import tokenizer_folders
 
 from bert4keras.checkpoints import CheckpointError
 from bert4keras.generation import Generator
-from bert4keras.generation.defaults import Defaults, options_of
+from bert4keras.generation.defaults import Defaults, options_from_config
 from bert4keras.generation.options import Options
 from bert4keras.models import build_transformer_model
 from bert4keras.text.saving import files_of
@@ -108,17 +108,17 @@ def test_an_answer_in_a_chat(folder, uncompiled):
 def test_prompts_of_chats(folder):
     writer = generator(folder())
     encode = writer.tokenizer.apply_chat_template
-    chat, text = (writer.prompts.prompt(given, "it") for given in (CHAT, "the model"))
+    chat, text = (writer.prompts.make_prompt(given, "it") for given in (CHAT, "the model"))
     assert chat.token_ids == encode(CHAT, add_generation_prompt=True)
     assert text.token_ids == writer.tokenizer.encode("the model")[0]
     # An answer that is begun goes on.
     begun = [*CHAT, {"role": "assistant", "content": "the "}]
-    assert writer.prompts.prompt(begun, "it").token_ids == encode(
+    assert writer.prompts.make_prompt(begun, "it").token_ids == encode(
         begun, continue_final_message=True
     )
     given = {"chat_template": "{{ words }}{{ messages[0].content }}", "words": "import "}
     expected = writer.tokenizer.encode("import 你好, model")[0]
-    assert writer.prompts.prompt(CHAT, "it", given).token_ids == expected
+    assert writer.prompts.make_prompt(CHAT, "it", given).token_ids == expected
 
 
 def test_an_answer_equals_that_of_transformers(folder, uncompiled):
@@ -160,7 +160,7 @@ def test_a_text_that_goes_on_is_left_open(kind, tmp_path, whole):
     before, behind = tokenizer._around()
     # What stands behind a text is left off, but not what the text itself ends with.
     text = f"the model{tokenizer._token_end}"
-    ids = prompts.prompt(text, "it").token_ids
+    ids = prompts.make_prompt(text, "it").token_ids
     assert tokenizer.ids_to_tokens(ids) == [*before, *tokenizer._tokenize(text)]
     assert len(tokenizer.encode(text)[0]) == len(ids) + len(behind)
 
@@ -220,10 +220,10 @@ def test_options_are_completed():
     plain |= {"groups": 1, "diversity": 0.0, "length_penalty": 0.0}
 
     def completed(defaults, **given):
-        return {name: getattr(defaults.completed(Options(**given)), name) for name in plain}
+        return {name: getattr(defaults.fill_in(Options(**given)), name) for name in plain}
 
     assert completed(Defaults((), 0, 64, 1, {})) == plain
-    sampling = options_of({**SAMPLING, "min_p": 0.1, "num_beams": 1}, 10)
+    sampling = options_from_config({**SAMPLING, "min_p": 0.1, "num_beams": 1}, 10)
     assert sampling == {"sample": True, "topk": 10, "topp": 0.8, "min_p": 0.1, "temperature": 0.7}
     defaults = Defaults((), 0, 64, 1, sampling)
     assert completed(defaults) == plain | sampling
@@ -231,9 +231,11 @@ def test_options_are_completed():
     assert hotter == plain | sampling | {"temperature": 2.0}
     for name, value in (("sample", False), ("topk", 4), ("groups", 1), ("length_penalty", 1.0)):
         assert completed(defaults, **{name: value}) == plain | {name: value}
-    assert options_of({"top_k": 50, "temperature": 0.5, "num_beams": 1}, 10) == {}
-    assert options_of({"do_sample": True, "top_k": 0, "top_p": 1.0}, 10) == {"sample": True}
-    assert options_of({"num_beams": 4}, 10) == {"topk": 4, "length_penalty": 1.0}
+    assert options_from_config({"top_k": 50, "temperature": 0.5, "num_beams": 1}, 10) == {}
+    assert options_from_config({"do_sample": True, "top_k": 0, "top_p": 1.0}, 10) == {
+        "sample": True
+    }
+    assert options_from_config({"num_beams": 4}, 10) == {"topk": 4, "length_penalty": 1.0}
 
 
 def test_settings_of_the_wrong_kind(folder):

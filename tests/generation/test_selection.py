@@ -9,10 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert4keras.generation.call import hypotheses
-from bert4keras.generation.options import OTHERWISE, Options
-from bert4keras.generation.prompts import padded, power_of_two
-from bert4keras.generation.selection import Settings, drawn, initial_state, repeating, select
-from bert4keras.generation.streaming import pieces
+from bert4keras.generation.options import FALLBACKS, Options
+from bert4keras.generation.prompts import next_power_of_two, pad_rows
+from bert4keras.generation.selection import (
+    Settings,
+    initial_state,
+    repeated_ngram_tokens,
+    sample_tokens,
+    select,
+)
+from bert4keras.generation.streaming import stream_text
 from bert4keras.tokenizers import SpTokenizer, Tokenizer
 
 ops = keras.ops
@@ -21,7 +27,7 @@ backend = pytest.mark.backend
 
 def options(**changes):
     """Options like those of `generate` without arguments."""
-    return replace(Options(**OTHERWISE, maxlen=16, minlen=1), **changes).checked()
+    return replace(Options(**FALLBACKS, maxlen=16, minlen=1), **changes).validated()
 
 
 # ------------------------------------------------------------------------------------ sampling
@@ -30,7 +36,7 @@ PROBABILITIES = np.array([0.02, 0.3, 0.08, 0.15, 0.05, 0.2, 0.01, 0.12, 0.03, 0.
 
 
 def exact(topk=None, topp=None, min_p=None, temperature=1.0):
-    """The distribution that is to be drawn from, written from the definitions of the options."""
+    """The distribution that is to be sampled from, written from the definitions of the options."""
     p = PROBABILITIES ** (1 / temperature)
     p = p / p.sum()
     if topk is not None:
@@ -46,16 +52,16 @@ def exact(topk=None, topp=None, min_p=None, temperature=1.0):
 
 
 def draw(count, seed=0, **changes):
-    """Tokens drawn in one call of `select`, each by a hypothesis of its own."""
+    """Tokens sampled in one call of `select`, each by a hypothesis of its own."""
     chosen = options(sample=True, n=count, **changes)
     chosen_settings = chosen.settings([0], len(PROBABILITIES))
     uniform = 1 - np.random.default_rng(seed).random((1, count, 1), dtype="float32")
     scores = np.log(PROBABILITIES).astype("float32")
     scores = np.broadcast_to(scores, (1, count, len(scores)))
     state = initial_state(chosen_settings, 1, len(PROBABILITIES), ops.ones((1,), "bool"))
-    state["random"] = ops.convert_to_tensor(uniform)
+    state["uniform"] = ops.convert_to_tensor(uniform)
     _, tokens, parents = select(
-        chosen_settings, ops.convert_to_tensor(scores), state, chosen.numbers()
+        chosen_settings, ops.convert_to_tensor(scores), state, chosen.sampling_params()
     )
     assert parents is None
     return ops.convert_to_numpy(tokens)[0]
@@ -113,11 +119,11 @@ def test_a_drawing_is_the_inverse_of_the_cumulative_distribution():
         order = np.argsort(-PROBABILITIES, kind="stable")[:size] if size else np.arange(10)
         cumulative = np.cumsum(PROBABILITIES[order]) / PROBABILITIES[order].sum()
         for uniform in (1e-9, 0.013, 0.2, 0.5, 0.77, 0.999, 1.0):
-            found = drawn(
+            found = sample_tokens(
                 chosen.settings([0], 10),
                 scores,
                 ops.convert_to_tensor(np.array([[uniform]], "float32")),
-                chosen.numbers(),
+                chosen.sampling_params(),
             )
             index = min(np.searchsorted(cumulative, uniform), len(order) - 1)
             assert int(found[0, 0]) == order[index]
@@ -130,11 +136,11 @@ def test_impossible_tokens_are_never_drawn():
     uniform = 1 - np.random.default_rng(1).random((1, 5000), dtype="float32")
     for cut in ({}, {"topk": 4}, {"topp": 0.999}, {"min_p": 0.0}):
         chosen = options(sample=True, **cut)
-        found = drawn(
+        found = sample_tokens(
             chosen.settings([0], 6),
             ops.convert_to_tensor(scores),
             ops.convert_to_tensor(uniform),
-            chosen.numbers(),
+            chosen.sampling_params(),
         )
         counts = np.bincount(ops.convert_to_numpy(found)[0], minlength=6)
         assert counts[[2, 4]].sum() == 5000 and 1100 < counts[2] < 1400
@@ -162,10 +168,12 @@ DRAWN = {
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=0, max_size=12), st.integers(1, 4))
 def test_tokens_that_would_repeat_an_ngram_are_found(output, size):
-    room = np.zeros((1, 1, 16), "int32")
-    room[0, 0, : len(output)] = output
+    output_ids = np.zeros((1, 1, 16), "int32")
+    output_ids[0, 0, : len(output)] = output
     step = ops.convert_to_tensor(len(output), dtype="int32")
-    found = ops.convert_to_numpy(repeating(ops.convert_to_tensor(room), step, size))
+    found = ops.convert_to_numpy(
+        repeated_ngram_tokens(ops.convert_to_tensor(output_ids), step, size)
+    )
     ngrams = {tuple(output[i : i + size]) for i in range(len(output) - size + 1)}
     expected = {t for t in range(4) if (*output[len(output) - size + 1 :], t)[-size:] in ngrams}
     if len(output) < size - 1:
@@ -219,13 +227,13 @@ def search(size, maxlen, ends=ENDS, n=None, **changes):
     chosen_settings = chosen.settings(ends, 7)
     state = initial_state(chosen_settings, 1, 7, ops.ones((1,), "bool"))
     for step in range(maxlen):
-        output = ops.convert_to_numpy(state["output"])[0, :, :step].tolist()
+        output = ops.convert_to_numpy(state["output_ids"])[0, :, :step].tolist()
         scores = np.array([[next_scores(ids) for ids in output]], "float32")
         state, tokens, parents = select(
-            chosen_settings, ops.convert_to_tensor(scores), state, chosen.numbers()
+            chosen_settings, ops.convert_to_tensor(scores), state, chosen.sampling_params()
         )
         tokens, parents = ops.convert_to_numpy(tokens)[0], ops.convert_to_numpy(parents)[0]
-        written = ops.convert_to_numpy(state["output"])[0, :, : step + 1].tolist()
+        written = ops.convert_to_numpy(state["output_ids"])[0, :, : step + 1].tolist()
         assert written == [[*output[p], t] for p, t in zip(parents, tokens, strict=True)]
         if ops.convert_to_numpy(state["finished"]).all():
             break
@@ -333,9 +341,9 @@ def test_options_decide_what_is_compiled_and_what_is_a_mere_number():
     other_numbers = options(maxlen=10, minlen=4).settings([2], 50)
     assert other_numbers == plain
     beams = options(topk=4, groups=2, diversity=0.5).settings([2], 50)
-    assert (beams.n, beams.beam, beams.groups, beams.topk) == (4, True, 2, None)
+    assert (beams.n, beams.beam_search, beams.groups, beams.topk) == (4, True, 2, None)
     samples = options(sample=True, topk=4, n=3, topp=0.9).settings([2], 50)
-    assert (samples.n, samples.beam, samples.topk, samples.topp) == (3, False, 4, True)
+    assert (samples.n, samples.beam_search, samples.topk, samples.use_topp) == (3, False, 4, True)
     again = options(sample=True, topk=4, n=3, topp=0.2).settings([2], 50)
     assert samples == again
 
@@ -352,13 +360,13 @@ def test_topk_over_the_vocabulary_is_refused():
 
 def test_rows_are_padded_on_either_side():
     rows = [[1, 2, 3], [4], []]
-    assert padded(rows, 4).tolist() == [[1, 2, 3, 0], [4, 0, 0, 0], [0] * 4]
-    assert padded(rows, 4, left=True).tolist() == [[0, 1, 2, 3], [0, 0, 0, 4], [0] * 4]
-    assert padded(rows, 3, fill=9).tolist() == [[1, 2, 3], [4, 9, 9], [9] * 3]
+    assert pad_rows(rows, 4).tolist() == [[1, 2, 3, 0], [4, 0, 0, 0], [0] * 4]
+    assert pad_rows(rows, 4, left=True).tolist() == [[0, 1, 2, 3], [0, 0, 0, 4], [0] * 4]
+    assert pad_rows(rows, 3, fill=9).tolist() == [[1, 2, 3], [4, 9, 9], [9] * 3]
 
 
 def test_batches_grow_to_powers_of_two():
-    assert [power_of_two(n) for n in (1, 2, 3, 4, 5, 17)] == [1, 2, 4, 4, 8, 32]
+    assert [next_power_of_two(n) for n in (1, 2, 3, 4, 5, 17)] == [1, 2, 4, 4, 8, 32]
 
 
 # ----------------------------------------------------------------------------------- streaming
@@ -391,7 +399,7 @@ def tokenizer():
 
 
 def assert_streams(ids, decode):
-    found = list(pieces(iter(ids), decode))
+    found = list(stream_text(iter(ids), decode))
     whole = decode(ids)
     assert "".join(found) == whole
     assert all(found)
@@ -425,7 +433,7 @@ def test_text_that_later_tokens_change_is_held_back(tokenizer, tokens):
 def test_each_ideograph_comes_at_once(tokenizer):
     ids = [TOKENS.index(token) for token in "今天你好，今天"]
     given_ids = iter(ids)
-    stream = pieces(given_ids, tokenizer.decode)
+    stream = stream_text(given_ids, tokenizer.decode)
     for expected, left in (("今", 6), ("天", 5), ("你", 4), ("好", 3), ("，今", 1), ("天", 0)):
         assert next(stream) == expected
         assert given_ids.__length_hint__() == left

@@ -19,7 +19,7 @@ import unicodedata2 as unicodedata
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert4keras.generation.streaming import pieces
+from bert4keras.generation.streaming import stream_text
 from bert4keras.text import json_file
 from bert4keras.text.fairseq import FairseqTokenizer
 from bert4keras.text.json import JsonTokenizer
@@ -328,7 +328,7 @@ def test_a_stream_shows_no_part_of_a_character_and_joins_to_the_text(kind, data)
     ids = data.draw(
         st.one_of(st.lists(some, max_size=14), PLAIN.map(lambda t: tokenizer.encode(t)[0]))
     )
-    found = list(pieces(iter(ids), tokenizer.decode, tokenizer.settled, tokenizer.n_context))
+    found = list(stream_text(iter(ids), tokenizer.decode, tokenizer.settled, tokenizer.n_context))
     whole = tokenizer.decode(ids)
     assert "".join(found) == whole and all(found)
     for end in range(len(ids)):
@@ -340,7 +340,7 @@ def test_a_stream_shows_no_part_of_a_character_and_joins_to_the_text(kind, data)
 def test_each_character_comes_as_soon_as_it_is_whole(kind):
     tokenizer = ours(kind)
     ids = tokenizer.encode("龘! 🙂")[0]
-    stream = list(pieces(iter(ids), tokenizer.decode, tokenizer.settled, tokenizer.n_context))
+    stream = list(stream_text(iter(ids), tokenizer.decode, tokenizer.settled, tokenizer.n_context))
     assert "".join(stream) == "龘! 🙂"
     assert "龘" in stream if kind == "qwen" else any("龘" in piece for piece in stream)
     assert stream[-1] == "🙂"
