@@ -322,8 +322,12 @@ def _name_by_id(tokenizer: TokenizerBase, config: Mapping[str, Any]) -> None:
 
 
 def _has_capitals(words: Iterable[str]) -> bool:
-    """Tell whether a vocabulary knows capital letters, so that texts must not be lower-cased."""
-    return any(c.isascii() and c.isupper() for w in words if not w.startswith("[") for c in w)
+    """Tell whether a vocabulary has words with capitals, so that texts must not be lower-cased.
+
+    Names of special tokens do not count, which Google's Chinese vocabulary has as `<S>`, too.
+    """
+    letters = (word for word in words if word.removeprefix("##").isalpha())
+    return any(c.isascii() and c.isupper() for word in letters for c in word)
 
 
 def _jieba() -> Callable[[str], list[str]]:

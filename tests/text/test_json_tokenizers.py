@@ -408,6 +408,7 @@ def test_tokens_to_keep_must_be_there():
 def words(tmp_path: Path) -> Path:
     """A folder with a vocabulary of BERT."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "</s>", "a", "b", "语"]
+    tokens.append("<S>")  # as in Google's Chinese vocabulary, which is of lower-case texts
     save_vocab(tmp_path / "vocab.txt", {token: i for i, token in enumerate(tokens)})
     return tmp_path
 
