@@ -85,7 +85,9 @@ def read_config(
     config = family.read({**family.defaults, **config}, path)
     _check_fixed(config, {**_FIXED, **family.fixed}, path)
     _check_causal(config, family, application, path)
-    arguments = {k: v for k, v in config.items() if k not in ("name", "prefix", "layers")}
+    # NEZHA's published configs have an embedding_size that nothing there reads.
+    unread = {"name", "prefix", "layers", "embedding_size"} - family.keys.keys()
+    arguments = {k: v for k, v in config.items() if k not in unread}
     for theirs, ours in family.keys.items():
         if theirs in config:
             arguments[ours] = config[theirs]

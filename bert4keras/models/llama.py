@@ -31,6 +31,8 @@ KEYS = {
 }
 DEFAULTS = {"hidden_act": "silu", "rms_norm_eps": 1e-6, **NO_SEGMENTS}
 LM = "ForCausalLM"
+CAUSAL = {"is_causal": (True,)}
+"""Some models of sentence vectors let these see what comes after a token."""
 ATTENTION = ".*layers/0/self_attn"
 
 
@@ -96,7 +98,7 @@ class LLaMA(GPT2, RoFormer):
         "rope_scaling": OBJECT,
         "rope_parameters": OBJECT,
     }
-    families = (Family("llama", ("llama",), "Llama", KEYS, DEFAULTS, causal=LM),)
+    families = (Family("llama", ("llama",), "Llama", KEYS, DEFAULTS, CAUSAL, causal=LM),)
     dialect = Dialect("model")
     signatures = (
         Signature(
@@ -144,7 +146,7 @@ class Qwen2(LLaMA):
             "model/layers_{i}/self_attn/o_proj/kernel",
         ],
     }
-    families = (Family("qwen2", ("qwen2",), "Qwen2", KEYS, DEFAULTS, causal=LM),)
+    families = (Family("qwen2", ("qwen2",), "Qwen2", KEYS, DEFAULTS, CAUSAL, causal=LM),)
     signatures = (Signature("qwen2", has=(f"{ATTENTION}/q_proj/bias",)),)
 
 
@@ -161,6 +163,8 @@ class Qwen3(LLaMA):
         ],
     }
     families = (
-        Family("qwen3", ("qwen3",), "Qwen3", KEYS, {"head_dim": 128, **DEFAULTS}, causal=LM),
+        Family(
+            "qwen3", ("qwen3",), "Qwen3", KEYS, {"head_dim": 128, **DEFAULTS}, CAUSAL, causal=LM
+        ),
     )
     signatures = (Signature("qwen3", has=(f"{ATTENTION}/q_norm/.*",)),)
