@@ -1,30 +1,30 @@
-"""Transformer models: assembled from open layers, loaded from official checkpoints.
+"""Transformer models: assembled from layers that can be replaced, loaded from official checkpoints.
 
     model        Model: the Keras model that scripts train, save and load
-    whole        load_model: files of whole models, whatever they are called
-    checks       Rules: what a model takes; all else is refused in one sentence
-    given        what scripts give to `fit` and its kin, in the form that Keras takes
+    whole        load_model: whole models in files of any name
+    checks       Rules: checks of the data that a model is given
+    given        conversion of the data given to `fit` and the like
     whole_h5     WholeH5: whole models in HDF5 files
     block        Block: what differs between Transformer blocks, as data
     transformer  Transformer: assembling, layers by name, hooks
-    masks        LM_Mask, UniLM_Mask: who sees whom in language models
-    names        what variables are called in official checkpoints, as templates
-    weights      loading, resizing and writing under these names
+    masks        LM_Mask, UniLM_Mask: the attention masks of language models and UniLM
+    names        names of variables in official checkpoints, as templates
+    weights      loading, resizing and writing weights under these names
     vocabulary   keep_tokens, compound_tokens
-    pretrained   folders of models: what they say, and new ones
+    pretrained   folders of pretrained models: reading and writing them
     family       Family: how Hugging Face describes an architecture
-    registry     what is known of all architectures, from what each says of itself
+    registry     tables of all architectures, derived from their classes
     configs, config_files, settings, written_configs, vocabulary_record
-                 config files, read and written
+                 reading, checking and writing config files
     bert albert nezha roformer electra ernie deberta modernbert gau gpt llama t5
-                 the architectures: each a file with all that is known of it and its kin
+                 the architectures: a file for each, or for several related ones
     architectures
-                 ARCHITECTURES: what `model=` may be
-    building     build_transformer_model: from a config and a checkpoint to a model
+                 ARCHITECTURES: the values of `model=`
+    building     build_transformer_model: builds a model from a config and a checkpoint
                  extend_with_language_model, extend_with_unified_language_model
 
-An architecture is its block, what it embeds, how it ends, and the names of its variables. Subclass
-one and override a hook to change it: `get_inputs`, `apply_embeddings`, `apply_main_layers`,
+An architecture consists of its block, embeddings, final layers and names of variables. To change
+it, subclass it and override a hook: `get_inputs`, `apply_embeddings`, `apply_main_layers`,
 `apply_final_layers`, `block_of`, `compute_attention_bias`, `compute_position_bias`,
 `variable_mapping`, `load_variable`, `create_variable`, `load_embeddings`, `initializer`.
 """

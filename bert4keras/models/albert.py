@@ -1,4 +1,4 @@
-"""ALBERT: BERT whose blocks share their weights, or start from the same."""
+"""ALBERT: BERT whose blocks share their weights, or have the same initial weights."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from bert4keras.models.names import dense, norm
 
 
 def albert_block(layer: str, group: str) -> dict[str, list[str]]:
-    """Names of the variables of an ALBERT block, as in google-research/albert, modeling.py."""
+    """Return the names of variables of a block, as in google-research/albert, modeling.py."""
     group = f"bert/encoder/transformer/{group}/inner_group_0"
     return {
         f"{layer}-MultiHeadSelfAttention": dense(
@@ -34,7 +34,7 @@ START = "(?:(?:bert|albert)/)?encoder/(?:transformer|albert_layer_groups)/"
 
 
 def albert_versions(config: Mapping[str, Any], path: Any) -> Sequence[str]:
-    """Which of the two a config of Hugging Face describes."""
+    """Return the architectures that a config of Hugging Face may describe, the likely one first."""
     groups = config.get("num_hidden_groups", 1)
     if groups == 1:
         return "albert", "albert_unshared"
@@ -46,8 +46,8 @@ def albert_versions(config: Mapping[str, Any], path: Any) -> Sequence[str]:
     return "albert_unshared", "albert"
 
 
-def written_albert(transformer: Any) -> dict[str, Any]:
-    """What a config says of the sharing."""
+def write_albert(transformer: Any) -> dict[str, Any]:
+    """Return the key of a config that describes how blocks share weights."""
     shared = "{i" not in transformer.block.name
     return {"num_hidden_groups": 1 if shared else transformer.num_hidden_layers}
 
@@ -69,7 +69,7 @@ class ALBERT(BERT):
             TIED,
             maps_always=True,
             versions=albert_versions,
-            write=written_albert,
+            write=write_albert,
         ),
     )
     dialect = bert_like(
@@ -94,7 +94,7 @@ class ALBERT(BERT):
 
 
 class ALBERT_Unshared(ALBERT):
-    """ALBERT whose blocks start from the shared weights and then go their own ways."""
+    """ALBERT whose blocks are loaded with the shared weights and are then trained separately."""
 
     block = Block(epsilon=1e-7)
     variable_names = BERT.variable_names | albert_block("Transformer-{i}", "group_{i}")
@@ -102,6 +102,6 @@ class ALBERT_Unshared(ALBERT):
     signatures = (Signature("albert_unshared", has=(f"{GROUP}1/.*",), start=START),)
 
     def stored_name(self, checkpoint: Any, name: str) -> str:
-        """A checkpoint with a single group serves all blocks."""
+        """Return the name in a checkpoint, in which one group may serve all blocks."""
         shared = re.sub(r"/group_\d+/", "/group_0/", name)
         return name if name in checkpoint else shared

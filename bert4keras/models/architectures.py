@@ -1,6 +1,6 @@
-"""What `model=` may be: one line for each architecture.
+"""The values of `model=`, one line for each architecture.
 
-All that is asked about architectures follows from this table and from what their classes say.
+All other tables of architectures are derived from this one and from attributes of the classes.
 """
 
 from bert4keras.models.albert import ALBERT, ALBERT_Unshared

@@ -1,4 +1,4 @@
-"""BERT, RoBERTa, and what their kin share."""
+"""BERT, RoBERTa, and what the architectures derived from them share."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from bert4keras.models.masks import LM_Mask
 from bert4keras.models.names import dense, norm
 from bert4keras.models.transformer import Transformer, chosen_activation
 
-# === What files of BERT and its kin have in common ===
+# === What files of BERT and of derived architectures have in common ===
 
 HEADS = (
     (r"^cls/predictions/output_bias$", "cls/predictions/bias"),
@@ -29,21 +29,26 @@ HEADS = (
     (r"^cls/seq_relationship/output_bias$", "cls/seq_relationship/bias"),
 )
 BIAS_TWICE = ((r"^(cls\.predictions|predictions)\.bias$", r"\1.decoder.bias"),)
-"""Some files have it under the name of the layer before."""
+"""Some files hold the bias a second time, under the name of the layer before it."""
 
 QUERY = "encoder/layer/0/attention/self/query"
 POSITION_TABLE = "embeddings/position_embeddings(/kernel)?"
-# A bare model of Hugging Face has no name in front, whatever it is of.
+# The names of a bare model of Hugging Face have no prefix, whatever its architecture.
 WITHOUT_POSITIONS = ((f"(bert/)?{QUERY}/bias",), (f".*{POSITION_TABLE}",))
 
 
 def bert_like(base: str, *rewrites: tuple[str, str]) -> Dialect:
-    """The dialect of an architecture that has the official names of BERT, and other ones here."""
+    """Return the dialect of an architecture whose official names are those of BERT.
+
+    Args:
+        base: prefix of the names in files of Hugging Face.
+        *rewrites: further differences of these names from the official ones.
+    """
     return Dialect(base, (*rewrites, (r"^bert/", f"{base}/"), *HEADS), BIAS_TWICE)
 
 
 def first_block(*bases: str) -> str:
-    """What names in the first block begin with, see `Signature`."""
+    """Return a pattern for the prefix of names in the first block, the `start` of `Signature`."""
     return f"(?:(?:{'|'.join(bases)})/)?encoder/layer/0/"
 
 
@@ -53,27 +58,28 @@ class BERT(Transformer):
     Args:
         max_position: number of positions.
         segment_vocab_size: number of segment types; 0 for a model without segments.
-        with_pool: output the first token's vector through a Dense: True for tanh, or an activation.
-        with_nsp: output the next-sentence prediction, from the pooled vector (forces `with_pool`).
+        with_pool: output the hidden state of the first token after a Dense layer: True for tanh, or
+            an activation.
+        with_nsp: output the next-sentence prediction, from the pooled output (implies `with_pool`).
         with_mlm: output token probabilities: True for softmax, or an activation such as 'linear'.
-        masked_positions: take positions (batch, n) as a further input, and output the token
-            probabilities at these only: (batch, n, vocab_size). Training on masked tokens, or of a
-            UniLM on the tokens of the second segment, needs no others, and most of its work would
-            be spent on them. Needs `with_mlm`. `Generator` takes a second model with the same
-            `layers=` and without this.
-        hierarchical_position: see `hierarchical` of `PositionEmbedding`.
-        custom_position_ids: take position ids as a further input.
+        masked_positions: take positions (batch, n) as an additional input, and output the token
+            probabilities at these positions only: (batch, n, vocab_size). Training on masked
+            tokens, or of a UniLM on the tokens of the second segment, needs no others, which would
+            take most of the time. Requires `with_mlm`. For `Generator`, build a second model with
+            the same `layers=` and without this.
+        hierarchical_position: `hierarchical` of `PositionEmbedding`.
+        custom_position_ids: take position ids as an additional input.
         shared_segment_embeddings: embed segment ids with the token table.
         **kwargs: see `Transformer`.
 
-    Outputs are hidden states (batch, length, hidden_size) if no head is asked for; otherwise the
-    heads, in the order pooled or next-sentence, token probabilities.
+    The outputs are the hidden states (batch, length, hidden_size) without heads; otherwise those of
+    the heads, in the order: pooled output or next-sentence prediction, token probabilities.
     """
 
     model_type = "bert"
     segments_in_mask = False
     embedding_steps: tuple[str, ...] = ("norm", "dropout")
-    """What happens to the sum of the embeddings."""
+    """The layers that are applied to the sum of the embeddings."""
     # google-research/bert, modeling.py and run_pretraining.py
     variable_names: ClassVar[Mapping[str, list[str]]] = {
         "Embedding-Token": ["bert/embeddings/word_embeddings"],
@@ -142,7 +148,7 @@ class BERT(Transformer):
             )
         if masked_positions and not with_mlm:
             raise ValueError(
-                "masked_positions says where token scores are computed, and without with_mlm there "
+                "masked_positions selects where logits are computed, and without with_mlm there "
                 "are none: give with_mlm too, or leave it out"
             )
         self.max_position = max_position
@@ -156,12 +162,12 @@ class BERT(Transformer):
         self.shared_segment_embeddings = shared_segment_embeddings
 
     def get_inputs(self) -> Any:
-        """Token, segment and position ids, masked positions, as far as the model has them."""
+        """Create the inputs: token, segment and position ids, masked positions, if needed."""
         kinds = {"Token": "int32"}
         if self.segment_vocab_size > 0 or self.segments_in_mask:
             kinds["Segment"] = "int32"
         if self.custom_position_ids:
-            # Sinusoidal positions may be fractions.
+            # Sinusoidal positions need not be whole numbers.
             kinds["Position"] = "float32"
         inputs = [self.apply_input(f"Input-{kind}", dtype) for kind, dtype in kinds.items()]
         if self.masked_positions:
@@ -170,14 +176,14 @@ class BERT(Transformer):
         return self.simplify(inputs)
 
     def apply_embeddings(self, inputs: Any) -> Tensor:
-        """Tokens, segments and positions, added up; then the steps of the architecture."""
+        """Add the embeddings of tokens, segments and positions, and apply `embedding_steps`."""
         token_ids, *rest = listed(inputs)
         segment_ids = rest.pop(0) if self.segment_vocab_size > 0 or self.segments_in_mask else None
         position_ids = rest.pop(0) if self.custom_position_ids else None
         x = self.apply_token_embedding(token_ids)
         if self.segment_vocab_size > 0:
             segments = self.apply_segment_embedding(segment_ids)
-            # Of one table with the tokens, segment 0 would count as padding.
+            # If segments share the table of tokens, segment 0 would be treated as padding.
             x = self.apply([x, segments], Add, masked_by=0, name="Embedding-Token-Segment")
         x = self.apply_position_embedding(x, position_ids)
         for step in self.embedding_steps:
@@ -190,7 +196,7 @@ class BERT(Transformer):
         return x
 
     def apply_segment_embedding(self, segment_ids: Tensor) -> Tensor:
-        """Segment vectors, from their own table or that of the tokens."""
+        """Embed segments with a table of their own or that of the tokens."""
         if self.shared_segment_embeddings:
             return self.apply_token_embedding(segment_ids)
         return self.apply(
@@ -203,7 +209,7 @@ class BERT(Transformer):
         )
 
     def apply_position_embedding(self, x: Tensor, position_ids: Tensor | None) -> Tensor:
-        """Add position vectors from a table, unless positions enter attention."""
+        """Add position embeddings from a table, unless positions enter attention."""
         if self.block.position_bias:
             return x
         return self.apply(
@@ -219,7 +225,7 @@ class BERT(Transformer):
         )
 
     def apply_final_layers(self, inputs: Tensor) -> Any:
-        """The heads that were asked for, or the hidden states."""
+        """Compute the outputs of the heads, or return the hidden states without heads."""
         heads = []
         if self.with_pool:
             heads.append(self.apply_pooler(inputs))
@@ -228,7 +234,10 @@ class BERT(Transformer):
         return self.simplify(heads or [inputs])
 
     def apply_pooler(self, x: Tensor) -> Tensor:
-        """(batch, hidden_size), or with `with_nsp` (batch, 2): next sentence, random sentence."""
+        """Compute the pooled output (batch, hidden_size).
+
+        With `with_nsp`, it is the prediction (batch, 2): next sentence, random sentence.
+        """
         x = self.apply(x, FirstToken, name="Pooler")
         function = chosen_activation(self.with_pool, "tanh")
         x = self.apply_dense(x, self.hidden_size, "Pooler-Dense", activation=function)
@@ -237,14 +246,14 @@ class BERT(Transformer):
         return self.apply_dense(x, 2, "NSP-Proba", activation="softmax", dtype="float32")
 
     def apply_gather(self, x: Tensor) -> Tensor:
-        """The vectors that token scores are computed from: with `masked_positions`, only those."""
+        """Select the hidden states at the `masked_positions`, or return all of them without."""
         if not self.masked_positions:
             return x
         positions = self.layers[self.prefixed("Input-Masked-Positions")]
         return self.apply([x, positions], GatherPositions, name="MLM-Positions")
 
     def apply_mlm(self, x: Tensor) -> Tensor:
-        """(batch, length or n, vocab_size), scores or probabilities of tokens."""
+        """Compute logits or probabilities of tokens, (batch, length or n, vocab_size)."""
         function = activation(self.activations[0])
         x = self.apply_dense(x, self.embedding_size, "MLM-Dense", activation=function)
         x = self.apply_norm(x, "MLM-Norm")

@@ -1,4 +1,4 @@
-"""The block of a Transformer: what differs between architectures, as data, and how it is built."""
+"""`Block`, what differs between the blocks of architectures, and the hooks that build a block."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,8 +25,8 @@ class Block:
         attention_norms: where the attention sub-layer is normalised: 'pre' (its input), 'post'
             (after the residual sum), both or neither.
         feed_forward_norms: likewise for the feed-forward sub-layer.
-        epsilon: of every layer normalisation.
-        zero_mean, scale, offset: of every layer normalisation, see `LayerNormalization`.
+        epsilon: epsilon of the layer normalisations.
+        zero_mean, scale, offset: arguments of `LayerNormalization`.
         position_bias: how positions enter attention, the `p_bias` of `MultiHeadAttention`.
         use_bias: whether attention and feed-forward have biases.
         attention_bias: whether queries, keys and values have biases, `use_bias` by default.
@@ -34,7 +34,7 @@ class Block:
         query_key_norm: whether the query and the key of each head are normalised.
         attention: the attention layer.
         gated: whether feed-forward layers multiply activation(x·W0) by x·W1.
-        name: what the names of the layers of block number i begin with.
+        name: prefix of the names of the layers of block number i.
     """
 
     attention_norms: tuple[str, ...] = ("post",)
@@ -54,20 +54,20 @@ class Block:
 
 
 class Blocks(Initialized):
-    """The hooks from the input of a block to its output, a part of `Transformer`."""
+    """The hooks that compute the output of a block from its input, a part of `Transformer`."""
 
     block = Block()
 
     def block_of(self, index: int) -> Block:
-        """Hook: the block number `index`, `block` by default.
+        """Hook: return the block number `index`, by default `block`.
 
-        It may be normalised elsewhere (`attention_norms`, `feed_forward_norms`) and have another
-        `name`; all else is the same in every block.
+        Blocks may differ in where they are normalised (`attention_norms`, `feed_forward_norms`) and
+        in `name`, but not in other attributes.
         """
         return self.block
 
     def apply_main_layers(self, inputs: Any, index: int) -> Any:
-        """Hook: one block; of [context, x] the decoder of an encoder attends to the context too."""
+        """Hook: apply one block, with cross-attention to the context for inputs [context, x]."""
         *context, x = listed(inputs)
         attention_bias = self.compute_attention_bias(index)
         position_bias = self.compute_position_bias(self.simplify([x, *context]))
@@ -96,17 +96,17 @@ class Blocks(Initialized):
         return self.simplify([*context, x])
 
     def compute_attention_bias(self, inputs: Any = None) -> Tensor | None:
-        """Hook: the attention bias of every block, see `MultiHeadAttention`."""
+        """Hook: compute the attention bias of every block, the `a_bias` of `MultiHeadAttention`."""
         return self.attention_bias
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor | None:
-        """Hook: the position bias of every block, see `MultiHeadAttention`."""
+        """Hook: compute the position bias of every block, the `p_bias` of `MultiHeadAttention`."""
         return self.position_bias
 
     def apply_residual(
         self, x: Tensor, sub_layer: Callable, name: str, norms: tuple[str, ...]
     ) -> Tensor:
-        """A sub-layer with dropout, residual sum and the normalisations before and after it.
+        """Apply a sub-layer with dropout, residual sum and the normalisations before and after it.
 
         A single normalisation is called `{name}-Norm`, two are `{name}-Norm-0` and `{name}-Norm-1`.
         """
@@ -122,10 +122,10 @@ class Blocks(Initialized):
         return x
 
     def apply_norm(self, x: Tensor, name: str) -> Tensor:
-        """Layer normalisation, under the condition of the model if it has one."""
+        """Apply a layer normalisation, conditional if the model has a condition."""
         condition, hidden_units, hidden_activation = self.layer_norm_conds
         if not self.block.scale and not self.block.offset:
-            condition = None  # there is nothing that it could move
+            condition = None  # there are no parameters that it could change
         return self.apply(
             self.simplify([x, condition]),
             LayerNormalization,
@@ -148,7 +148,7 @@ class Blocks(Initialized):
         attention_bias: Tensor | None,
         position_bias: Tensor | None,
     ) -> Tensor:
-        """The attention layer of a block, from `x` to `context`, with the biases of the hooks."""
+        """Apply the attention layer of a block, of `x` to `context`, with biases of the hooks."""
         block = self.block
         return self.apply(
             [t for t in (x, context, context, attention_bias, position_bias) if t is not None],
@@ -173,11 +173,11 @@ class Blocks(Initialized):
 
     @property
     def attention_sizes(self) -> dict[str, int]:
-        """Further arguments of the attention layers, which only this architecture has."""
+        """Further arguments of the attention layers of this architecture."""
         return {}
 
     def apply_feed_forward(self, x: Tensor, name: str) -> Tensor:
-        """The feed-forward layer of a block."""
+        """Apply the feed-forward layer of a block."""
         return self.apply(
             x,
             FeedForward,
@@ -196,10 +196,10 @@ class Blocks(Initialized):
 
 
 def check_blocks(transformer: "Transformer") -> None:
-    """Refuse blocks that differ in more than `Blocks.block_of` may say.
+    """Check that blocks differ only in the attributes that `Blocks.block_of` may change.
 
     Raises:
-        ValueError: another field differs.
+        ValueError: another attribute differs.
     """
     for index in range(transformer.num_hidden_layers):
         block = transformer.block_of(index)
@@ -218,10 +218,7 @@ def call_attention(
     inputs: list,
     arguments: dict[str, Any],
 ) -> Tensor:
-    """Call an attention layer with `attention_caches` and the scores of the block before, if any.
-
-    Scores of the block before are those of `residual_attention_scores`.
-    """
+    """Call an attention layer with the `attention_caches` and residual scores that there are."""
     name = layer.name.removeprefix(transformer.prefix)
     if layer.name in transformer.attention_caches:
         caches = transformer.attention_caches[layer.name]
@@ -246,5 +243,5 @@ def call_attention(
 
 
 def listed(value: Any) -> list:
-    """A list of one tensor or of several."""
+    """Return a list of one tensor or of several."""
     return list(value) if isinstance(value, list | tuple) else [value]

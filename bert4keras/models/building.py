@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to a model."""
+"""Building a model from a config and a checkpoint."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -18,21 +18,21 @@ from bert4keras.models.masks import LM_Mask, UniLM_Mask
 from bert4keras.models.model import Model
 from bert4keras.models.pretrained import origin_of
 from bert4keras.models.transformer import Transformer
-from bert4keras.models.vocabulary_record import plain
+from bert4keras.models.vocabulary_record import as_json_values
 
 
 def extend_with_language_model(base: type[Transformer]) -> type[Transformer]:
-    """A subclass of an architecture that is a (left to right) language model."""
-    return extended(base, LM_Mask, "LanguageModel")
+    """Return a subclass of an architecture that is a (left to right) language model."""
+    return with_mask(base, LM_Mask, "LanguageModel")
 
 
 def extend_with_unified_language_model(base: type[Transformer]) -> type[Transformer]:
-    """A subclass of an architecture that is a UniLM, for sequence to sequence."""
-    return extended(base, UniLM_Mask, "UnifiedLanguageModel")
+    """Return a subclass of an architecture that is a UniLM, for sequence to sequence."""
+    return with_mask(base, UniLM_Mask, "UnifiedLanguageModel")
 
 
-def extended(base: type[Transformer], mask: type, name: str) -> type[Transformer]:
-    """A subclass of `base` with an attention mask and token probabilities as output."""
+def with_mask(base: type[Transformer], mask: type, name: str) -> type[Transformer]:
+    """Return a subclass of `base` with an attention mask and token probabilities as output."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super(cls, self).__init__(*args, **kwargs)
@@ -56,11 +56,11 @@ CONFIG_KEYS = {
     "attention_dropout_rate": ("attention_probs_dropout_prob", None),
     "segment_vocab_size": ("type_vocab_size", 2),
 }
-"""Arguments that config files know by another name, with that name and the default."""
+"""Arguments that have another name in config files, with that name and the default."""
 
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
-"""What models can be asked to compute in."""
+"""The values of `precision=`."""
 
 
 REQUIRED = (
@@ -112,34 +112,35 @@ def build_transformer_model(
         config_path: a JSON file with the keys of Google's `bert_config.json`, a `config.json` of
             Hugging Face, or a folder in which the config and, unless `checkpoint_path` is given,
             the checkpoint are found. Without it `kwargs` must say everything.
-        checkpoint_path: see `Transformer.load_weights_from_checkpoint`; without it (and with a
-            config file) the weights are random.
-        model: name of the architecture, or a subclass of one; by default what the config says, and
-            'bert' if it says nothing.
-        application: 'encoder', 'lm' (every token sees what is before it) or 'unilm' (segment 1 is
+        checkpoint_path: any file that `Transformer.load_weights_from_checkpoint` takes; without it
+            (and with a config file) the weights are random.
+        model: name of the architecture, or a subclass of one; by default that of the config, and
+            'bert' if it names none.
+        application: 'encoder', 'lm' (each token sees those before it) or 'unilm' (segment 1 is
             generated from segment 0).
         return_keras_model: return the `Model`; otherwise the `Transformer`, whose `.model` it is.
         precision: the dtype policy of all layers, that of `keras.config.dtype_policy()` by default:
             'float32'; 'mixed_bfloat16' or 'mixed_float16', which compute in half precision with
-            float32 weights; 'bfloat16' or 'float16', whose weights are of that type, too.
-            Probabilities are float32 all the same; hidden states are not.
-        **kwargs: arguments of the architecture and of `Transformer.build`; before the config.
+            float32 weights; 'bfloat16' or 'float16', whose weights have that type, too.
+            Probabilities are float32 in every case; hidden states are not.
+        **kwargs: arguments of the architecture and of `Transformer.build`, which override those of
+            the config.
 
     Raises:
-        TypeError: an argument that neither knows; a dict instead of a path.
-        ValueError: an unknown model, application or precision, an incomplete config, or one that
-            asks for what is not implemented or contradicts `model`.
-        CheckpointError: see `Transformer.load_weights_from_checkpoint`.
+        TypeError: an argument is unknown, or a dict is given instead of a path.
+        ValueError: the model, application or precision is unknown, or the config is incomplete,
+            contradicts `model` or has settings that are not implemented.
+        CheckpointError: the checkpoint is damaged or does not fit the model.
     """
     if isinstance(config_path, Mapping):
         raise TypeError(
-            "config_path is the path of a file or folder, not a dict; what a dict says is given as "
-            "arguments: build_transformer_model(**config)"
+            "config_path is a dict, and must be the path of a file or folder: give the items of a "
+            "dict as arguments, build_transformer_model(**config)"
         )
     strict = not kwargs.get("ignore_invalid_weights")
     files = read_files(config_path, checkpoint_path, model, application, strict)
     with nullcontext() if files.checkpoint is None else files.checkpoint:
-        transformer = loaded(files, model, application, precision, kwargs)
+        transformer = build_from_files(files, model, application, precision, kwargs)
     return transformer.model if return_keras_model else transformer
 
 
@@ -148,8 +149,8 @@ class OpenFiles:
     """The files of a pretrained model, read and opened.
 
     Attributes:
-        config: the settings that the config file says, as arguments.
-        inferred: the architecture that it says, None if it says none.
+        config: the settings in the config file, as arguments.
+        inferred: the architecture that it names, None if it names none.
         config_path: the config file, None for no file.
         checkpoint: the open checkpoint, None for no weights.
         vocabulary: the vocabulary file in the folder that was given, None if none was.
@@ -169,14 +170,14 @@ def read_files(
     application: str,
     strict: bool,
 ) -> OpenFiles:
-    """Read a config and open a checkpoint, which belong together also while both are replaced.
+    """Read a config and open a checkpoint that belong together, even if both are being replaced.
 
     Args:
-        config_path: see `build_transformer_model`.
-        checkpoint_path: likewise.
-        model: likewise.
-        application: likewise.
-        strict: see `configs.read_config`.
+        config_path: that of `build_transformer_model`.
+        checkpoint_path: that of `build_transformer_model`.
+        model: that of `build_transformer_model`.
+        application: that of `build_transformer_model`.
+        strict: whether a config of another architecture than `model` raises an error.
     """
     config_file, checkpoint_file, vocabulary = config_path, checkpoint_path, None
     if config_path is not None and Path(config_path).is_dir():
@@ -197,18 +198,18 @@ def read_files(
     return read_files(config_path, checkpoint_path, model, application, strict)
 
 
-def loaded(
+def build_from_files(
     files: OpenFiles,
     model: str | type[Transformer] | None,
     application: str,
     precision: str | None,
     kwargs: dict[str, Any],
 ) -> Transformer:
-    """Build a model from what was read, and load what was opened."""
+    """Build a model from the files that were read, and load the checkpoint that was opened."""
     config, config_path = files.config, files.config_path
     check_vocabulary_arguments(config, kwargs)
     kept_of_folder = kwargs.get("keep_tokens") if config.get("keep_tokens") is None else None
-    origin = origin_of(config_path, config, kept_of_folder)  # the arguments come into it below
+    origin = origin_of(config_path, config, kept_of_folder)  # whose config gets the arguments below
     for argument, (key, default) in CONFIG_KEYS.items():
         if key in kwargs or argument not in config:
             config[argument] = kwargs.get(key, config.get(key, default))
@@ -218,15 +219,15 @@ def loaded(
         architecture = model
     else:
         model = (model or files.inferred or "bert").lower()
-        architecture = chosen(ARCHITECTURES, model, "model")
+        architecture = look_up(ARCHITECTURES, model, "model")
         config |= {**architecture.settings_of_name(model), **kwargs}
-    extend = chosen(APPLICATIONS, application, "application")
+    extend = look_up(APPLICATIONS, application, "application")
     if application not in architecture.applications:
         raise ValueError(
             f"{architecture.__name__} cannot be built with application={application!r}, only with "
             + " or ".join(map(repr, architecture.applications))
         )
-    check_refused(architecture, kwargs)
+    check_refused_arguments(architecture, kwargs)
     architecture = extend(architecture)
     with default_policy(precision):
         transformer = architecture(**config)
@@ -242,7 +243,7 @@ def loaded(
 
 @contextmanager
 def default_policy(precision: str | None) -> Iterator[None]:
-    """Let layers that are created meanwhile have a dtype policy; None changes nothing."""
+    """Set the default dtype policy in a `with` block; None changes nothing."""
     if precision is None:
         yield
         return
@@ -257,11 +258,11 @@ def default_policy(precision: str | None) -> Iterator[None]:
 
 
 def check_vocabulary_arguments(config: dict[str, Any], given: dict[str, Any]) -> None:
-    """Refuse to cut down a vocabulary that was cut down otherwise when it was saved."""
+    """Raise an error for cutting down a vocabulary that was saved with other tokens cut out."""
     names = ("keep_tokens", "compound_tokens")
     recorded = {name: config[name] for name in names if config.get(name) is not None}
     wanted = {name: given[name] for name in names if given.get(name) is not None}
-    if recorded and wanted and plain(recorded) != plain(wanted):
+    if recorded and wanted and as_json_values(recorded) != as_json_values(wanted):
         raise ValueError(
             "the model was saved with other keep_tokens or compound_tokens than those given: leave "
             "them out to load it as it was saved"
@@ -271,7 +272,7 @@ def check_vocabulary_arguments(config: dict[str, Any], given: dict[str, Any]) ->
 def check_config(
     config: dict[str, Any], given: dict[str, Any], path: Any, vocabulary: Path | None, model: Any
 ) -> None:
-    """Refuse a config that lacks a size, says what cannot be, or is not that of its vocabulary."""
+    """Check that a config is complete and valid and fits the vocabulary beside it."""
     source = path or "the keyword arguments (there is no config_path)"
     missing = [key for key in REQUIRED if config.get(key) is None]
     if missing:
@@ -283,23 +284,23 @@ def check_config(
     settings.check_settings(config, given, source, keys, registry.allowed_settings(own))
     if vocabulary is not None and vocabulary.is_file():
         n_tokens = count_tokens(vocabulary)
-        # The words of compound tokens may stand behind the others.
-        n_most = config["vocab_size"] + len(config.get("compound_tokens") or ())
-        if n_tokens > n_most:
+        # The vocabulary may also hold the compound tokens, after the others.
+        max_tokens = config["vocab_size"] + len(config.get("compound_tokens") or ())
+        if n_tokens > max_tokens:
             raise ValueError(
                 f"{vocabulary} has {n_tokens} tokens and {source} says vocab_size="
-                f"{config['vocab_size']}: they are not of the same model"
+                f"{config['vocab_size']}: they belong to different models, so give the files of one"
             )
 
 
 MAX_VOCABULARY = 256 << 20
-"""Bytes that a vocabulary file may have."""
+"""Largest size of a vocabulary file, in bytes."""
 
 
 def count_tokens(path: Path) -> int:
-    """The number of lines of a vocabulary, without blank ones at its end, in whatever encoding."""
+    """Return the number of lines of a vocabulary in any encoding, without blank ones at its end."""
     if path.stat().st_size > MAX_VOCABULARY:
-        raise ValueError(f"{path} is larger than {MAX_VOCABULARY} bytes: it is no vocabulary")
+        raise ValueError(f"{path} is larger than {MAX_VOCABULARY} bytes: give a vocabulary file")
     content = path.read_bytes()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         content = content.decode("utf-16", errors="replace").encode()
@@ -307,24 +308,28 @@ def count_tokens(path: Path) -> int:
     return content.count(b"\n") + 1 if content else 0
 
 
-def chosen(table: Mapping[str, Any], name: str, argument: str) -> Any:
-    """Look up a name given as an argument."""
+def look_up(table: Mapping[str, Any], name: str, argument: str) -> Any:
+    """Look up the value of an argument in a table.
+
+    Raises:
+        ValueError: the table has no such name.
+    """
     if name not in table:
         raise ValueError(f"{argument}={name!r} is unknown; there are {', '.join(sorted(table))}")
     return table[name]
 
 
-def check_refused(architecture: type[Transformer], given: dict[str, Any]) -> None:
-    """Refuse arguments of the base class that mean nothing to the architecture."""
+def check_refused_arguments(architecture: type[Transformer], given: dict[str, Any]) -> None:
+    """Raise an error for arguments of the base class that the architecture does not support."""
     refused = [name for name in architecture.refused_arguments if given.get(name)]
     if refused:
         raise TypeError(f"{architecture.__name__} has no argument {refused[0]!r}: leave it out")
 
 
 def check_arguments(transformer: Transformer, given: dict[str, Any]) -> None:
-    """Refuse keyword arguments that neither the constructors took nor `build` will take.
+    """Raise an error for keyword arguments that neither a constructor nor `build` takes.
 
-    Config files may hold keys that concern nobody; arguments in a call may not.
+    Config files may hold other keys, but calls may not.
     """
     builders = [cls.build for cls in type(transformer).__mro__ if "build" in vars(cls)]
     known = {name for build in builders for name in inspect.signature(build).parameters}

@@ -1,13 +1,14 @@
-"""One door for what a model is given: what makes no sense is refused before an engine sees it.
+"""Checks of the data that a model is given, which find errors before a backend sees them.
 
-Engines differ: of an id beyond a table TensorFlow gives 60 lines of a graph, PyTorch an index, and
-JAX NaN without a word. What an input must be is read off the model once: which table of vectors it
-is looked up in, which positions there are. What labels must be is known from the losses.
+Backends report errors differently: for an id beyond a table TensorFlow prints 60 lines of a graph,
+PyTorch an index, and JAX computes NaN without an error. The requirements on an input are derived
+from the model once: the embedding table it is looked up in, the number of positions. Those on
+labels are known from the losses.
 
-    Rules      of the inputs of a model and of its targets
-    Ids        numbers of the rows of a table
-    Length     texts no longer than a table of positions
-    Places     positions within another input
+    Rules              all rules for the inputs and targets of a model
+    Ids                rule: row numbers of a table
+    Length             rule: texts no longer than a position table
+    GatheredPositions  rule: positions within another input
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,14 +31,14 @@ from bert4keras.training.distribution.parts import LossOfBatch
 from bert4keras.training.losses import SparseLoss, SparseMultilabelCrossentropy
 from bert4keras.training.methods import LayerMethod
 
-# === What arrays are ===
+# === Invalid values in arrays ===
 
 
-def outside(array: np.ndarray, size: int) -> np.ndarray | None:
-    """Tell where an array holds something else than whole numbers from 0 below `size`.
+def out_of_range(array: np.ndarray, size: int) -> np.ndarray | None:
+    """Find the elements of an array that are not whole numbers of at least 0 and below `size`.
 
     Returns:
-        An array of bool, or None if there is no such place.
+        An array of bool, or None if all elements are valid.
     """
     if array.dtype.kind in "iub":
         if array.min() >= 0 and array.max() < size:
@@ -49,45 +50,45 @@ def outside(array: np.ndarray, size: int) -> np.ndarray | None:
     return None if inside.all() else ~inside
 
 
-def first(array: np.ndarray, wrong: np.ndarray) -> str:
-    """Name the first place that is wrong, and what stands there."""
+def first_invalid(array: np.ndarray, wrong: np.ndarray) -> str:
+    """Describe the first invalid element of an array: its value and where it is."""
     place = tuple(int(i) for i in np.argwhere(wrong)[0])
     names = ("row", "position", *["index"] * len(place))
     where = ", ".join(f"{name} {i}" for name, i in zip(names, place, strict=False))
     return f"{array[place]} at {where}" if place else f"{array}"
 
 
-# === What inputs must be ===
+# === Rules for inputs ===
 
 
 @dataclass(frozen=True)
 class Ids:
-    """An input that is looked up in a table."""
+    """Rule for an input that is looked up in a table."""
 
     layer: str
     size: int
     mask_id: int | None = None
 
-    def complaint(self, array: np.ndarray, others: Sequence) -> str | None:
-        """Say what is wrong, or None."""
-        wrong = outside(array, self.size)
+    def find_error(self, array: np.ndarray, others: Sequence) -> str | None:
+        """Describe what is wrong with an array; None if nothing is."""
+        wrong = out_of_range(array, self.size)
         if wrong is None:
             return None
         return (
-            f"holds {first(array, wrong)}, but {self.layer!r} has {self.size} rows: give whole "
-            f"numbers from 0 to {self.size - 1}, of the tokenizer and the config of this model"
+            f"holds {first_invalid(array, wrong)}, but {self.layer!r} has {self.size} rows: give "
+            f"whole numbers from 0 to {self.size - 1}, as the tokenizer and config of this model do"
         )
 
 
 @dataclass(frozen=True)
 class Length:
-    """An input whose positions are those of a table."""
+    """Rule for an input whose length is limited by a position table."""
 
     layer: str
     reach: int
 
-    def complaint(self, array: np.ndarray, others: Sequence) -> str | None:
-        """Say what is wrong, or None."""
+    def find_error(self, array: np.ndarray, others: Sequence) -> str | None:
+        """Describe what is wrong with an array; None if nothing is."""
         if array.ndim < 2 or array.shape[1] <= self.reach:
             return None
         return (
@@ -97,43 +98,51 @@ class Length:
 
 
 @dataclass(frozen=True)
-class Places:
-    """An input that chooses positions of others."""
+class GatheredPositions:
+    """Rule for an input that holds positions of other inputs."""
 
     layer: str
     inputs: tuple[int, ...]
 
-    def complaint(self, array: np.ndarray, others: Sequence) -> str | None:
-        """Say what is wrong, or None."""
+    def find_error(self, array: np.ndarray, others: Sequence) -> str | None:
+        """Describe what is wrong with an array; None if nothing is."""
         lengths = [others[i].shape[1] for i in self.inputs if np.ndim(others[i]) > 1]
-        wrong = outside(array, min(lengths)) if lengths else None
+        wrong = out_of_range(array, min(lengths)) if lengths else None
         if wrong is None:
             return None
         return (
-            f"holds {first(array, wrong)}, and {self.layer!r} looks for it in {min(lengths)} "
-            f"positions: give whole numbers from 0 to {min(lengths) - 1}"
+            f"holds {first_invalid(array, wrong)}, and {self.layer!r} looks for it in "
+            f"{min(lengths)} positions: give whole numbers from 0 to {min(lengths) - 1}"
         )
 
 
-Rule = Ids | Length | Places
+Rule = Ids | Length | GatheredPositions
 
-SAME_VALUES = ("Cast", "ExpandDims", "Identity", "Reshape", "Squeeze", "Transpose", "StopGradient")
-"""Operations of Keras that neither change nor leave out values."""
+VALUE_PRESERVING = (
+    "Cast",
+    "ExpandDims",
+    "Identity",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "StopGradient",
+)
+"""Operations of Keras that neither change nor drop values."""
 
-AS_LONG_AS_THE_FIRST = (
+LENGTH_PRESERVING = (
     keras.layers.Embedding,
     GatedAttentionUnit,
     MultiHeadAttention,
     PositionEmbeddingBase,
 )
-"""Layers whose first input is as long as what they give."""
+"""Layers whose first input has the same length as their output."""
 
-LOOKING_UP = (keras.layers.Embedding.call, Embedding.call)
-"""What looks ids up in a table; a subclass of the user's may take something else."""
+LOOKUP_CALLS = (keras.layers.Embedding.call, Embedding.call)
+"""Calls that look ids up in a table; a user's subclass may take something else."""
 
 
 def rules_of(model: keras.Model) -> list[tuple[int, Rule]]:
-    """What the inputs of a model must be, by their numbers."""
+    """Return the rules for the inputs of a model, each with the index of its input."""
     found: list[tuple[int, Rule]] = []
     for node in keras_private.calls_in(model):
         for inputs, rule in rules_at(model, node):
@@ -142,44 +151,47 @@ def rules_of(model: keras.Model) -> list[tuple[int, Rule]]:
 
 
 def rules_at(model: keras.Model, node: Any) -> Iterator[tuple[list[int], Rule]]:
-    """What inputs must be because of one call of a layer."""
+    """Yield the rules that follow from one call of a layer, with the indices of the inputs."""
     layer, tensors = node.operation, node.input_tensors
-    if type(layer).call in LOOKING_UP:
+    if type(layer).call in LOOKUP_CALLS:
         if node.arguments.kwargs.get("mode", "embedding") == "embedding":
             mask_id = getattr(layer, "mask_id", 0) if layer.mask_zero else None
-            yield same_as(model, tensors[0]), Ids(layer.name, layer.embeddings.shape[0], mask_id)
+            yield (
+                inputs_of_same_values(model, tensors[0]),
+                Ids(layer.name, layer.embeddings.shape[0], mask_id),
+            )
     elif isinstance(layer, PositionEmbedding):
         if layer.custom_position_ids:
-            yield same_as(model, tensors[1]), Ids(layer.name, layer.reach)
+            yield inputs_of_same_values(model, tensors[1]), Ids(layer.name, layer.reach)
         else:
-            yield as_long_as(model, tensors[0]), Length(layer.name, layer.reach)
+            yield inputs_of_same_length(model, tensors[0]), Length(layer.name, layer.reach)
     elif isinstance(layer, GatherPositions):
-        texts = tuple(as_long_as(model, tensors[0]))
-        yield same_as(model, tensors[1]), Places(layer.name, texts)
+        texts = tuple(inputs_of_same_length(model, tensors[0]))
+        yield inputs_of_same_values(model, tensors[1]), GatheredPositions(layer.name, texts)
     elif isinstance(layer, keras.Model) and hasattr(layer, "inputs"):
         for i, rule in rules_of(layer):
-            trace = as_long_as if isinstance(rule, Length) else same_as
-            if not isinstance(rule, Places) and i < len(tensors):
+            trace = inputs_of_same_length if isinstance(rule, Length) else inputs_of_same_values
+            if not isinstance(rule, GatheredPositions) and i < len(tensors):
                 yield trace(model, tensors[i]), rule
 
 
-def input_number(model: keras.Model, tensor: Any) -> list[int]:
-    """The number of a symbolic tensor among the inputs of a model, if it is one."""
+def input_index(model: keras.Model, tensor: Any) -> list[int]:
+    """Return the index of a symbolic tensor among the inputs of a model, empty if it is none."""
     return [i for i, each in enumerate(model.inputs) if each is tensor]
 
 
-def same_as(model: keras.Model, tensor: Any) -> list[int]:
-    """The input whose values a symbolic tensor has, all of them, if there is one."""
-    while not (found := input_number(model, tensor)):
+def inputs_of_same_values(model: keras.Model, tensor: Any) -> list[int]:
+    """Return the index of the input whose values a symbolic tensor has, empty if there is none."""
+    while not (found := input_index(model, tensor)):
         operation, node, _ = keras_private.history(tensor)
-        if type(operation).__name__ not in SAME_VALUES:
+        if type(operation).__name__ not in VALUE_PRESERVING:
             return []
         tensor = keras_private.call_inputs(operation, node)[0]
     return found
 
 
-def as_long_as(model: keras.Model, tensor: Any) -> list[int]:
-    """The inputs that a symbolic tensor has the second axis of."""
+def inputs_of_same_length(model: keras.Model, tensor: Any) -> list[int]:
+    """Return the indices of the inputs whose second axis a symbolic tensor has."""
     found: set[int] = set()
     pending, seen = [tensor], set()
     while pending:
@@ -187,48 +199,48 @@ def as_long_as(model: keras.Model, tensor: Any) -> list[int]:
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))
-        inputs = input_number(model, tensor)
+        inputs = input_index(model, tensor)
         found.update(inputs)
         if not inputs:
-            pending += sources_as_long(tensor)
+            pending += operands_of_same_length(tensor)
     return sorted(found)
 
 
-def sources_as_long(tensor: Any) -> list:
-    """What a layer was given that is as long as what it gives."""
+def operands_of_same_length(tensor: Any) -> list:
+    """Return the inputs of a layer that have the same length as its output `tensor`."""
     layer, node, _ = keras_private.history(tensor)
     inputs = keras_private.call_inputs(layer, node)
-    if isinstance(layer, AS_LONG_AS_THE_FIRST):
+    if isinstance(layer, LENGTH_PRESERVING):
         return inputs[:1]
     if is_positionwise(layer) or type(layer).__name__ == "Cast":
         return [each for each in inputs if len(each.shape) == len(tensor.shape)]
     return []
 
 
-# === What targets must be ===
+# === Rules for targets ===
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Targets that are numbers of classes."""
+    """Rule for targets that are class indices."""
 
     output: str
     classes: int
     ignore: int | None = None
     padding_counts: bool = True
 
-    def complaint(self, array: np.ndarray, exempt: np.ndarray | None) -> str | None:
-        """Say what is wrong with labels, apart from exempt ones, or None."""
-        wrong = outside(array, self.classes)
+    def find_error(self, array: np.ndarray, exempt: np.ndarray | None) -> str | None:
+        """Describe what is wrong with labels, apart from exempt ones; None if nothing is."""
+        wrong = out_of_range(array, self.classes)
         if wrong is not None and self.ignore is not None:
             wrong &= array != self.ignore
         if wrong is not None and exempt is not None:
             wrong &= ~exempt
         if wrong is None or not wrong.any():
             return None
-        ignored = "" if self.ignore is None else f", or {self.ignore} where nothing counts"
+        ignored = "" if self.ignore is None else f", or {self.ignore} for labels to ignore"
         return (
-            f"hold the label {first(array, wrong)}, but the output {self.output!r} has "
+            f"hold the label {first_invalid(array, wrong)}, but the output {self.output!r} has "
             f"{self.classes} classes: give whole numbers from 0 to {self.classes - 1}{ignored}"
         )
 
@@ -240,8 +252,8 @@ BY_NAME = (
 )
 
 
-def labels_of(loss: Any, output: Any) -> Labels | None:
-    """What the targets of an output must be under a loss, if that is known."""
+def label_rule(loss: Any, output: Any) -> Labels | None:
+    """Return the rule for the targets of an output under a loss, None if it is not known."""
     name, classes = keras_private.history(output)[0].name, (output.shape or (None,))[-1]
     if isinstance(loss, LossOfBatch):
         loss = loss.loss
@@ -261,8 +273,8 @@ def labels_of(loss: Any, output: Any) -> Labels | None:
     return None
 
 
-def leaves(nest: Any, names: Sequence[str]) -> list:
-    """The parts of a nest in the order of outputs or inputs, None where there is none."""
+def as_sequence(nest: Any, names: Sequence[str]) -> list:
+    """Return the arrays of a nest in the order of `names`, None where there is none."""
     if isinstance(nest, dict):
         return [nest.get(name) for name in names]
     if isinstance(nest, list | tuple):
@@ -270,11 +282,11 @@ def leaves(nest: Any, names: Sequence[str]) -> list:
     return [nest]
 
 
-# === The door ===
+# === All rules of a model ===
 
 
 class Rules:
-    """What a model takes.
+    """The rules for the inputs and targets of a model.
 
     Args:
         model: a functional model.
@@ -284,51 +296,51 @@ class Rules:
         self.model = model
         self.ranks: list[int] = []  # of the first targets
         inputs = keras_private.input_structure(model)
-        if isinstance(inputs, dict):  # which may call them otherwise
+        if isinstance(inputs, dict):  # whose keys may differ from the names of the tensors
             inputs = {id(tensor): name for name, tensor in inputs.items()}
             self.names = [inputs.get(id(tensor)) for tensor in model.inputs]
         else:
             self.names = [tensor.name for tensor in model.inputs]
 
     @cached_property
-    def of_inputs(self) -> list[tuple[int, Rule]]:
-        """The rules, and the numbers of the inputs that they are for."""
+    def input_rules(self) -> list[tuple[int, Rule]]:
+        """Return the rules for inputs, each with the index of its input."""
         return rules_of(self.model)
 
     @cached_property
-    def labels(self) -> list[Labels | None]:
-        """The rules for the targets of each output."""
-        losses = leaves(getattr(self.model, "loss", None), self.model.output_names)
+    def label_rules(self) -> list[Labels | None]:
+        """Return the rule for the targets of each output, None where none is known."""
+        losses = as_sequence(getattr(self.model, "loss", None), self.model.output_names)
         if len(losses) != len(self.model.outputs):
             losses = losses * len(self.model.outputs) if len(losses) == 1 else []
-        return [labels_of(*pair) for pair in zip(losses, self.model.outputs, strict=False)]
+        return [label_rule(*pair) for pair in zip(losses, self.model.outputs, strict=False)]
 
     def check(self, call: str, x: Any, y: Any = None, sample_weight: Any = None) -> None:
-        """Check inputs, and targets if there are any, as far as they are NumPy arrays.
+        """Check those inputs and targets that are NumPy arrays.
 
         Args:
-            call: what was called, for the message.
-            x: as the model takes it; of a `tf.data.Dataset` the specs of its elements.
-            y: targets, as the model takes them.
+            call: name of the method that was called, for the message.
+            x: inputs as the model takes them; for a `tf.data.Dataset` the specs of its elements.
+            y: targets as the model takes them.
             sample_weight: weights of the samples; labels of weight 0 may be anything.
 
         Raises:
-            ValueError: something makes no sense.
+            ValueError: an input or a target is invalid, or the number of inputs is wrong.
         """
         arrays = self.inputs(call, x)
         for name, array in [*zip(self.names, arrays, strict=True), ("the targets", y)]:
             if isinstance(array, np.ndarray) and array.ndim and not len(array):
                 raise ValueError(f"{call} got no samples: {name!r} has the shape {array.shape}")
-        for i, rule in self.of_inputs:
+        for i, rule in self.input_rules:
             if isinstance(arrays[i], np.ndarray):
-                complaint = rule.complaint(arrays[i], arrays)
-                if complaint:
-                    raise ValueError(f"{call}: the input {self.names[i]!r} {complaint}")
+                error = rule.find_error(arrays[i], arrays)
+                if error:
+                    raise ValueError(f"{call}: the input {self.names[i]!r} {error}")
         if y is not None:
             self.check_targets(call, y, sample_weight, arrays)
 
     def inputs(self, call: str, x: Any) -> list:
-        """The arrays for each input, or refuse another number of them."""
+        """Return the array for each input, or raise an error if their number is wrong."""
         names = self.names
         if isinstance(x, dict):
             missing = [name for name in names if name not in x]
@@ -343,50 +355,52 @@ class Rules:
                 "Give a list with an array for each; segments of a single text are zeros, "
                 "np.zeros_like(token_ids)"
             )
-        return leaves(x, names)
+        return as_sequence(x, names)
 
     def check_targets(self, call: str, y: Any, sample_weight: Any, inputs: Sequence) -> None:
-        """Check labels of which it is known how many classes there are."""
-        rules = self.labels
-        targets = leaves(y, self.model.output_names)
-        weights = leaves(sample_weight, self.model.output_names)
+        """Check the labels of those outputs for which the number of classes is known."""
+        rules = self.label_rules
+        targets = as_sequence(y, self.model.output_names)
+        weights = as_sequence(sample_weight, self.model.output_names)
         if len(targets) != len(rules):
             return
         for i, (rule, array) in enumerate(zip(rules, targets, strict=True)):
             if rule is None or not isinstance(array, np.ndarray) or not array.size:
                 continue
             weight = weights[i] if len(weights) == len(rules) else None
-            exempt = of_no_weight(array, weight)
+            exempt = has_zero_weight(array, weight)
             if exempt is None and not rule.padding_counts:
                 exempt = self.padding(array, inputs)
-            complaint = rule.complaint(array, exempt)
-            if complaint:
-                raise ValueError(f"{call}: the targets {complaint}")
+            error = rule.find_error(array, exempt)
+            if error:
+                raise ValueError(f"{call}: the targets {error}")
 
     def padding(self, labels: np.ndarray, inputs: Sequence) -> np.ndarray | None:
-        """Where labels stand at padding."""
-        for i, rule in self.of_inputs:
+        """Return which labels are those of padding, None if that is not known."""
+        for i, rule in self.input_rules:
             if isinstance(rule, Ids) and rule.mask_id is not None:
                 hidden = np.asarray(inputs[i]) == rule.mask_id
                 return hidden.reshape(labels.shape) if hidden.size == labels.size else None
         return None
 
 
-def of_no_weight(labels: np.ndarray, weight: Any) -> np.ndarray | None:
-    """Where labels have the weight 0."""
+def has_zero_weight(labels: np.ndarray, weight: Any) -> np.ndarray | None:
+    """Return which labels have the weight 0, None if there are no weights."""
     if weight is None:
         return None
     weight = np.asarray(weight)
     missing = (1,) * (labels.ndim - weight.ndim)
     try:
         return np.broadcast_to(weight.reshape(*weight.shape, *missing) == 0, labels.shape)
-    except ValueError:  # Keras says what is wrong with the shapes
+    except ValueError:  # Keras reports what is wrong with the shapes
         return None
 
 
 def check_counts(call: str, **counts: Any) -> None:
-    """Raise ValueError if one of some numbers is given and no integer from 1."""
+    """Raise ValueError if one of the numbers is given and is not an integer of at least 1."""
     for name, value in counts.items():
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
         if value is not None and (not whole or value < 1):
-            raise ValueError(f"{call} got {name}={value!r}: give an integer from 1 or leave it out")
+            raise ValueError(
+                f"{call} got {name}={value!r}: give an integer of at least 1 or leave it out"
+            )

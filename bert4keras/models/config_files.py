@@ -1,4 +1,4 @@
-"""Config files as JSON, before anybody asks what their keys mean."""
+"""Reading and writing config files as JSON, without interpreting their keys."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from bert4keras.checkpoints import jsons
 from bert4keras.checkpoints.base import Damage
 
 RECORD = "bert4keras"
-"""The key of `config.json` under which we write what Hugging Face has no key for."""
+"""The key of `config.json` for what Hugging Face has no key for."""
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no such file, or larger than any config.
+        ValueError: the file holds no JSON object, or is too large for a config.
     """
     if not Path(path).exists():
         raise FileNotFoundError(
@@ -25,7 +25,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
             "the folder of a checkpoint"
         )
     try:
-        return jsons.read_json(Path(path), nan=True)  # settings that are NaN are refused by name
+        return jsons.read_json(Path(path), nan=True)  # a later check names settings that are NaN
     except Damage as damage:
         raise ValueError(f"{path} is not a JSON config file: {damage}. {damage.advice}") from None
 
@@ -35,18 +35,20 @@ _TYPES = {
     "architectures": list,
     RECORD: Mapping,
 }
-"""Of keys that are looked at before anything is known of the others."""
+"""Types of the keys that are read first, in order to identify the architecture."""
 
 
 def check_types(config: Mapping[str, Any], path: Any, types: Mapping[str, type] = _TYPES) -> None:
-    """Refuse a config in which what is looked at first is not of its type."""
+    """Raise an error for a config whose keys that are read first have the wrong types."""
     for key, kind in types.items():
         value = config.get(key)
         if value is not None and not isinstance(value, kind):
             words = {str: "a string", list: "a list", Mapping: "an object"}[kind]
             raise ValueError(f"{path} has {key}={str(value)[:100]!r}: expected {words}")
     if not all(isinstance(name, str) for name in config.get("architectures") or ()):
-        raise ValueError(f"{path} has architectures that are no names of classes")
+        raise ValueError(
+            f"{path} has architectures that are not strings: expected names of classes"
+        )
 
 
 def write_json(path: Path, config: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""Config files: the original's, which are our arguments, and the `config.json` of Hugging Face.
+"""Config files: the original's, whose keys are our arguments, and Hugging Face's `config.json`.
 
-`read_config` reads either, as arguments of an architecture, with the name of the architecture;
+`read_config` reads either kind and returns the arguments and the name of an architecture;
 `written_configs` writes them.
 """
 
@@ -13,8 +13,8 @@ from bert4keras.models.family import Family
 from bert4keras.models.registry import ARCHITECTURES, families
 from bert4keras.models.vocabulary_record import (
     check_record,
-    from_compound,
-    recorded,
+    from_json_compound,
+    record_in,
     saved_size,
 )
 
@@ -23,10 +23,10 @@ _FIXED = {
     "add_cross_attention": (False,),
     "quantization_config": (None,),
 }
-"""What holds for every family."""
+"""Settings with the only values that are implemented, for every family."""
 
 _MARKS = ("model_type", "architectures", "transformers_version")
-"""Keys of which a config of Hugging Face has one, or a `mark`, and the original's have none."""
+"""Keys that identify a config of Hugging Face, which has one of them or the `mark` of a family."""
 
 # gelu is the exact form in Hugging Face, whatever `set_gelu` says; OpenAI's GPT is the exception.
 _ACTIVATIONS = {
@@ -53,17 +53,18 @@ def read_config(
 
     Args:
         path: the file; None for no arguments.
-        model: the architecture if it is given: a file of another one is refused.
-        application: see `build_transformer_model`.
-        strict: whether to refuse a file of another architecture than `model`. Otherwise its keys
-            mean what they mean there.
+        model: the architecture, if it is given: a config of another one raises an error.
+        application: as in `build_transformer_model`.
+        strict: whether a config of another architecture than `model` raises an error. Otherwise its
+            keys are read as those of its own architecture.
 
     Returns:
-        The arguments; and the name of the architecture if the file says it.
+        The arguments, and the name of the architecture, None if the config does not say it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no config, of another architecture, or asks for what is not implemented.
+        ValueError: the file is no config, is of another architecture, or has settings that are not
+            implemented.
     """
     config = {} if path is None else read_json(path)
     check_types(config, path)
@@ -75,7 +76,7 @@ def read_config(
         if config.get("keep_tokens") or config.get("compound_tokens"):
             check_record(config, path)
             compound = config.get("compound_tokens")
-            config["compound_tokens"] = compound and [from_compound(x) for x in compound]
+            config["compound_tokens"] = compound and [from_json_compound(x) for x in compound]
         return config, _told_by(config)
     family = known[model_type_of(config, path, known)]
     check_types(config, path, dict.fromkeys(family.strings, str))
@@ -100,21 +101,21 @@ def read_config(
 
 
 def _told_by(config: Mapping[str, Any]) -> str | None:
-    """The architecture that a config of the original says it is of."""
+    """Return the architecture that a config of the original says it is of, if it does."""
     flags = {cls.telling_settings[:1]: name for name, cls in ARCHITECTURES.items()}
     return next((name for flag, name in flags.items() if flag and config.get(*flag) is True), None)
 
 
 def model_type_of(config: Mapping[str, Any], path: Any, known: Mapping[str, Family]) -> str:
-    """Return the `model_type`, which old files only tell by the name of a class, or by a key.
+    """Return the `model_type`, which old files only imply by the name of a class, or by a key.
 
     Args:
-        config: the file.
-        path: what to call it in the message.
-        known: what there is.
+        config: the content of the file.
+        path: its path, for the message.
+        known: the families that are implemented.
 
     Raises:
-        ValueError: it is none of those.
+        ValueError: the config is of none of these families.
     """
     model_type = config.get("model_type")
     named = (config.get("architectures") or [""])[0]
@@ -151,7 +152,7 @@ _ENDS = (
 
 
 def _check_model(model: str, model_type: str, versions: Sequence[str], path: Any) -> None:
-    """Refuse a `model=` that contradicts the file."""
+    """Raise an error for a `model=` that contradicts the file."""
     if model not in versions:
         raise ValueError(
             f"model={model!r} and {path}, whose model_type is {model_type!r}, are of different "
@@ -172,7 +173,7 @@ def _check_fixed(config: Mapping[str, Any], fixed: Mapping[str, Sequence], path:
 def _check_causal(config: Mapping[str, Any], family: Family, application: str, path: Any) -> None:
     if config.get("is_decoder") and family.causal and application != "lm":
         raise ValueError(
-            f"{path} has is_decoder=True, a model that sees only what is before each token: pass "
+            f"{path} has is_decoder=True, a model in which tokens see only those before them: pass "
             "application='lm'"
         )
 
@@ -189,15 +190,15 @@ def _activations(given: Any, path: Any) -> Any:
 
 
 def _with_vocabulary(arguments: dict[str, Any], path: Any) -> dict[str, Any]:
-    """Turn a recorded vocabulary into the arguments that it came from."""
-    record = recorded({RECORD: arguments.pop(RECORD, None)}, path)
+    """Replace the record of a vocabulary by the arguments that it was made from."""
+    record = record_in({RECORD: arguments.pop(RECORD, None)}, path)
     if record is None:
         return arguments
     record = check_record(record, path)
     if saved_size(record) != arguments["vocab_size"]:
         raise ValueError(
-            f"{path} says vocab_size={arguments['vocab_size']}, and that the vocabulary was cut "
-            f"down to {saved_size(record)} tokens. If it was changed since, remove {RECORD!r}"
+            f"{path} has vocab_size={arguments['vocab_size']}, but records a vocabulary that was "
+            f"cut down to {saved_size(record)} tokens: if it was changed since, remove {RECORD!r}"
         )
     keep, compound = record["keep_tokens"], record["compound_tokens"]
     pad = arguments.get("pad_token_id")
@@ -206,7 +207,7 @@ def _with_vocabulary(arguments: dict[str, Any], path: Any) -> dict[str, Any]:
     return arguments | {
         "vocab_size": record["vocab_size"],
         "keep_tokens": keep,
-        "compound_tokens": compound and [from_compound(item) for item in compound],
+        "compound_tokens": compound and [from_json_compound(item) for item in compound],
     }
 
 
@@ -216,15 +217,15 @@ ORIGINAL = {
     "dropout_rate": "hidden_dropout_prob",
     "attention_dropout_rate": "attention_probs_dropout_prob",
 }
-"""What the original's config files call our arguments, where they call them otherwise."""
+"""Our arguments that have another name in the original's config files, with that name."""
 
 
 def keys_of(settings: Mapping[str, Any], own: type | None = None) -> dict[str, str]:
-    """Return what a config calls our arguments where it calls them otherwise.
+    """Return the names in a config of those of our arguments that have another name there.
 
     Args:
-        settings: what the config says.
-        own: the architecture, if it need not be one of `ARCHITECTURES`.
+        settings: the content of the config.
+        own: the architecture, if it may not be in `ARCHITECTURES`.
     """
     keys = {ours: theirs for ours, theirs in ORIGINAL.items() if theirs in settings}
     family = families(own).get(settings.get("model_type"))

@@ -1,4 +1,4 @@
-"""DeBERTa v2 and v3: attention to contents and to distances."""
+"""DeBERTa v2 and v3: disentangled attention to contents and relative positions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -22,18 +22,19 @@ from bert4keras.models.settings import ACTIVATION, FLAG, Allowed, one_of, whole
 
 
 class DeBERTaV2(BERT):
-    """DeBERTa v2 (He et al., 2021), as in Erlangshen: attention to contents and to distances.
+    """DeBERTa v2 (He et al., 2021), as in Erlangshen: BERT with disentangled attention.
 
     Args:
         position_buckets: number of buckets of distances in either direction.
-        max_relative_positions: distance from which on there is a single bucket; below 1, it is
+        max_relative_positions: distance beyond which all distances share a bucket; if below 1,
             `max_position`.
-        norm_rel_ebd: 'layer_norm' to normalise the vectors of the buckets, or 'none'.
+        norm_rel_ebd: 'layer_norm' to normalise the embeddings of the buckets, or 'none'.
         conv_kernel_size: if above 0, a convolution of that size over the embeddings is added to the
             output of the first block.
-        conv_act: its activation.
-        legacy: whether the MLM head has the names of BERT's, or those of the first publication.
-        **kwargs: see `BERT`.
+        conv_act: activation of the convolution.
+        legacy: whether the variables of the MLM head have the names of those of BERT, or those of
+            the first publication.
+        **kwargs: those of `BERT`.
     """
 
     model_type = "deberta-v2"
@@ -112,7 +113,7 @@ class DeBERTaV2(BERT):
 
     @property
     def variable_names(self) -> dict[str, list[str]]:
-        """The table of names, that of BERT up to the attention and the head."""
+        """The names of the variables, which are those of BERT except in attention and head."""
         names = renamed(BERT.variable_names, "bert/", "deberta/") | {
             "Embedding-Relative-Position": ["deberta/encoder/rel_embeddings"],
             "Embedding-Relative-Position-Norm": norm("deberta/encoder/LayerNorm"),
@@ -135,11 +136,11 @@ class DeBERTaV2(BERT):
 
     @property
     def attention_sizes(self) -> dict[str, int]:
-        """Of the buckets of distances."""
+        """The number of buckets of distances, and the largest distance."""
         return {"buckets": self.position_buckets, "max_distance": self.max_distance}
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
-        """(2 · buckets, hidden_size), the vectors of the buckets, computed once."""
+        """Compute the embeddings of the buckets, (2 · buckets, hidden_size), once per call."""
         if self.position_bias is None:
             name = "Embedding-Relative-Position"
             self.position_bias = self.apply(
@@ -155,7 +156,7 @@ class DeBERTaV2(BERT):
         return self.position_bias
 
     def apply_main_layers(self, inputs: Any, index: int) -> Any:
-        """One block; after the first comes the convolution, if there is one."""
+        """Apply one block, and after the first one the convolution, if there is one."""
         outputs = super().apply_main_layers(inputs, index)
         if index or not self.conv_kernel_size:
             return outputs

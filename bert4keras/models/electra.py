@@ -1,4 +1,4 @@
-"""ELECTRA: BERT that tells which tokens were replaced."""
+"""ELECTRA: BERT that detects which tokens were replaced."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ class ELECTRA(BERT):
     Args:
         with_discriminator: output (batch, length, 1), whether a token was replaced: True for a
             probability, or an activation such as 'linear'.
-        **kwargs: see `BERT`.
+        **kwargs: those of `BERT`.
     """
 
     model_type = "electra"
@@ -52,7 +52,7 @@ class ELECTRA(BERT):
         self.with_discriminator = with_discriminator
 
     def apply_final_layers(self, inputs: Tensor) -> Tensor:
-        """Hidden states, or whether each token was replaced."""
+        """Compute whether each token was replaced, or return the hidden states."""
         if not self.with_discriminator:
             return inputs
         function = activation(self.activations[0])

@@ -1,4 +1,4 @@
-"""ERNIE: BERT with a vector of the task."""
+"""ERNIE: BERT with an embedding of the task."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -21,14 +21,14 @@ class ERNIE(BERT):
     """ERNIE (Sun et al., 2019) 1.0 and, with task embeddings, 3.0 (Sun et al., 2021).
 
     Args:
-        use_task_id: add a vector of the task to the embeddings.
+        use_task_id: add an embedding of the task to the other embeddings.
         task_type_vocab_size: number of tasks.
         custom_task_ids: take task ids (batch, length) as the last input; otherwise the task is 0.
-        **kwargs: see `BERT`.
+        **kwargs: those of `BERT`.
     """
 
     model_type = "ernie"
-    # Names of Hugging Face: the checkpoints come from PaddlePaddle.
+    # These are names of Hugging Face, since the checkpoints come from PaddlePaddle.
     variable_names = renamed(BERT.variable_names, "bert/", "ernie/") | {
         "Embedding-Task": ["ernie/embeddings/task_type_embeddings"],
     }
@@ -76,14 +76,14 @@ class ERNIE(BERT):
         self.custom_task_ids = custom_task_ids
 
     def get_inputs(self) -> Any:
-        """Those of BERT, and task ids if they are asked for."""
+        """Create the inputs of BERT, and with `custom_task_ids` that of task ids."""
         inputs = listed(super().get_inputs())
         if self.use_task_id and self.custom_task_ids:
             inputs.append(self.apply_input("Input-Task"))
         return self.simplify(inputs)
 
     def apply_position_embedding(self, x: Tensor, position_ids: Tensor | None) -> Tensor:
-        """Add the vectors of positions and that of the task."""
+        """Add the embeddings of positions and of the task."""
         x = super().apply_position_embedding(x, position_ids)
         if not self.use_task_id:
             return x

@@ -1,4 +1,4 @@
-"""How Hugging Face describes an architecture, and what many of its descriptions share."""
+"""`Family`: how Hugging Face describes an architecture, and tables that many families share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,24 +9,26 @@ from typing import Any
 class Family:
     """How Hugging Face describes one `model_type`.
 
-    What a key of its `config.json` is called here stands in one table, for both directions. What no
-    table can say is a function: `versions`, `read`, `write`.
+    One table translates the keys of `config.json` to our arguments and back. What a table cannot
+    express is done by functions: `versions`, `read`, `write`.
 
     Attributes:
-        model_type: what `config.json` calls it.
-        models: our architectures that it may be, the first one if `model=` does not say.
-        name: what the names of its classes begin with.
-        keys: its keys, and our arguments that they are.
-        defaults: what its missing keys mean.
-        fixed: keys that may only have these values.
-        causal: how the name of its class for language models ends; empty if there is none.
-        gates: whether it can say of feed-forward layers that they are gated.
-        maps_always: whether it maps embeddings to hidden_size even if they are of that size.
-        mark: a key that tells it in old files, which name neither `model_type` nor a class.
-        strings: keys that must be strings, as the functions take them to be.
-        versions: of a config and its path, those of `models` that it may be, the likeliest first.
-        read: of a config and its path, the config with what `keys` cannot say in our terms.
-        write: of a model, what is to be put into its config; None leaves a key out.
+        model_type: its name in `config.json`.
+        models: our architectures that it may be; the first one is the default without `model=`.
+        name: prefix of the names of its classes.
+        keys: its keys, with the arguments of ours that they correspond to.
+        defaults: values of keys that a config leaves out.
+        fixed: keys for which only these values are implemented.
+        causal: suffix of the name of its class for language models; empty if there is none.
+        gates: whether its configs can describe gated feed-forward layers.
+        maps_always: whether it maps embeddings to hidden_size even if they have that size.
+        mark: a key that identifies old files, which have neither `model_type` nor a class.
+        strings: keys whose values must be strings, because the functions rely on it.
+        versions: takes a config and its path, returns those of `models` that it may be, the most
+            likely first.
+        read: takes a config and its path, returns the config with those values converted that
+            `keys` cannot convert.
+        write: takes a model, returns further keys of its config; None leaves a key out.
     """
 
     model_type: str
@@ -50,7 +52,7 @@ class Family:
 
 
 def same(*keys: str) -> dict[str, str]:
-    """Keys that are called the same here."""
+    """Return a table for keys that have the same name as our arguments."""
     return {key: key for key in keys}
 
 

@@ -13,7 +13,7 @@ from bert4keras.models.roformer import RoFormerV2
 
 
 class GAU_alpha(RoFormerV2):
-    """GAU-α (Su, 2022, https://kexue.fm/archives/9052): RoFormerV2 of gated attention units."""
+    """GAU-α (Su, 2022, https://kexue.fm/archives/9052): RoFormerV2 with gated attention units."""
 
     model_type = "gau_alpha"
     takes_gates = False
@@ -31,7 +31,7 @@ class GAU_alpha(RoFormerV2):
             "GAU_alpha/encoder/layer_{i}/gau/o_dense/kernel",
         ],
     }
-    # Hugging Face has no such model; these are files of ours, and of its publishers.
+    # Hugging Face has no such model: these are our own files and those of the authors.
     families = (
         Family(
             "gau_alpha",
@@ -51,7 +51,7 @@ class GAU_alpha(RoFormerV2):
     )
 
     def apply_main_layers(self, inputs: Any, index: int) -> Any:
-        """One gated attention unit."""
+        """Apply one gated attention unit."""
         biases = [self.compute_attention_bias(index), self.compute_position_bias(inputs)]
         return self.apply_residual(
             inputs,
@@ -63,7 +63,7 @@ class GAU_alpha(RoFormerV2):
     def apply_gated_attention(
         self, x: Tensor, name: str, attention_bias: Tensor | None, position_bias: Tensor
     ) -> Tensor:
-        """The gated attention unit of a block, with the biases of the hooks."""
+        """Apply the gated attention unit of a block, with the biases of the hooks."""
         return self.apply(
             self.simplify([x, attention_bias, position_bias]),
             GatedAttentionUnit,

@@ -1,4 +1,4 @@
-"""What scripts give to `fit`, `evaluate`, `predict` and their kin, in the form that Keras takes."""
+"""Conversion of the data given to `fit`, `evaluate`, `predict` and the like for Keras."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -11,22 +11,22 @@ import numpy as np
 from bert4keras.data.generator import DataGenerator
 from bert4keras.training.feed import as_feed
 
-STEPS = {"fit": "steps_per_epoch", "validation_data": "validation_steps"}
-"""What the number of batches is called, where it is not `steps`."""
+STEPS_ARGUMENTS = {"fit": "steps_per_epoch", "validation_data": "validation_steps"}
+"""Name of the argument with the number of batches, for the calls in which it is not `steps`."""
 
 
 def is_stream(x: Any) -> bool:
-    """Tell whether batches come one by one: a generator or iterator of the user's."""
+    """Tell whether `x` is a generator or iterator, which yields batches one by one."""
     return inspect.isgenerator(x) or (isinstance(x, Iterable) and hasattr(x, "__next__"))
 
 
-def brings_batches(x: Any) -> bool:
-    """Tell whether targets, if there are any, come with the inputs."""
+def yields_batches(x: Any) -> bool:
+    """Tell whether `x` yields batches, which include the targets, if there are any."""
     return is_stream(x) or isinstance(x, DataGenerator | keras.utils.PyDataset)
 
 
 def as_arrays(x: Any, n_inputs: int) -> Any:
-    """Turn nested lists into one array per input; what else there is stays as it is."""
+    """Convert nested lists to one array per input, and return anything else unchanged."""
     if not isinstance(x, list | tuple):
         return x
     if n_inputs > 1 or (len(x) == 1 and hasattr(x[0], "shape")):
@@ -35,7 +35,11 @@ def as_arrays(x: Any, n_inputs: int) -> Any:
 
 
 def as_array(values: Any, index: int) -> Any:
-    """An array of nested lists; arrays and tensors are passed on as they are."""
+    """Convert nested lists to an array, and return arrays and tensors unchanged.
+
+    Raises:
+        ValueError: the rows differ in length.
+    """
     if values is None or hasattr(values, "shape"):
         return values
     try:
@@ -51,8 +55,8 @@ def as_array(values: Any, index: int) -> Any:
 Prepare = Callable[[tuple], tuple]
 
 
-def looked_at(x: Any) -> Any:
-    """The inputs in what is given, as arrays or as their specs; None if they cannot be seen."""
+def inspectable_inputs(x: Any) -> Any:
+    """Return the inputs as arrays or as their specs; None if they cannot be inspected."""
     if hasattr(x, "element_spec"):  # of a tf.data.Dataset
         spec = x.element_spec
         return spec[0] if isinstance(spec, tuple) else spec
@@ -60,18 +64,18 @@ def looked_at(x: Any) -> Any:
 
 
 def as_batches(call: str, x: Any, options: dict[str, Any], prepare: Prepare) -> Any:
-    """Turn what brings batches into what Keras takes.
+    """Convert data that yields batches to what Keras takes.
 
     Args:
-        call: what was called; 'validation_data' for that of `fit`.
+        call: name of the method that was called, or 'validation_data' for that of `fit`.
         x: a generator, an iterator, a `DataGenerator` or a `PyDataset`.
-        options: arguments of the call. The number of steps is filled in if it is known.
-        prepare: checks a batch, and gives it in the form that the model takes.
+        options: arguments of the call, into which the number of steps is put if it is known.
+        prepare: checks a batch and converts it to the form that the model takes.
 
     Raises:
-        ValueError: the batches do not end, and no number of steps says how many there are.
+        ValueError: the batches do not end, and no number of steps is given.
     """
-    steps = STEPS.get(call, "steps")
+    steps = STEPS_ARGUMENTS.get(call, "steps")
     if isinstance(x, keras.utils.PyDataset):
         return PreparedDataset(x, prepare)
     if isinstance(x, DataGenerator):
@@ -82,18 +86,19 @@ def as_batches(call: str, x: Any, options: dict[str, Any], prepare: Prepare) -> 
     feed.prepare = prepare
     if feed.endless and options.get(steps) is None:
         raise ValueError(
-            f"{call} got batches that do not end: say how many make a pass, by {steps}="
+            f"{call} got batches that do not end: give the number of batches by {steps}="
             "len(generator), or give the generator itself"
         )
     return feed
 
 
 class PreparedDataset(keras.utils.PyDataset):
-    """A `PyDataset` of the user's whose batches are prepared for a model.
+    """A `PyDataset` whose batches are prepared for a model.
 
     Args:
-        dataset: it.
-        prepare: what is done to each batch; in other processes, lists become tuples only.
+        dataset: the `PyDataset` of the user.
+        prepare: is applied to each batch, but not in other processes, where lists only become
+            tuples.
     """
 
     def __init__(self, dataset: keras.utils.PyDataset, prepare: Prepare) -> None:
@@ -108,31 +113,31 @@ class PreparedDataset(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int | None:
-        """How many batches there are."""
+        """Return the number of batches."""
         return self.dataset.num_batches
 
     def __getitem__(self, index: int) -> tuple:
-        """Give a batch."""
+        """Return a batch."""
         batch = self.dataset[index]
         parts = batch if isinstance(batch, tuple) else (batch,)
         try:
             return self.prepare(tuple(map(as_tuples, parts)))
         except Exception as error:
-            self.error = error  # which TensorFlow makes one of its own of
+            self.error = error  # TensorFlow replaces it by an error of its own
             raise
 
     def on_epoch_begin(self) -> None:
-        """Begin an epoch."""
+        """Call `on_epoch_begin` of the data set."""
         self.dataset.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """End an epoch."""
+        """Call `on_epoch_end` of the data set."""
         self.dataset.on_epoch_end()
 
 
 @contextmanager
-def own_errors(*given: Any) -> Iterator[None]:
-    """Raise what went wrong in a data set, not what TensorFlow makes of it."""
+def original_errors(*given: Any) -> Iterator[None]:
+    """Raise the error of a data set in place of the one that TensorFlow replaces it by."""
     try:
         yield
     except Exception:
@@ -143,7 +148,7 @@ def own_errors(*given: Any) -> Iterator[None]:
 
 
 def as_tuples(part: Any) -> Any:
-    """Turn lists into tuples, which TensorFlow does not take for arrays."""
+    """Convert lists to tuples, which TensorFlow does not mistake for arrays."""
     if isinstance(part, dict):
         return {name: as_tuples(each) for name, each in part.items()}
     if isinstance(part, list | tuple):
@@ -152,13 +157,13 @@ def as_tuples(part: Any) -> Any:
 
 
 def with_ranks(y: Any, ranks: list[int]) -> Any:
-    """Give targets the ranks they had first: (n, 1) and (n,) say the same.
+    """Give targets the ranks that they had in the first call; (n, 1) and (n,) are equivalent.
 
-    TensorFlow, where both come into one function, forgets how many axes there are.
+    If TensorFlow traces a function for both, it no longer knows the number of axes.
 
     Args:
-        y: targets.
-        ranks: of their arrays; filled in if it is empty.
+        y: the targets.
+        ranks: the ranks of their arrays; filled in if it is empty.
     """
     arrays = keras.tree.flatten(y)
     if not all(isinstance(array, np.ndarray) for array in arrays):
@@ -172,7 +177,7 @@ def with_ranks(y: Any, ranks: list[int]) -> Any:
 
 
 def with_rank(array: np.ndarray, rank: int) -> np.ndarray:
-    """Add or take away a last axis of size 1."""
+    """Add or remove a last axis of size 1, so that an array has the rank."""
     if array.ndim == rank - 1:
         return array[..., None]
     if array.ndim == rank + 1 and array.shape[-1] == 1:

@@ -46,7 +46,7 @@ THEIR_TABLE = ".*tokens_embed/kernel"
 
 
 def read_gpt2(config: dict[str, Any], path: Any) -> dict[str, Any]:
-    """Say what a config leaves out: the inner size, 4 times the other."""
+    """Fill in `n_inner`, which is 4 times `n_embd` if a config leaves it out."""
     inner = config.get("n_inner" if "n_inner" in config else "intermediate_size")
     if not inner and "n_embd" in config:
         inner = 4 * config["n_embd"]
@@ -54,14 +54,14 @@ def read_gpt2(config: dict[str, Any], path: Any) -> dict[str, Any]:
 
 
 def read_gpt(config: dict[str, Any], path: Any) -> dict[str, Any]:
-    """Its inner size is always 4 times the other, and its 'gelu' the approximation by tanh."""
+    """Fill in the inner size, 4 times `n_embd`, and replace 'gelu', the tanh version here."""
     if not config.get("intermediate_size") and "n_embd" in config:
         config["intermediate_size"] = 4 * config["n_embd"]
     return {**config, "afn": "gelu_new"} if config["afn"] == "gelu" else config
 
 
-def written_gpt(transformer: Any) -> dict[str, Any]:
-    """Its 'gelu' is the approximation by tanh."""
+def write_gpt(transformer: Any) -> dict[str, Any]:
+    """Return the activation of a config, in which 'gelu' is the approximation by tanh."""
     act = to_activation(transformer.hidden_act)
     if act not in ("gelu_new", "relu", "silu"):
         raise ValueError(f"Hugging Face has no GPT with hidden_act={transformer.hidden_act!r}")
@@ -72,10 +72,10 @@ class GPT(LM_Mask, BERT):
     """GPT (Radford et al., 2018), with segments as in CDial-GPT (Wang et al., 2020).
 
     Args:
-        final_activation: of the token scores, 'softmax' or 'linear' for instance.
-        with_lm: whether there are token scores; without, the outputs are the vectors that they come
-            from, as models of sentence vectors want them.
-        **kwargs: see `BERT`.
+        final_activation: activation of the logits, such as 'softmax' or 'linear'.
+        with_lm: whether logits are computed; otherwise the outputs are the hidden states, for
+            example for sentence embeddings.
+        **kwargs: those of `BERT`.
     """
 
     model_type = "openai-gpt"
@@ -97,7 +97,7 @@ class GPT(LM_Mask, BERT):
             causal="LMHeadModel",
             strings=("afn",),
             read=read_gpt,
-            write=written_gpt,
+            write=write_gpt,
         ),
     )
     dialect = Dialect(
@@ -127,7 +127,7 @@ class GPT(LM_Mask, BERT):
         self.final_activation = final_activation if with_lm else None
 
     def apply_final_layers(self, inputs: Tensor) -> Tensor:
-        """(batch, length, vocab_size), scores or probabilities of the next token; or vectors."""
+        """Compute logits or probabilities (batch, length, vocab_size), or return hidden states."""
         x = inputs
         if not self.with_lm:
             return x
@@ -137,7 +137,7 @@ class GPT(LM_Mask, BERT):
         return self.apply_activation(x, self.final_activation, "LM-Activation")
 
     def apply_token_scores(self, x: Tensor) -> Tensor:
-        """(batch, length, vocab_size), by the table of embeddings."""
+        """Compute logits (batch, length, vocab_size) with the embedding table."""
         return self.apply_token_embedding(x, mode="dense")
 
 
@@ -188,14 +188,14 @@ class GPT2(GPT):
         super().__init__(max_position, **{**kwargs, "segment_vocab_size": 0})
 
     def apply_final_layers(self, inputs: Tensor) -> Tensor:
-        """(batch, length, vocab_size), scores or probabilities of the next token."""
+        """Normalise the hidden states, and compute logits or probabilities as GPT does."""
         x = self.apply_norm(inputs, "Output-Norm")
         x = self.apply(x, Dropout, rate=self.dropout_rate, name="Output-Dropout")
         return super().apply_final_layers(x)
 
 
 class GPT2_ML(GPT2):
-    """GPT-2 as in imcaspar/gpt2-ml: the feed-forward layers are normalised before and after."""
+    """GPT-2 as in imcaspar/gpt2-ml, with norms before and after the feed-forward layers only."""
 
     model_type = "gpt2_ml"
     block = Block(attention_norms=(), feed_forward_norms=("pre", "post"), epsilon=1e-5)
@@ -219,11 +219,11 @@ class GPT2_ML(GPT2):
         "Transformer-{i}-FeedForward-Norm-1": norm("newslm/layer{i:02}/LayerNorm_mlp_ln1"),
     }
     vocabulary_variables = ("newslm/embeddings/word_embed",)
-    # Hugging Face has no such model; these are files of ours, and of its publishers.
+    # Hugging Face has no such model: these are our own files and those of the authors.
     families = (Family("gpt2_ml", ("gpt2_ml",), "GPT2ML", FACTORED_KEYS, NO_SEGMENTS, gates=True),)
     dialect = RULE
     signatures = (Signature("gpt2_ml", has=("(.*/)?newslm/layer/0/query_layer/kernel",)),)
 
     def apply_final_layers(self, inputs: Tensor) -> Tensor:
-        """As GPT does: the last block has normalised already."""
+        """Compute logits or probabilities as GPT does, since the last block ends with a norm."""
         return GPT.apply_final_layers(self, inputs)

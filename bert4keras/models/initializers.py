@@ -1,4 +1,4 @@
-"""Which values weights start from: the hook `initializer`, and what such a method becomes."""
+"""Initial values of weights: the hook `initializer`, and how it may be a method."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -17,8 +17,9 @@ class MethodInitializer(keras.initializers.Initializer):
     """An initializer whose values a method draws.
 
     Args:
-        method: draws the values of a shape and a type.
-        standard: what a saved model remembers instead. It has its values and draws none.
+        method: draws values, given a shape and a dtype.
+        standard: the initializer that is saved in place of the method; a model that is loaded needs
+            no initial values.
     """
 
     def __init__(self, method: Callable, standard: keras.initializers.Initializer) -> None:
@@ -31,7 +32,7 @@ class MethodInitializer(keras.initializers.Initializer):
         return values if dtype is None else ops.cast(values, dtype)
 
     def clone(self) -> "MethodInitializer":
-        """Return this: it draws new values each time."""
+        """Return the initializer itself, since it draws new values each time."""
         return self
 
     def get_config(self) -> dict:
@@ -40,14 +41,14 @@ class MethodInitializer(keras.initializers.Initializer):
 
     @classmethod
     def from_config(cls, config: dict) -> keras.initializers.Initializer:
-        """Give the standard initializer that was saved."""
+        """Return the standard initializer that was saved."""
         return keras.initializers.deserialize(config["standard"])
 
 
 class InitializerMethod(property):
-    """The property in place of a method `initializer(self, shape, dtype=None, ...)`.
+    """The property that replaces a method `initializer(self, shape, dtype=None, ...)`.
 
-    What takes an initializer gets one, and it can be called as the method.
+    Its value is an initializer, which can also be called like the method.
     """
 
     def __init__(self, method: Callable) -> None:
@@ -58,7 +59,7 @@ class InitializerMethod(property):
 
 
 class Initialized:
-    """The hooks that say which values weights start from, a part of `Transformer`."""
+    """The hooks that define the initial values of weights, a part of `Transformer`."""
 
     initializer_range: float
 
@@ -80,7 +81,7 @@ class Initialized:
 
     @property
     def draws_itself(self) -> bool:
-        """Whether a subclass has written `initializer` as a method."""
+        """Whether a subclass defines `initializer` as a method."""
         return isinstance(inspect.getattr_static(type(self), "initializer"), InitializerMethod)
 
     @property
@@ -99,9 +100,9 @@ class Initialized:
         """Draw the values of a kernel or a table, `gain` times those of `standard_initializer`.
 
         Args:
-            shape: of the values.
-            dtype: of the values, the default float type by default.
-            order: of what depends on the number of blocks; nothing does, except in RoFormerV2.
-            gain: the factor.
+            shape: shape of the values.
+            dtype: dtype of the values, by default the default float type.
+            order: exponent of the dependence on the number of blocks, which only RoFormerV2 uses.
+            gain: factor of the values.
         """
         return gain * self.standard_initializer(shape, dtype)

@@ -1,4 +1,4 @@
-"""LLaMA and Qwen."""
+"""LLaMA 1 to 3, Qwen 2, 2.5 and 3."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,18 +39,18 @@ ATTENTION = ".*layers/0/self_attn"
 class LLaMA(GPT2, RoFormer):
     """LLaMA 1 to 3 (Touvron et al., 2023): GPT2 with rotary positions and gated feed-forward.
 
-    No token is padding unless `pad_token_id` says so: 0 is a word in most of these vocabularies,
-    and what comes after a text is not seen from it. Then it is padding on either side of a text,
-    and a token like others within.
+    No token is padding unless `pad_token_id` is given: 0 is a word in most of these vocabularies,
+    and tokens do not see what follows them. The token is then padding on either side of a text, and
+    an ordinary token within it.
 
     Args:
-        num_key_value_heads: see `key_value_heads` of `MultiHeadAttention`.
-        tie_word_embeddings: whether token scores come from the table of embeddings.
+        num_key_value_heads: `key_value_heads` of `MultiHeadAttention`.
+        tie_word_embeddings: whether logits are computed with the embedding table.
         rope_theta: base of the wavelengths of rotary positions.
-        rope_scaling: see `scaling` of `SinusoidalPositionEmbedding`; the original length is
-            `max_position` if it does not say.
+        rope_scaling: `scaling` of `SinusoidalPositionEmbedding`; its original length is
+            `max_position` by default.
         rope_parameters: both in one, as newer configs have them.
-        **kwargs: see `GPT`.
+        **kwargs: those of `GPT`.
     """
 
     model_type = "llama"
@@ -125,18 +125,18 @@ class LLaMA(GPT2, RoFormer):
 
     @property
     def attention_sizes(self) -> dict[str, int]:
-        """Of the keys and values, which several heads share."""
+        """The number of key and value heads, each shared by several query heads."""
         return {"key_value_heads": self.num_key_value_heads}
 
     def apply_token_scores(self, x: Tensor) -> Tensor:
-        """(batch, length, vocab_size), by the table of embeddings or by a kernel of its own."""
+        """Compute logits (batch, length, vocab_size) with the embedding table or another kernel."""
         if self.tie_word_embeddings:
             return super().apply_token_scores(x)
         return self.apply_dense(x, self.vocab_size, "Output-LM")
 
 
 class Qwen2(LLaMA):
-    """Qwen 2 and 2.5 (Qwen Team, 2024): LLaMA whose queries, keys and values have biases."""
+    """Qwen 2 and 2.5 (Qwen Team, 2024): LLaMA with biases of queries, keys and values."""
 
     model_type = "qwen2"
     block = replace(LLaMA.block, attention_bias=True)

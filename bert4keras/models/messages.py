@@ -1,4 +1,4 @@
-"""What errors and warnings of models have in common."""
+"""Helpers for the errors and warnings of models."""
 
 import inspect
 import warnings
@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from types import FrameType
 
 
-def some(names: Iterable[str], limit: int = 3) -> str:
-    """A few of many names, for a message."""
+def abbreviated(names: Iterable[str], limit: int = 3) -> str:
+    """Join names for a message, of which only the first few are shown."""
     names = sorted(names)
     rest = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest
 
 
 def warn(message: str) -> None:
-    """Warn whoever called the library, at the line of that call."""
+    """Issue a warning that points to the line which called the library."""
     frame, level = inspect.currentframe(), 1
     while frame and frame.f_back and package_of(frame) in ("bert4keras", "contextlib"):
         frame, level = frame.f_back, level + 1
@@ -22,5 +22,5 @@ def warn(message: str) -> None:
 
 
 def package_of(frame: FrameType) -> str:
-    """The top-level package whose code a frame runs."""
+    """Return the top-level package whose code a frame runs."""
     return frame.f_globals.get("__name__", "").split(".")[0]

@@ -1,4 +1,4 @@
-"""The Keras model that scripts train, save and load."""
+"""`Model`, the Keras model that scripts train, save and load."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-import bert4keras.optimizers.extensions  # noqa: F401, registers them: a compiled model loads
+import bert4keras.optimizers.extensions  # noqa: F401, registers them, so that compiled models load
 from bert4keras import keras_private
 from bert4keras.backend.saving import registered
 from bert4keras.checkpoints.base import CheckpointError
@@ -20,12 +20,12 @@ from bert4keras.models.checks import Rules, check_counts
 from bert4keras.models.given import (
     as_arrays,
     as_batches,
-    brings_batches,
-    looked_at,
-    own_errors,
+    inspectable_inputs,
+    original_errors,
     with_ranks,
+    yields_batches,
 )
-from bert4keras.models.messages import some
+from bert4keras.models.messages import abbreviated
 from bert4keras.models.variables import assign, to_numpy, weight_name
 from bert4keras.models.whole import WholeModel
 from bert4keras.training import resuming, steps
@@ -39,21 +39,22 @@ from bert4keras.training.trainable import TrainsAsCompiled
 
 @registered
 class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, TrainingModel):
-    """A Keras model that takes what scripts have written for years.
+    """A Keras model that accepts the calls of scripts written for earlier versions of Keras.
 
     * `predict([[token_ids], [segment_ids]])`: nested Python lists, one per input;
-    * `fit(generator)`: batches as lists, `None` as target, lengths that change;
+    * `fit(generator)`: batches as lists, `None` as target, varying lengths;
     * `save_weights('best_model.weights')`: any suffix, one file format, keyed by layer name, so
       that weights of another model are refused instead of loaded by position;
     * `save('test.model')`: any suffix, which `bert4keras.models.load_model` reads.
 
-    Beyond that, `compile(step=)` takes what a training step minimises, see `training.steps`.
+    In addition, `compile(step=)` takes a `training.steps.Step`, which defines what a training step
+    minimises.
     """
 
     step_seeds: keras.random.SeedGenerator | None = None
-    """Where a step that draws random numbers has them from; Keras finds its state in here."""
+    """The seeds of a step that draws random numbers; Keras tracks their state as an attribute."""
     auto_scale_loss = True
-    """What `compile` was given."""
+    """The argument of the same name that `compile` was given."""
 
     def compile(
         self,
@@ -63,7 +64,7 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
         auto_scale_loss: bool = True,
         **kwargs: Any,
     ) -> None:
-        """Set how to train, as `keras.Model.compile` does.
+        """Configure training, as `keras.Model.compile` does.
 
         Args:
             optimizer: see `keras.Model.compile`.
@@ -87,10 +88,10 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
         self.auto_scale_loss = auto_scale_loss
         self._set_step(step)
         if self.from_h5:
-            self._build_optimizer()  # Keras would, for no variables at all
+            self._build_optimizer()  # Keras would build it without any variables
 
     def train_with(self, step: steps.Step | None) -> None:
-        """Change what a training step minimises, after `compile`.
+        """Change what a training step minimises after `compile`.
 
         Args:
             step: see `compile`; None for the loss itself.
@@ -101,10 +102,10 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
         """
         self.check_step(step)
         self._set_step(step)
-        self.train_function = None  # made anew by the next fit
+        self.train_function = None  # the next fit makes a new one
 
     def check_step(self, step: steps.Step | None) -> None:
-        """Raise an error if a step cannot be what this model trains with."""
+        """Raise an error if this model cannot be trained with a step."""
         if step is not None and not isinstance(step, steps.Step):
             raise TypeError(
                 f"compile() got step={step!r}; pass an object such as AdversarialTraining() of "
@@ -119,7 +120,7 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
             self.step_seeds = keras.random.SeedGenerator()
 
     def get_compile_config(self) -> dict:
-        """Return what the model was compiled with, for saving."""
+        """Return the arguments that the model was compiled with, for saving."""
         config = super().get_compile_config()
         if config and self.step is not None:
             config["step"] = keras.saving.serialize_keras_object(self.step)
@@ -138,36 +139,36 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
         self._build_optimizer()
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Make what trains on a batch; the optimizer has its variables before.
+        """Make the training function, after creating the variables of the optimizer.
 
-        Keras would create them in the first step, which TensorFlow traces twice then.
+        Keras would create them in the first step, which TensorFlow would then trace twice.
         """
         self._build_optimizer()
         return super().make_train_function(force)
 
     def _build_optimizer(self) -> None:
-        """Create the variables of the optimizer, if it is known what it trains."""
+        """Create the variables of the optimizer, if the trainable variables are known."""
         if not self.built or self.optimizer is None or self.optimizer.built:
             return
-        if not self._is_complete():
-            self._complete()
-        if self._is_complete():
+        if not self._layers_are_built():
+            self._build_layers()
+        if self._layers_are_built():
             self.compiled_trainable.update()
             with self.in_use():
                 self.optimizer.build(self.trainable_variables)
 
-    def _is_complete(self) -> bool:
+    def _layers_are_built(self) -> bool:
         """Tell whether all layers have created their weights."""
         return all(layer.built for layer in keras_private.layers_within(self))
 
-    def _complete(self) -> None:
-        """Let layers of layers create their weights, which some do only when they are called."""
+    def _build_layers(self) -> None:
+        """Build nested layers, some of which create their weights only when they are called."""
         if hasattr(self, "inputs"):
-            with suppress(Exception):  # Keras will call them on a batch, and say what is wrong
+            with suppress(Exception):  # Keras will call them on a batch and report what is wrong
                 keras_private.output_spec(self, self.input, training=False)
 
     def train_step(self, *args: Any) -> Any:
-        """Train on one batch; Keras compiles this."""
+        """Train on one batch; Keras compiles this method."""
         with self.in_use(), self.compiled_trainable.restored():
             return super().train_step(*args)
 
@@ -179,30 +180,34 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
         epochs: int = 1,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Train as `keras.Model.fit` does; a `DataGenerator` is taken too, with its own length.
+        """Train as `keras.Model.fit` does; a `DataGenerator` is accepted too, with its own length.
 
         Raises:
-            ValueError: what is given makes no sense, see `models.checks`; or targets or class
-                weights beside batches that bring their own: Keras would ignore them.
+            ValueError: the data do not fit the model, as `models.checks` finds out; or targets or
+                class weights are given in addition to batches, where Keras would ignore them.
         """
-        if brings_batches(x) and (y is not None or kwargs.get("class_weight") is not None):
+        if yields_batches(x) and (y is not None or kwargs.get("class_weight") is not None):
             raise ValueError(
-                "fit() got batches one by one, and y= or class_weight= beside them: let each batch "
+                "fit() got batches one by one, and y= or class_weight= in addition: let each batch "
                 "be (inputs, targets) or (inputs, targets, sample_weights)"
             )
         check_counts("fit", batch_size=batch_size)
         check_counts("fit", validation_batch_size=kwargs.get("validation_batch_size"))
-        x, y = self._taken("fit", x, y, kwargs)
+        x, y = self._standardize_data("fit", x, y, kwargs)
         validation = kwargs.get("validation_data")
         if isinstance(validation, tuple | list):
             if not validation:
                 raise ValueError("fit got an empty validation_data: give (x, y), or leave it out")
             parts = [*validation, None, None][:3]
-            parts[:2] = self._taken("validation_data", *parts[:2], {"sample_weight": parts[2]})
+            parts[:2] = self._standardize_data(
+                "validation_data", *parts[:2], {"sample_weight": parts[2]}
+            )
             kwargs["validation_data"] = tuple(parts[: len(validation)])
         elif validation is not None:
-            kwargs["validation_data"], _ = self._taken("validation_data", validation, None, kwargs)
-        with self.in_training(), own_errors(x, kwargs.get("validation_data")):
+            kwargs["validation_data"], _ = self._standardize_data(
+                "validation_data", validation, None, kwargs
+            )
+        with self.in_training(), original_errors(x, kwargs.get("validation_data")):
             return super().fit(x, y, batch_size, epochs=epochs, **kwargs)
 
     def evaluate(
@@ -213,11 +218,11 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
         verbose: Any = "auto",
         **kwargs: Any,
     ) -> Any:
-        """Evaluate as `keras.Model.evaluate` does; see `fit` for what is taken and refused."""
+        """Evaluate as `keras.Model.evaluate` does, on data as `fit` accepts them."""
         check_counts("evaluate", batch_size=batch_size)
-        if not kwargs.get("_use_cached_eval_dataset"):  # what `fit` has looked at
-            x, y = self._taken("evaluate", x, y, kwargs)
-        with self.in_use(), own_errors(x):
+        if not kwargs.get("_use_cached_eval_dataset"):  # data that `fit` has checked
+            x, y = self._standardize_data("evaluate", x, y, kwargs)
+        with self.in_use(), original_errors(x):
             return super().evaluate(x, y, batch_size, verbose=verbose, **kwargs)
 
     def predict(
@@ -228,11 +233,11 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
         steps: int | None = None,
         callbacks: Any = None,
     ) -> Any:
-        """Predict as `keras.Model.predict` does; see `fit` for what is taken and refused."""
+        """Predict as `keras.Model.predict` does, on inputs as `fit` accepts them."""
         check_counts("predict", batch_size=batch_size)
         options = {"steps": steps}
-        x, _ = self._taken("predict", x, None, options)
-        with self.in_use(), own_errors(x):
+        x, _ = self._standardize_data("predict", x, None, options)
+        with self.in_use(), original_errors(x):
             return super().predict(
                 x, batch_size=batch_size, verbose=verbose, callbacks=callbacks, **options
             )
@@ -240,68 +245,70 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Train on one batch as `keras.Model.train_on_batch` does; see `fit`."""
-        x, y = self._taken("train_on_batch", x, y, {"sample_weight": sample_weight})
+        """Train on one batch as `keras.Model.train_on_batch` does, with nested lists accepted."""
+        x, y = self._standardize_data("train_on_batch", x, y, {"sample_weight": sample_weight})
         with self.in_training():
             return super().train_on_batch(x, y, sample_weight, *args, **kwargs)
 
     def test_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Evaluate on one batch as `keras.Model.test_on_batch` does; see `fit`."""
-        x, y = self._taken("test_on_batch", x, y, {"sample_weight": sample_weight})
+        """Evaluate on one batch as `keras.Model.test_on_batch` does, with nested lists accepted."""
+        x, y = self._standardize_data("test_on_batch", x, y, {"sample_weight": sample_weight})
         with self.in_use():
             return super().test_on_batch(x, y, sample_weight, *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
-        """Predict one batch as `keras.Model.predict_on_batch` does; see `fit`."""
-        x, _ = self._taken("predict_on_batch", x, None, {})
+        """Predict one batch as `keras.Model.predict_on_batch` does, with nested lists accepted."""
+        x, _ = self._standardize_data("predict_on_batch", x, None, {})
         with self.in_use():
             return super().predict_on_batch(x)
 
     def as_inputs(self, x: Any) -> Any:
-        """Turn nested lists into one array per input."""
+        """Convert nested lists to one array per input."""
         return as_arrays(x, len(getattr(self, "inputs", None) or [None]))
 
-    def _taken(self, call: str, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-        """Give inputs and targets in the form that Keras takes, or refuse what makes no sense.
+    def _standardize_data(
+        self, call: str, x: Any, y: Any, options: dict[str, Any]
+    ) -> tuple[Any, Any]:
+        """Check inputs and targets and convert them to the form that Keras takes.
 
         Args:
-            call: what was called, or 'validation_data' for that of `fit`.
-            x: as it was given.
-            y: likewise.
-            options: arguments of the call. The number of steps is filled in if it is known.
+            call: name of the method that was called, or 'validation_data' for that of `fit`.
+            x: the inputs, or data that yields batches, as they were given.
+            y: the targets as they were given.
+            options: arguments of the call, into which the number of steps is put if it is known.
         """
-        if brings_batches(x):
-            return as_batches(call, x, options, partial(self._prepared, call)), y
+        if yields_batches(x):
+            return as_batches(call, x, options, partial(self._prepare_batch, call)), y
         x = self.as_inputs(x)
-        return x, self._checked(call, x, y, options.get("sample_weight"))
+        return x, self._check_arrays(call, x, y, options.get("sample_weight"))
 
-    def _prepared(self, call: str, batch: tuple) -> tuple:
-        """Check a batch, and give it in the form that the model takes."""
+    def _prepare_batch(self, call: str, batch: tuple) -> tuple:
+        """Check a batch and convert it to the form that the model takes."""
         x, *rest = batch
         y, sample_weight, *_ = [*rest, None, None]
-        y = self._checked(call, x, y, sample_weight)
+        y = self._check_arrays(call, x, y, sample_weight)
         return (x, y, *rest[1:]) if rest else batch
 
-    def _checked(self, call: str, x: Any, y: Any, sample_weight: Any) -> Any:
-        """Check arrays; give the targets in the form that the model takes."""
-        if self.rules is None or looked_at(x) is None:
+    def _check_arrays(self, call: str, x: Any, y: Any, sample_weight: Any) -> Any:
+        """Check arrays, and return the targets in the form that the model takes."""
+        if self.rules is None or inspectable_inputs(x) is None:
             return y
-        self.rules.check(call, looked_at(x), y, sample_weight)
+        self.rules.check(call, inspectable_inputs(x), y, sample_weight)
         if y is None or keras.backend.backend() != "tensorflow":
             return y
         return with_ranks(y, self.rules.ranks)
 
     @cached_property
     def rules(self) -> Rules | None:
-        """What the model takes; None if it is not known how it is built."""
+        """The rules for inputs and targets; None if the model is not a functional one."""
         return Rules(self) if hasattr(self, "inputs") else None
 
     def save_weights(self, filepath: str | Path, overwrite: bool = True) -> None:
         """Write all weights to an HDF5 file, whatever its suffix, keyed by layer name.
 
-        The file of `keras.callbacks.BackupAndRestore` gets the state of the optimizer besides.
+        The file of `keras.callbacks.BackupAndRestore` also gets the state of the optimizer.
 
         Raises:
             FileExistsError: the file exists and `overwrite` is false.
@@ -318,19 +325,19 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
         save_layers(filepath, layers)
 
     def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
-        """Write a folder that `transformers` loads; see `Transformer.save_pretrained`."""
+        """Write a folder that `transformers` loads, as `Transformer.save_pretrained` does."""
         pretrained.transformer_of(self).save_pretrained(folder, tokenizer)
 
     def save_weights_as_checkpoint(
         self, filename: str | Path, mapping: dict[str, list[str]] | None = None, dtype: Any = None
     ) -> None:
-        """Write a TensorFlow checkpoint; see `Transformer.save_weights_as_checkpoint`."""
+        """Write a TensorFlow checkpoint as `Transformer.save_weights_as_checkpoint` does."""
         pretrained.transformer_of(self).save_weights_as_checkpoint(filename, mapping, dtype)
 
     def load_weights(
         self, filepath: str | Path, skip_mismatch: bool = False, by_name: bool = False
     ) -> None:
-        """Read what `save_weights` wrote, here or in the original under Keras 2.
+        """Load weights that `save_weights` wrote, here or in the original under Keras 2.
 
         Args:
             filepath: the file.
@@ -338,22 +345,22 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
             by_name: leave out layers that only the model or only the file has.
 
         Raises:
-            CheckpointError: the file is damaged, of another format or of another model; no weight
-                of the model has changed then.
+            CheckpointError: the file is damaged, of another format or of another model. The
+                weights of the model are then unchanged.
         """
         layers = layers_by_key(self.layers)
         known = {auto_prefix(layer) for layer in self.layers}
         found = load_layers(filepath)
         training = found.pop(resuming.ENTRY, None)
-        file = keyed_by_order(found, known)
+        file = number_automatic_names(found, known)
         file = {name: list(arrays.values()) for name, arrays in file.items() if arrays}
         missing, unexpected = layers.keys() - file.keys(), file.keys() - layers.keys()
         if (missing or unexpected) and not by_name:
             raise CheckpointError(
                 f"{filepath} holds the weights of another model: {len(missing)} layers of this one "
-                f"are not in it ({some(missing)}), {len(unexpected)} of its layers are not here "
-                f"({some(unexpected)}). Build the model that was saved, or pass by_name=True to "
-                "load the layers that both have"
+                f"are not in it ({abbreviated(missing)}), {len(unexpected)} of its layers are not "
+                f"here ({abbreviated(unexpected)}). Build the model that was saved, or pass "
+                "by_name=True to load the layers that both have"
             )
         pairs = []
         for name in layers.keys() & file.keys():
@@ -373,28 +380,28 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
         assign(pairs)
 
     def _trains(self) -> bool:
-        """Tell whether there is an optimizer, and it has its variables."""
+        """Tell whether the model has an optimizer whose variables exist."""
         return self.compiled and self.optimizer is not None and self.optimizer.built
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse to quantize: Keras would leave all layers of this library as they are."""
+        """Raise an error, because Keras would leave all layers of this library unquantized."""
         raise NotImplementedError(
             "the layers of bert4keras cannot be quantized, and Keras would leave the model as it "
             "is: for less memory build it with precision='bfloat16' or 'float16'"
         )
 
     def export(self, filepath: str | Path, format: str = "tf_saved_model", **kwargs: Any) -> None:
-        """Write the model for serving, as `keras.Model.export` does, with free batch and length.
+        """Write the model for serving, as `keras.Model.export` does, for any batch size and length.
 
         Raises:
-            ValueError: this takes TensorFlow as the backend, which reads `.keras` files of all.
+            ValueError: the backend is not TensorFlow, which reads `.keras` files of all backends.
         """
         check_export(self, format)
         super().export(filepath, format, **kwargs)
 
 
 def computes_in_float16(model: keras.Model) -> bool:
-    """Tell whether a layer of a model, or of a model in it, has float16 as its compute type."""
+    """Tell whether a layer of a model, or of a nested model, computes in float16."""
     return any(
         layer.compute_dtype == "float16"
         for layer in layers_of(model)
@@ -403,7 +410,7 @@ def computes_in_float16(model: keras.Model) -> bool:
 
 
 def with_loss_scale(optimizer: Any) -> Any:
-    """Let an optimizer scale the loss, unless it does already or there is none."""
+    """Wrap an optimizer in a `LossScaleOptimizer`, unless it is one or there is none."""
     optimizer = keras.optimizers.get(optimizer)
     if optimizer is None or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer
@@ -411,13 +418,13 @@ def with_loss_scale(optimizer: Any) -> Any:
 
 
 def auto_prefix(layer: keras.Layer) -> str:
-    """How Keras begins the name of a layer of this class if the user gave none: 'dense'."""
+    """Return how Keras begins the automatic name of a layer: 'dense' for `Dense`."""
     name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", type(layer).__name__)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def keyed_by_order(layers: Mapping[str, Any], auto_prefixes: set[str]) -> dict[str, Any]:
-    """Number automatic names from 0: whether Keras said 'dense' or 'dense_7' depends on history."""
+def number_automatic_names(layers: Mapping[str, Any], auto_prefixes: set[str]) -> dict[str, Any]:
+    """Number automatic names from 0, since Keras counts all layers created so far: 'dense_7'."""
     counts: dict[str, int] = {}
     result = {}
     for name, value in layers.items():
@@ -430,6 +437,6 @@ def keyed_by_order(layers: Mapping[str, Any], auto_prefixes: set[str]) -> dict[s
 
 
 def layers_by_key(layers: Sequence[keras.Layer]) -> dict[str, keras.Layer]:
-    """The layers that have weights, under the names that weight files use."""
+    """Return the layers that have weights, by the names that weight files use."""
     named = {layer.name: layer for layer in layers if layer.weights}
-    return keyed_by_order(named, {auto_prefix(layer) for layer in layers})
+    return number_automatic_names(named, {auto_prefix(layer) for layer in layers})

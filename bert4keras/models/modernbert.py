@@ -1,4 +1,4 @@
-"""ModernBERT: blocks that see everything between blocks that see nearby."""
+"""ModernBERT: BERT with blocks of global and of local attention."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,16 +17,16 @@ KINDS = one_of("full_attention", "sliding_attention")
 
 
 class ModernBERT(RoFormer):
-    """ModernBERT (Warner et al., 2024): blocks that see everything between blocks that see nearby.
+    """ModernBERT (Warner et al., 2024): BERT with blocks of global and of local attention.
 
     Args:
-        global_attn_every_n_layers: which blocks see everything: numbers 0, n, 2n, …
-        layer_types: the same block by block: 'full_attention' or 'sliding_attention'.
-        local_attention: the window of the others, see `LocalMask`.
-        global_rope_theta: base of the wavelengths of blocks that see everything.
-        local_rope_theta: that of the others.
+        global_attn_every_n_layers: n, where blocks 0, n, 2n, … have global attention.
+        layer_types: the same for each block: 'full_attention' or 'sliding_attention'.
+        local_attention: the window of local attention, as in `LocalMask`.
+        global_rope_theta: base of the wavelengths of blocks with global attention.
+        local_rope_theta: base of the wavelengths of blocks with local attention.
         rope_parameters: both by layer type, as newer configs have them.
-        **kwargs: see `BERT`.
+        **kwargs: those of `BERT`.
     """
 
     model_type = "modernbert"
@@ -46,7 +46,7 @@ class ModernBERT(RoFormer):
         ("decoder_bias", "tie_word_embeddings"), (True,)
     ) | dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"), (False,))
     foreign_variables = ()
-    # Wqkv and Wi are one tensor each in files of Hugging Face.
+    # In files of Hugging Face, Wqkv and Wi are single tensors.
     variable_names: ClassVar[Mapping[str, list[str]]] = {
         "Embedding-Token": ["model/embeddings/tok_embeddings"],
         "Embedding-Norm": ["model/embeddings/norm/gamma"],
@@ -141,16 +141,16 @@ class ModernBERT(RoFormer):
         }
 
     def block_of(self, index: int) -> Block:
-        """Before the first attention, the embeddings are normalised already."""
+        """Return `block`, for the first block without the norm that its input already has."""
         return self.block if index else replace(self.block, attention_norms=())
 
     def apply_main_layers(self, inputs: Any, index: int) -> Any:
-        """One block of its kind."""
+        """Apply one block of its layer type."""
         self.layer_type = self.layer_types[index]
         return super().apply_main_layers(inputs, index)
 
     def compute_attention_bias(self, inputs: Any = None) -> Tensor | None:
-        """The window of the blocks that see nearby, computed once."""
+        """Compute the mask of blocks with local attention, once per call."""
         if self.layer_type == "full_attention":
             return None
         if self.attention_bias is None:
@@ -159,7 +159,7 @@ class ModernBERT(RoFormer):
         return self.attention_bias
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
-        """Sinusoidal vectors of either kind, computed once."""
+        """Compute the sinusoidal embeddings of the layer type, once per call."""
         if self.position_bias is None:
             self.position_bias = {}
         kind = self.layer_type
@@ -169,5 +169,5 @@ class ModernBERT(RoFormer):
         return self.position_bias[kind]
 
     def apply_final_layers(self, inputs: Tensor) -> Tensor:
-        """Normalised hidden states, or token probabilities."""
+        """Normalise the hidden states, and compute token probabilities with `with_mlm`."""
         return super().apply_final_layers(self.apply_norm(inputs, "Output-Norm"))

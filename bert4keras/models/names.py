@@ -9,17 +9,17 @@ if TYPE_CHECKING:
 
 
 def dense(*names: str) -> list[str]:
-    """The variables of Dense layers."""
+    """Return the names of the variables of Dense layers."""
     return [f"{name}/{kind}" for name in names for kind in ("kernel", "bias")]
 
 
 def norm(name: str) -> list[str]:
-    """The variables of a layer normalisation."""
+    """Return the names of the variables of a layer normalisation."""
     return [f"{name}/beta", f"{name}/gamma"]
 
 
 def renamed(table: Mapping[str, list[str]], old: str, new: str) -> dict[str, list[str]]:
-    """A table of variable names with another beginning."""
+    """Return a table of variable names in which the prefix `old` is replaced by `new`."""
     return {
         layer: [name.replace(old, new, 1) if name.startswith(old) else name for name in names]
         for layer, names in table.items()
@@ -27,14 +27,14 @@ def renamed(table: Mapping[str, list[str]], old: str, new: str) -> dict[str, lis
 
 
 def repeated_gates(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
-    """Variable names of which those with {gate} stand there once for each suffix."""
+    """Repeat the variable names with {gate} once for each suffix, before all others."""
     gates = [name for name in names if "{gate}" in name]
     repeated = [name.replace("{gate}", suffix) for suffix in suffixes for name in gates]
     return [*repeated, *(name for name in names if name not in gates)]
 
 
 def mapping_of(transformer: "Transformer", n_gates: int) -> dict[str, list[str]]:
-    """`variable_mapping`, if the feed-forward layers had so many activations."""
+    """Return `variable_mapping` for feed-forward layers with `n_gates` activations."""
     mapping: dict[str, list[str]] = {}
     suffixes = transformer.gate_suffixes(n_gates)
     for layer, names in transformer.variable_names.items():
@@ -45,7 +45,7 @@ def mapping_of(transformer: "Transformer", n_gates: int) -> dict[str, list[str]]
 
 
 def telling_variables(transformer: "Transformer") -> list[str]:
-    """Variables that tell a checkpoint of another architecture, or of more gates."""
+    """Return variables that only checkpoints of other architectures, or with more gates, have."""
     count = len(transformer.activations)
     ours, theirs = (chain(*mapping_of(transformer, n).values()) for n in (count, count + 1))
     return [*transformer.foreign_variables, *sorted(set(theirs) - set(ours))]

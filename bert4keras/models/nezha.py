@@ -16,7 +16,7 @@ from bert4keras.models.settings import FLAG, Allowed
 
 
 class NEZHA(BERT):
-    """NEZHA (Wei et al., 2019): BERT with fixed sinusoidal vectors of relative positions."""
+    """NEZHA (Wei et al., 2019): BERT with fixed sinusoidal embeddings of relative positions."""
 
     model_type = "nezha"
     block = Block(epsilon=1e-7, position_bias="typical_relative")
@@ -37,18 +37,18 @@ class NEZHA(BERT):
         ),
     )
     dialect = bert_like("nezha")
-    # RoFormer has the same names but in files of Hugging Face.
+    # RoFormer has the same names, except in files of Hugging Face.
     signatures = (
         Signature("nezha", has=(f"nezha/{QUERY}/bias",), start=first_block("bert", "nezha")),
         Signature("nezha", *WITHOUT_POSITIONS),
     )
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
-        """Vectors of relative positions, for the keys and for the values; computed once."""
+        """Compute the relative position embeddings for keys and values, once per call."""
         if self.position_bias is None:
             sizes = {"": self.attention_key_size, "-Value": self.attention_head_size}
             if self.attention_key_size == self.attention_head_size:
-                del sizes["-Value"]  # keys and values use the same
+                del sizes["-Value"]  # keys and values share one embedding
             vectors = [
                 self.apply(
                     [inputs, inputs],

@@ -1,6 +1,6 @@
-"""Folders of pretrained models: what a model knows of its own, and writing new ones.
+"""Folders of pretrained models: what a model records of its own, and writing new ones.
 
-Each writer puts the new whole in the place of the old one at once.
+Each writer replaces all old files by the new ones in one step.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from bert4keras.models import weights, written_configs
 from bert4keras.models.config_files import write_json
 from bert4keras.models.masks import LM_Mask
 from bert4keras.models.messages import warn
-from bert4keras.models.vocabulary import is_whole
+from bert4keras.models.vocabulary import has_whole_vocabulary
 from bert4keras.text import saving
 from bert4keras.text.files import TokenizerError
 from bert4keras.text.generation_config import (
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 def transformer_of(model: Any) -> "Transformer":
-    """Return the Transformer that made a model.
+    """Return the Transformer that built a model.
 
     Raises:
-        TypeError: none did: the model is a user's, or was loaded from a file.
+        TypeError: the model was not built by one, but by the user or loaded from a file.
     """
     transformer = getattr(model, "transformer", None)
     if transformer is None:
@@ -49,7 +49,7 @@ def transformer_of(model: Any) -> "Transformer":
     return transformer
 
 
-# === Where a model comes from ===
+# === The origin of a model ===
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Origin:
     """What a model was built from.
 
     Attributes:
-        settings: all of the config, and the arguments of the call, which go before it.
-        folder: of the config, if there is one.
+        settings: all items of the config, overridden by the arguments of the call.
+        folder: the folder of the config, if there is one.
         vocabulary: the vocabulary file in that folder, if there is one.
-        kept_of_folder: `keep_tokens`, as far as the files in the folder do not know of them: those
-            of a model that was cut down when it was saved were cut down, too.
-        generation_config: what the folder says about generation, in the numbering of the model.
+        kept_of_folder: `keep_tokens`, unless the files in the folder are cut down already, as those
+            of a model are that was cut down when it was saved.
+        generation_config: the settings of the folder for generation, with token ids of the model.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -75,12 +75,12 @@ class Origin:
 def origin_of(
     config_path: Path | None, config: Mapping[str, Any], kept_of_folder: Sequence[int] | None
 ) -> Origin:
-    """What the folder of a config says, and the settings that a model is built from.
+    """Return the origin of a model that is built from a config file.
 
     Args:
         config_path: the config file, None for no file.
-        config: the settings.
-        kept_of_folder: see `Origin`.
+        config: the settings that the model is built from.
+        kept_of_folder: that of `Origin`.
     """
     if config_path is None:
         return Origin(config, kept_of_folder=kept_of_folder)
@@ -92,7 +92,7 @@ def origin_of(
 
 
 def vocabulary_beside(config_path: Path) -> Path | None:
-    """The vocabulary in the folder of a config, if there is one."""
+    """Return the vocabulary in the folder of a config, if there is one."""
     try:
         return find_files(config_path, need=("vocabulary",)).vocabulary
     except CheckpointError:
@@ -101,12 +101,12 @@ def vocabulary_beside(config_path: Path) -> Path | None:
 
 # === Folders ===
 
-# Files of a former tokenizer, which would be read beside a new vocabulary, or before it.
+# Files of an earlier tokenizer, which would be read together with a new vocabulary, or before it.
 _FORMER_VOCABULARY = "|".join(map(re.escape, (*saving.FILES, GENERATION_FILE)))
 
 
 def save_pretrained(transformer: "Transformer", folder: str | Path, tokenizer: Any = None) -> None:
-    """Write a folder that `transformers` loads; see `Transformer.save_pretrained`."""
+    """Write a folder that `transformers` loads, as `Transformer.save_pretrained` describes."""
     config = written_configs.to_hugging_face(transformer, causal=isinstance(transformer, LM_Mask))
     vocabulary = vocabulary_files(transformer, tokenizer)
     variables = weights.official_variables(transformer)
@@ -119,7 +119,7 @@ def save_pretrained(transformer: "Transformer", folder: str | Path, tokenizer: A
 
 
 def save_original(transformer: "Transformer", folder: str | Path) -> None:
-    """Write a folder as users of the original have it.
+    """Write a folder in the form that users of the original have.
 
     It holds `bert_config.json`, a TensorFlow checkpoint `bert_model.ckpt` and the vocabulary.
     """
@@ -147,16 +147,16 @@ def _replacing(
 
 
 def vocabulary_files(transformer: "Transformer", tokenizer: Any) -> dict[str, bytes]:
-    """Return the files of tokenizer, chats and generation that belong to a model, by name.
+    """Return the files of a model for its tokenizer, chats and generation, by name.
 
     Args:
         transformer: the model.
         tokenizer: its tokenizer; without it, the files beside the config are taken, cut down to
-            `keep_tokens`; of `compound_tokens` only a tokenizer or a longer `vocab.txt` knows the
-            names, and a model of SentencePiece cannot be cut down: then there are none.
+            `keep_tokens`. Only a tokenizer or a longer `vocab.txt` has the names of
+            `compound_tokens`, and a SentencePiece model cannot be cut down: then there are none.
 
     Raises:
-        ValueError: the tokenizer is of another model.
+        ValueError: the tokenizer belongs to another model.
     """
     if tokenizer is None:
         files = _files_beside(transformer)
@@ -203,24 +203,24 @@ def _warn_of_tokenizer(fault: str) -> None:
 
 
 def _vocabulary_beside(transformer: "Transformer") -> dict[str, bytes]:
-    """The `vocab.txt` or the model of SentencePiece beside the config, with the model's tokens."""
+    """Return the `vocab.txt` or SentencePiece model beside the config, with the model's tokens."""
     source = transformer.vocabulary
     if source is None:
         return {}
     if source.suffix == ".txt":
         tokens = _cut(load_vocab(source), transformer)
         return {} if tokens is None else {VOCAB_FILE: vocab_text(tokens).encode("utf-8")}
-    whole = is_whole(transformer)
+    whole = has_whole_vocabulary(transformer)
     return {saving.pieces_name(source.name): source.read_bytes()} if whole else {}
 
 
 def _cut(tokens: dict[str, int], transformer: "Transformer") -> dict[str, int] | None:
-    """The tokens of a vocabulary file as the model counts them; None if some have no name."""
+    """Return the tokens of a vocabulary file with the model's ids; None if names are missing."""
     whole, size = transformer.full_vocab_size, transformer.vocab_size
     n_new = len(transformer.compound_tokens or ())
     n_tokens = max(tokens.values(), default=-1) + 1
     if n_new and n_tokens <= min(whole, size - n_new):
-        return None  # the compound tokens are not among them
+        return None  # the file does not hold the compound tokens
     if n_tokens > size:
         names = {i: token for token, i in tokens.items()}
         kept = range(whole) if transformer.keep_tokens is None else transformer.keep_tokens

@@ -16,13 +16,13 @@ from bert4keras.models.family import EPSILON, FACTORED_KEYS, TIED, Family
 
 
 def rotary_settings(theta: float, scaling: Mapping[str, Any] | None, reach: int) -> dict[str, Any]:
-    """Arguments of `SinusoidalPositionEmbedding` from the settings of Hugging Face configs.
+    """Convert settings of Hugging Face configs to arguments of `SinusoidalPositionEmbedding`.
 
     Args:
         theta: `rope_theta`, unless `scaling` has one.
         scaling: `rope_scaling` or `rope_parameters`.
-        reach: the length that the model was trained with, unless `scaling` says it. Under dynamic
-            scaling it always is, as in `transformers`, which does not know the key there.
+        reach: the length that the model was trained with, unless `scaling` gives it. For dynamic
+            scaling it is always used, as in `transformers`, which ignores the key there.
     """
     scaling = dict(scaling or {})
     theta = scaling.pop("rope_theta", theta)
@@ -37,7 +37,7 @@ def rotary_settings(theta: float, scaling: Mapping[str, Any] | None, reach: int)
 
 
 def roformer_versions(config: Mapping[str, Any], path: Any) -> Sequence[str]:
-    """Which of the two a config of Hugging Face describes."""
+    """Return the architectures that a config of Hugging Face may describe, the likely one first."""
     versions = ("roformer", "roformer_v2")
     return versions[::-1] if config.get("norm_type") == "rms_norm" else versions
 
@@ -66,7 +66,7 @@ class RoFormer(BERT):
     dialect = bert_like(
         "roformer", (r"^bert/encoder/embedding_hidden_mapping_in/", "bert/embeddings_project/")
     )
-    # NEZHA has the same names but in files of Hugging Face.
+    # NEZHA has the same names, except in files of Hugging Face.
     signatures = (
         Signature(
             "roformer", has=(f"roformer/{QUERY}/bias",), start=first_block("bert", "roformer")
@@ -75,14 +75,14 @@ class RoFormer(BERT):
     )
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
-        """Sinusoidal vectors by which queries and keys are rotated, computed once."""
+        """Compute the sinusoidal embeddings that rotate queries and keys, once per call."""
         if self.position_bias is None:
             name = "Embedding-Rotary-Position"
             self.position_bias = self.apply_rotary_position(inputs, name, self.rotary)
         return self.position_bias
 
     def apply_rotary_position(self, x: Tensor, name: str, wavelengths: dict[str, Any]) -> Tensor:
-        """Sinusoidal vectors of the positions, (batch or 1, length, key size)."""
+        """Compute sinusoidal embeddings of the positions, (batch or 1, length, key size)."""
         position_ids = self.layers.get(self.prefixed("Input-Position"))
         return self.apply(
             self.simplify([x, position_ids]),
@@ -96,9 +96,9 @@ class RoFormer(BERT):
 
 
 class RoFormerV2(RoFormer):
-    """RoFormerV2 (Su et al., 2022): RoFormer without biases, its norms without parameters.
+    """RoFormerV2 (Su et al., 2022): RoFormer without biases, and with norms without parameters.
 
-    It has no pooler and no condition: `with_pool` and `layer_norm_cond` mean nothing to it.
+    It has no pooler and no conditional norms: `with_pool` and `layer_norm_cond` have no effect.
     """
 
     model_type = "roformer_v2"
@@ -116,7 +116,7 @@ class RoFormerV2(RoFormer):
         layer: [name for name in names if name.endswith(("kernel", "embeddings"))]
         for layer, names in BERT.variable_names.items()
     } | {"Output-Mapping": ["bert/encoder/embedding_hidden_mapping_out/kernel"]}
-    # Hugging Face has no such model; these are files of ours, and of its publishers.
+    # Hugging Face has no such model: these are our own files and those of the authors.
     families = (Family("roformer_v2", ("roformer_v2",), "RoFormerV2", FACTORED_KEYS, gates=True),)
     dialect = Dialect("bert")
     signatures = (
@@ -130,18 +130,18 @@ class RoFormerV2(RoFormer):
 
     @property
     def standard_initializer(self) -> keras.initializers.Initializer:
-        """Kernels shrink with the depth, which keeps the updates of a post-norm model bounded."""
+        """The initializer of kernels: smaller with depth, to bound updates of post-norm models."""
         return self.scaled_initializer("fan_in")
 
     @property
     def table_initializer(self) -> keras.initializers.Initializer:
-        """Tables likewise; what counts for them is the size of the vectors."""
+        """The initializer of tables: likewise, but scaled by the size of the embeddings."""
         return self.initializer if self.draws_itself else self.scaled_initializer("fan_out")
 
     def scaled_initializer(
         self, mode: str, order: float | None = None
     ) -> keras.initializers.Initializer:
-        """Truncated normal of standard deviation fan^(−1/2) · blocks^(−1/order)."""
+        """Return a truncated normal with standard deviation fan^(−1/2) · blocks^(−1/order)."""
         scale = max(1, self.num_hidden_layers) ** (-2 / (order or self.initializer_order))
         return keras.initializers.VarianceScaling(scale, mode, "truncated_normal")
 
@@ -153,7 +153,7 @@ class RoFormerV2(RoFormer):
         return gain * self.scaled_initializer(mode, order)(shape, dtype)
 
     def apply_final_layers(self, inputs: Tensor) -> Tensor:
-        """Hidden states, or with `with_mlm` token probabilities by the table of embeddings."""
+        """Compute token probabilities with the embedding table, or return the hidden states."""
         if not self.with_mlm:
             return inputs
         x = self.apply_gather(inputs)

@@ -1,4 +1,4 @@
-"""What the settings of a model may be, checked by name before anything is built."""
+"""Allowed values of the settings of a model, which are checked before anything is built."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,14 +11,19 @@ from bert4keras.backend.activations import activation
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a setting may be: in words, and as a function that tells it."""
+    """Allowed values of a setting.
+
+    Attributes:
+        words: description for messages.
+        holds: tells whether a value is allowed.
+    """
 
     words: str
     holds: Callable[[Any], bool]
 
 
 def whole(low: int, high: int) -> Allowed:
-    """A whole number; True and 2.0 are none."""
+    """Allow whole numbers from `low` to `high`, but not True or 2.0."""
     return Allowed(
         f"a whole number from {low} to {high}",
         lambda x: isinstance(x, Integral) and not isinstance(x, bool) and low <= x <= high,
@@ -26,17 +31,17 @@ def whole(low: int, high: int) -> Allowed:
 
 
 def number(low: float, high: float) -> Allowed:
-    """A finite number; True is none."""
+    """Allow finite numbers from `low` to `high`, but not True."""
 
     def holds(x: Any) -> bool:
-        # Of a whole number with thousands of digits Python makes no float.
+        # Python cannot convert whole numbers with thousands of digits to float.
         return isinstance(x, Real) and not isinstance(x, bool) and low <= x <= high
 
     return Allowed(f"a number from {low:g} to {high:g}", holds)
 
 
 def one_of(*values: Any) -> Allowed:
-    """One of some values; 1 does not stand for True."""
+    """Allow the given values, where 1 is not equal to True."""
     return Allowed(
         f"one of {', '.join(map(repr, values))}",
         lambda x: any(type(x) is type(value) and x == value for value in values),
@@ -55,7 +60,7 @@ def _is_activation(x: Any) -> bool:
 ACTIVATION = Allowed("the name of an activation, such as 'gelu' or 'relu'", _is_activation)
 FLAG = one_of(True, False)
 OBJECT = Allowed("an object, or null", lambda x: isinstance(x, Mapping))
-# The largest models that are published have 2 to 16 times less of everything.
+# The largest published models stay below these bounds by factors of 2 to 16.
 SIZE = whole(1, 1 << 18)
 HEADS = whole(1, 1 << 12)
 PROBABILITY = number(0, 1)
@@ -81,7 +86,7 @@ SETTINGS: Mapping[str, Allowed] = {
     "hidden_act": ACTIVATION,
     "residual_attention_scores": FLAG,
 }
-"""What all architectures have, by the name of the argument; the others say their own."""
+"""Allowed values of the settings that all architectures share, by the name of the argument."""
 
 
 def check_settings(
@@ -91,25 +96,25 @@ def check_settings(
     keys: Mapping[str, str],
     allowed_settings: Mapping[str, Allowed],
 ) -> None:
-    """Refuse a setting that no model can have.
+    """Raise an error for a setting that no model can have.
 
     Args:
-        settings: all of them, by argument; None stands for none.
-        given: those of the call, the others are from the config.
-        source: what to call the config in the message.
-        keys: what the config calls an argument, if it calls it otherwise.
-        allowed_settings: what they may be.
+        settings: all settings by the name of the argument; None if one is not set.
+        given: the settings of the call; all others are from the config.
+        source: name of the config in the message.
+        keys: names of arguments in the config, where these differ.
+        allowed_settings: allowed values by the name of the argument.
 
     Raises:
-        ValueError: one is of another type, or out of bounds.
+        ValueError: a setting has the wrong type or is out of bounds.
     """
     for name, allowed in allowed_settings.items():
         value = settings.get(name)
         if value is None or allowed.holds(value):
             continue
-        called = name if name in given else keys.get(name, name)
-        where = "the call" if called in given else source
-        raise ValueError(f"{where} has {called}={_shown(value)}: expected {allowed.words}")
+        key = name if name in given else keys.get(name, name)
+        where = "the call" if key in given else source
+        raise ValueError(f"{where} has {key}={_shown(value)}: expected {allowed.words}")
 
 
 def _shown(value: Any) -> str:

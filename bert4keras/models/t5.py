@@ -26,7 +26,7 @@ from bert4keras.models.written_configs import to_activation
 
 
 def t5_names(version: str) -> dict[str, list[str]]:
-    """Names of the variables of T5, as in google-research/text-to-text-transfer-transformer."""
+    """Return the names of variables, as in google-research/text-to-text-transfer-transformer."""
     names = {
         "Embedding-Token": ["shared/embedding"],
         "Decoder-Output-LM": ["decoder/logits/kernel"],
@@ -58,7 +58,7 @@ def t5_names(version: str) -> dict[str, list[str]]:
 
 
 def t5_signatures() -> tuple[Signature, ...]:
-    """What tells a version, and its encoder alone."""
+    """Return the signatures of the versions, each of the whole model and of its encoder alone."""
     decoder, norm = "(.*/)?decoder/.*", "(.*/)?(encoder|decoder)/block/0/layer/0"
     inner = "(.*/)?(encoder|decoder)/block/0/layer/[12]/DenseReluDense"
     versions = (
@@ -80,7 +80,7 @@ def t5_signatures() -> tuple[Signature, ...]:
 def t5_versions(
     multilingual: bool, models: Sequence[str], config: Mapping[str, Any], path: Any
 ) -> Sequence[str]:
-    """Which of our architectures a config may be, the likeliest first."""
+    """Return which of our architectures a config may describe, the most likely first."""
     gated = multilingual or str(config.get("feed_forward_proj", "relu")).startswith("gated")
     likely = "mt5.1.1" if multilingual else "t5.1.1" if gated else "t5.1.0"
     if (config.get("architectures") or [""])[0].endswith("EncoderModel"):
@@ -89,7 +89,7 @@ def t5_versions(
 
 
 def read_t5(multilingual: bool, config: dict[str, Any], path: Any) -> dict[str, Any]:
-    """Say in our terms how T5 is gated and scaled."""
+    """Convert the settings for gates and scales to our arguments."""
     layers = config.get("num_layers")
     if config.get("num_decoder_layers") not in (None, layers):
         raise ValueError(
@@ -98,7 +98,7 @@ def read_t5(multilingual: bool, config: dict[str, Any], path: Any) -> dict[str, 
         )
     kind = config["feed_forward_proj"]
     gated = kind.startswith("gated-")
-    # Its gated gelu is the approximation by tanh unless the file says more.
+    # The gated gelu is the approximation by tanh unless `dense_act_fn` is given.
     act = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
     act = config.get("dense_act_fn", act)
     return {
@@ -107,16 +107,16 @@ def read_t5(multilingual: bool, config: dict[str, Any], path: Any) -> dict[str, 
         **config,
         "hidden_act": [act, "linear"] if gated else act,
         "version": ("mt5.1.1" if multilingual else "t5.1.1") if gated else "t5.1.0",
-        # Hugging Face gives attention to the context no positions.
+        # In Hugging Face, cross-attention has no position bias.
         "cross_position_bias": config.get("cross_position_bias", False),
     }
 
 
-def written_t5(transformer: Any) -> dict[str, Any]:
-    """What a config says of a model, and only of T5."""
+def write_t5(transformer: Any) -> dict[str, Any]:
+    """Return the keys of a config that only T5 has."""
     decoder = getattr(transformer, "_decoder", transformer)
     scaled = getattr(decoder, "scale_outputs", None)
-    # T5 is the same as mT5, and its config says whether outputs are scaled.
+    # A T5 config can also describe an mT5, and say that its outputs are scaled.
     name = "MT5" if transformer.model_type == "mt5" and not scaled else "T5"
     return {
         "model_type": name.lower(),
@@ -124,12 +124,16 @@ def written_t5(transformer: Any) -> dict[str, Any]:
         "scale_decoder_outputs": scaled,
         "is_encoder_decoder": not transformer.part,
         "decoder_start_token_id": 0,
-        **written_gates(transformer),
+        **write_gates(transformer),
     }
 
 
 def class_of_t5(transformer: Any) -> str:
-    """How the name of its class in `transformers` ends."""
+    """Return the suffix of the name of its class in `transformers`.
+
+    Raises:
+        ValueError: there is no such class.
+    """
     if transformer.part == "Decoder-":
         raise ValueError(
             "the decoder of T5 is no model of its own in Hugging Face: save the whole T5, or "
@@ -137,14 +141,18 @@ def class_of_t5(transformer: Any) -> str:
         )
     if getattr(getattr(transformer, "_decoder", None), "cross_position_bias", False):
         raise ValueError(
-            "Hugging Face's T5 has no position bias in the attention to the context: build the "
+            "Hugging Face's T5 has no position bias in cross-attention to the context: build the "
             "model with cross_position_bias=False, or use save_weights_as_checkpoint"
         )
     return "EncoderModel" if transformer.part else "ForConditionalGeneration"
 
 
-def written_gates(transformer: Any) -> dict[str, Any]:
-    """How a config says which activations the feed-forward layers have."""
+def write_gates(transformer: Any) -> dict[str, Any]:
+    """Return the keys of a config for the activations of the feed-forward layers.
+
+    Raises:
+        ValueError: Hugging Face has no such T5.
+    """
     acts = to_activation(transformer.hidden_act)
     gated = isinstance(acts, list)
     if gated != transformer.gated or (gated and acts[1:] != ["linear"]):
@@ -176,7 +184,7 @@ KEYS = {
 
 
 def t5_family(name: str, versions: Sequence[str], mark: str = "") -> Family:
-    """T5 or mT5 as Hugging Face describes them."""
+    """Return the family of T5 or mT5 in Hugging Face."""
     models = tuple(f"{v}{part}" for v in versions for part in ("", "_encoder", "_decoder"))
     multilingual = name == "MT5"
     return Family(
@@ -191,7 +199,7 @@ def t5_family(name: str, versions: Sequence[str], mark: str = "") -> Family:
         strings=("feed_forward_proj", "dense_act_fn"),
         versions=partial(t5_versions, multilingual, models),
         read=partial(read_t5, multilingual),
-        write=written_t5,
+        write=write_t5,
     )
 
 
@@ -200,7 +208,7 @@ class T5_Base(Transformer):
 
     Args:
         version: 't5.1.0', 't5.1.1' or 'mt5.1.1'. From 1.1 on feed-forward layers are gated
-            (`hidden_act` is a list of two) and the token scores have a kernel of their own.
+            (`hidden_act` is a list of two) and the logits have a kernel of their own.
         **kwargs: see `Transformer`.
     """
 
@@ -245,11 +253,11 @@ class T5_Base(Transformer):
     )
     signatures = t5_signatures()
     part = ""
-    """What the names of all layers of the encoder or of the decoder begin with."""
+    """Prefix of the names of all layers of the encoder or of the decoder."""
 
     def __init__(self, version: str = "t5.1.0", **kwargs: Any) -> None:
         if version not in ("t5.1.0", "t5.1.1", "mt5.1.1"):
-            raise ValueError(f"version is 't5.1.0', 't5.1.1' or 'mt5.1.1', not {version!r}")
+            raise ValueError(f"version is {version!r}: give 't5.1.0', 't5.1.1' or 'mt5.1.1'")
         super().__init__(**kwargs)
         self.version = version
         self.gated = version != "t5.1.0"
@@ -259,12 +267,12 @@ class T5_Base(Transformer):
 
     @classmethod
     def settings_of_name(cls, name: str) -> dict[str, Any]:
-        """The version is part of the name, as in 't5.1.1_encoder'."""
+        """Return the version, which is part of the name, as in 't5.1.1_encoder'."""
         return {"version": name.split("_")[0]} if "t5.1" in name else {}
 
     @property
     def stored_as(self) -> tuple[str, ...]:
-        """The version, and that of which files with as many gates are; encoders have their own."""
+        """The version, and a version whose files have as many gates; for encoders also theirs."""
         gated = len(self.activations) > 1
         versions = [self.version]
         if gated == (self.version == "t5.1.0"):
@@ -274,22 +282,22 @@ class T5_Base(Transformer):
 
     @property
     def foreign_variables(self) -> tuple[str, ...]:
-        """Scores by a kernel of their own, where they are those of the table."""
+        """The kernel of the logits, if this version computes them with the embedding table."""
         tied = self.version == "t5.1.0" and self.part != "Encoder-"
         return ("decoder/logits/kernel",) if tied else ()
 
     @property
     def variable_names(self) -> dict[str, list[str]]:
-        """The table of names, which depends on the version."""
+        """The names of the variables, which depend on the version."""
         return t5_names(self.version)
 
     @staticmethod
     def gate_suffixes(count: int) -> list[str]:
-        """What {gate} stands for in the names of variables: `wi`, or `wi_0` and `wi_1`."""
+        """Return the strings that replace {gate} in names: `wi`, or `wi_0` and `wi_1`."""
         return [""] if count == 1 else [f"_{i}" for i in range(count)]
 
     def apply_embeddings(self, inputs: Any) -> Any:
-        """Token vectors; what comes before the tokens (the context of a decoder) is passed on."""
+        """Embed the tokens, and pass on the context of a decoder, which precedes them."""
         *context, token_ids = listed(inputs)
         x = self.apply_token_embedding(token_ids)
         x = self.apply(x, Dropout, rate=self.dropout_rate, name=f"{self.part}Embedding-Dropout")
@@ -300,12 +308,12 @@ class T5_Base(Transformer):
     def apply_residual(
         self, x: Tensor, sub_layer: Callable, name: str, norms: tuple[str, ...]
     ) -> Tensor:
-        """As in all architectures; in float16, without infinity."""
+        """Apply a sub-layer as other architectures do, and in float16 keep its output finite."""
         x = super().apply_residual(x, sub_layer, name, norms)
         return self.apply(x, Saturation, name=f"{name}-Saturation") if self.saturates else x
 
     def apply_relative_position(self, x: Tensor, context: Tensor, bidirectional: bool) -> Tensor:
-        """(length of x, length of context, heads), numbers for the scores."""
+        """Compute the position bias (length of x, length of context, heads) of attention scores."""
         return self.apply(
             [x, context],
             RelativePositionEmbeddingT5,
@@ -317,7 +325,7 @@ class T5_Base(Transformer):
         )
 
     def apply_output(self, x: Tensor) -> Tensor:
-        """The normalisation after the last block."""
+        """Apply the normalisation and dropout after the last block."""
         x = self.apply_norm(x, f"{self.part}Output-Norm")
         return self.apply(x, Dropout, rate=self.dropout_rate, name=f"{self.part}Output-Dropout")
 
@@ -328,27 +336,27 @@ class T5_Encoder(T5_Base):
     part = "Encoder-"
 
     def get_inputs(self) -> Tensor:
-        """Token ids."""
+        """Create the input of token ids."""
         return self.apply_input("Encoder-Input-Token")
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
-        """Relative positions in both directions, computed once."""
+        """Compute the bias of relative positions in both directions, once per call."""
         if self.position_bias is None:
             self.position_bias = self.apply_relative_position(inputs, inputs, bidirectional=True)
         return self.position_bias
 
     def apply_final_layers(self, inputs: Tensor) -> Tensor:
-        """Normalised hidden states."""
+        """Normalise the hidden states."""
         return self.apply_output(inputs)
 
 
 class T5_Decoder(LM_Mask, T5_Base):
-    """The decoder of T5: [context (batch, length, hidden_size), token ids] to token scores.
+    """The decoder of T5: [context (batch, length, hidden_size), token ids] to token probabilities.
 
     Args:
         with_lm: output token probabilities: True for softmax, an activation such as 'linear', or
             False for hidden states.
-        cross_position_bias: whether attention to the context has a position bias.
+        cross_position_bias: whether cross-attention to the context has a position bias.
         scale_outputs: whether the hidden states are divided by √hidden_size at the end.
         **kwargs: see `T5_Base`.
     """
@@ -370,7 +378,7 @@ class T5_Decoder(LM_Mask, T5_Base):
         self.scale_outputs = scale_outputs
 
     def get_inputs(self) -> list[Tensor]:
-        """Context, token ids."""
+        """Create the inputs of context and token ids."""
         return [
             self.apply(
                 layer=Input, shape=(self.sequence_length, self.hidden_size), name="Input-Context"
@@ -379,7 +387,7 @@ class T5_Decoder(LM_Mask, T5_Base):
         ]
 
     def compute_position_bias(self, inputs: Any = None) -> list[Tensor | None]:
-        """Of [x, context]: relative positions for self-attention and cross-attention."""
+        """Compute from [x, context] the position biases of self-attention and cross-attention."""
         if self.position_bias is None:
             x, context = inputs
             self.position_bias = [self.apply_relative_position(x, x, bidirectional=False), None]
@@ -388,7 +396,7 @@ class T5_Decoder(LM_Mask, T5_Base):
         return self.position_bias
 
     def apply_final_layers(self, inputs: Any) -> Tensor:
-        """Token scores or probabilities, or hidden states."""
+        """Compute logits or probabilities of tokens, or return the hidden states."""
         x = self.apply_output(inputs[1])
         scale = self.hidden_size**-0.5 if self.scale_outputs else 1
         x = self.apply(x, ScaleOffset, scale=scale, offset=False, name="Decoder-Output-Scale")
@@ -405,7 +413,7 @@ class T5_Decoder(LM_Mask, T5_Base):
 
 
 class T5(T5_Base):
-    """T5 whole: `.encoder`, `.decoder` and, of both, `.model`, three models that share weights.
+    """The whole T5: three models, `.encoder`, `.decoder` and `.model` of both, that share weights.
 
     Args:
         **kwargs: see `T5_Decoder`.
@@ -424,7 +432,7 @@ class T5(T5_Base):
 
     @property
     def encoder_and_decoder(self) -> tuple[T5_Encoder, T5_Decoder]:
-        """What reads a source, and what writes."""
+        """The encoder and the decoder."""
         return self._encoder, self._decoder
 
     def build(
@@ -433,7 +441,7 @@ class T5(T5_Base):
         additional_input_layers: Tensor | Sequence[Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Assemble the three models, once; see `Transformer.build`."""
+        """Assemble the three models, unless they are built, as `Transformer.build` does."""
         if self.built:
             return
         kwargs["additional_input_layers"] = additional_input_layers

@@ -1,4 +1,4 @@
-"""What architectures share: a model assembled of layers by name, and the hooks to change it."""
+"""`Transformer`, the base of all architectures: assembles a model from named layers, with hooks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,99 +23,102 @@ from bert4keras.models.block import Blocks, call_attention, check_blocks, listed
 from bert4keras.models.cache import Cache
 from bert4keras.models.family import Family
 from bert4keras.models.masks import LM_Mask
-from bert4keras.models.messages import some
+from bert4keras.models.messages import abbreviated
 from bert4keras.models.model import Model
 from bert4keras.models.names import mapping_of
 from bert4keras.models.settings import Allowed
-from bert4keras.models.vocabulary import checked_tokens, cut, is_cut, renumbered
+from bert4keras.models.vocabulary import check_keep_tokens, cut_table, has_cut_vocabulary, renumber
 
 
 class Transformer(Blocks):
-    """Base of the architectures: creates layers by name, stacks blocks, reads and writes weights.
+    """Base of the architectures: creates layers by name, stacks blocks, loads and saves weights.
 
     Args:
         vocab_size: number of tokens in the checkpoint, before `keep_tokens`, `compound_tokens`.
-        hidden_size: size of a token's vector.
+        hidden_size: size of the hidden states.
         num_hidden_layers: number of blocks.
         num_attention_heads: heads of each attention.
-        intermediate_size: size inside the feed-forward layers.
-        hidden_act: their activation, or a list of activations for gated ones, see `FeedForward`;
-            heads take the first of these.
+        intermediate_size: inner size of the feed-forward layers.
+        hidden_act: activation of the feed-forward layers, or a list of activations for gated ones,
+            as in `FeedForward`; heads use the first of these.
         dropout_rate: dropout after embeddings and sub-layers.
         attention_dropout_rate: dropout of attention weights.
-        embedding_size: size of the embeddings, `hidden_size` by default; another size is mapped.
+        embedding_size: size of the embeddings, `hidden_size` by default; embeddings of another size
+            are projected.
         attention_head_size: size of a head, hidden_size / num_attention_heads by default.
         attention_key_size: size of a head's query and key, attention_head_size by default.
         initializer_range: standard deviation of initial kernels.
-        layer_norm_epsilon: of every layer normalisation, that of the architecture by default.
+        layer_norm_epsilon: epsilon of layer normalisations, that of the architecture by default.
         sequence_length: fixed length of the inputs; any length by default.
-        pad_token_id: token that is padding and hidden from attention, in the numbering of the
-            checkpoint; that of the architecture by default.
-        eos_token_id: token, or tokens, that end a text or a turn. Where one of them is
-            `pad_token_id` as well, a language model takes it for padding around a text only, and
-            the first one after the text for its end.
+        pad_token_id: id, in the checkpoint, of the padding token, which is masked in attention;
+            that of the architecture by default.
+        eos_token_id: token, or tokens, that end a text or a turn. If one of them is also
+            `pad_token_id`, a language model treats it as padding only around a text, and the first
+            one after the text as its end.
         keep_tokens: token ids to keep, in the new order: a smaller vocabulary.
         compound_tokens: new tokens, each an average of old ones: a list of ids, or a pair (ids,
             weights). They come after the kept ones.
-        residual_attention_scores: add the scores of the block before (He et al., 2020, RealFormer).
-        ignore_invalid_weights: leave variables that the checkpoint lacks at their initial values.
+        residual_attention_scores: add the attention scores of the previous block (He et al., 2020,
+            RealFormer).
+        ignore_invalid_weights: keep the initial values of weights that the checkpoint lacks.
         autoresize_weights: cut or repeat variables of other sizes (https://kexue.fm/archives/8444).
-        recompute: whether training computes the inner results of attention, feed-forward and gated
-            attention layers twice instead of keeping them, which takes less memory and more time;
-            as the environment variable RECOMPUTE (0 or 1) says by default.
-        layers: layers by name to use instead of new ones, which shares their weights.
-        prefix: put before the name of every layer.
+        recompute: whether training recomputes the activations inside attention, feed-forward and
+            gated attention layers instead of storing them (gradient checkpointing), which takes
+            less memory and more time; by default the environment variable RECOMPUTE (0 or 1)
+            decides.
+        layers: existing layers by name, which are used instead of new ones and share their weights.
+        prefix: prefix of the names of all layers.
         name: name of the model.
     """
 
     model_type = ""
-    """What Hugging Face calls the architecture, that of one of `families`."""
+    """The name of the architecture in Hugging Face, that of one of `families`."""
     families: tuple[Family, ...] = ()
-    """How its `config.json` describes the architecture."""
+    """The ways in which a `config.json` describes the architecture."""
     dialect: Dialect = RULE
-    """How its files call the variables, where that does not follow from the official names."""
+    """The names of variables in its files that do not follow from the official names."""
     signatures: tuple[Signature, ...] = ()
-    """What tells that a weight file is of the architecture."""
+    """The signatures by which weight files of the architecture are recognised."""
     allowed_settings: ClassVar[Mapping[str, Allowed]] = {}
-    """What the arguments may be that only this architecture has."""
+    """Allowed values of the arguments that only this architecture has."""
     telling_settings: tuple[str, ...] = ()
-    """Keys of config files that tell the architecture; the first is True in the original's."""
+    """Keys of config files that identify the architecture; the original's set the first to True."""
     head_layers: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """What the names of the layers of a head begin with → arguments that ask for the head."""
+    """Prefix of the names of a head's layers → arguments with which the head is built."""
     arguments_of_hugging_face: ClassVar[Mapping[str, Any]] = {}
-    """Arguments that concern no weight, and of which Hugging Face has one value only."""
+    """Arguments without effect on weights for which Hugging Face has a single value."""
     applications: tuple[str, ...] = ("encoder", "lm", "unilm")
-    """What `build_transformer_model` can make of the architecture."""
+    """The values of `application=` that `build_transformer_model` takes for the architecture."""
     refused_arguments: tuple[str, ...] = ()
-    """Arguments of the base that the architecture cannot honour."""
+    """Arguments of the base class that the architecture does not support."""
     variable_names: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Layer → its variables in official checkpoints, in weight order; with {i}, for each block.
 
-    Variables with {gate} are there once for each activation of gated feed-forward layers: '' for
-    the first, '_1' for the second, and so on.
+    Variables with {gate} exist once for each activation of gated feed-forward layers: '' for the
+    first, '_1' for the second, and so on.
     """
     computed_layers: tuple[str, ...] = ()
-    """Layers whose weights are computed and in no checkpoint."""
+    """Layers whose weights are computed, so that no checkpoint holds them."""
     vocabulary_variables: tuple[str, ...] = ()
     """Variables whose first axis is the vocabulary."""
     vocabulary_kernels: tuple[str, ...] = ()
     """Variables whose last axis is the vocabulary."""
     head_argument = "with_mlm"
-    """The argument that says which activation token scores get."""
+    """The name of the argument for the activation of the logits."""
     pad_token_id: int | None = 0
-    """Which token is padding; None hides no token."""
+    """The id of the padding token; None masks no token."""
     padding = "anywhere"
-    """Where that token is padding, see `Embedding`."""
+    """Where that token is treated as padding, as in `Embedding`."""
     pad_ends_text = False
-    """Whether it ends a text as well."""
+    """Whether that token also ends a text."""
     fixed_settings: ClassVar[Mapping[str, Sequence[Any]]] = {}
-    """Settings of config files of which only these values are implemented."""
+    """Settings of config files, with the only values that are implemented."""
     transposed_variables: tuple[str, ...] = ()
-    """Ends of the names of variables that are stored transposed."""
+    """Suffixes of the names of variables that are stored transposed."""
     foreign_variables: tuple[str, ...] = ()
-    """Variables that tell a checkpoint of another architecture, although all of ours are in it."""
+    """Variables that only checkpoints of other architectures hold, besides all of this one's."""
     takes_gates = True
-    """Whether `hidden_act` may be a list, which gates the feed-forward layers."""
+    """Whether `hidden_act` may be a list, for gated feed-forward layers."""
 
     def __init__(
         self,
@@ -154,13 +157,13 @@ class Transformer(Blocks):
         check_settings(type(self), kwargs)
         if isinstance(hidden_act, list | tuple) and not self.takes_gates:
             raise ValueError(
-                f"{type(self).__name__} is gated in a way of its own, so that hidden_act is a "
-                f"single activation, not {hidden_act!r}"
+                f"hidden_act is {hidden_act!r}, and {type(self).__name__} has gates of its own: "
+                "give a single activation"
             )
         self.full_vocab_size = vocab_size
-        self.keep_tokens = checked_tokens(keep_tokens, vocab_size)
+        self.keep_tokens = check_keep_tokens(keep_tokens, vocab_size)
         if pad_token_id is not None:
-            self.pad_token_id = renumbered(pad_token_id, keep_tokens)
+            self.pad_token_id = renumber(pad_token_id, keep_tokens)
             if isinstance(self, LM_Mask) and pad_token_id in as_list(eos_token_id):
                 self.padding, self.pad_ends_text = "around", True
         self.compound_tokens = compound_tokens
@@ -194,7 +197,7 @@ class Transformer(Blocks):
         self.set_origin(pretrained.Origin())
         self.tables_are_cut = False
         self.cache: Cache | None = None
-        self.forget()
+        self.reset_shared_tensors()
         self.built = False
 
     # --- assembling
@@ -208,15 +211,15 @@ class Transformer(Blocks):
         additional_input_layers: Tensor | Sequence[Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Assemble `self.model`, once.
+        """Assemble `self.model`, unless it is built already.
 
         Args:
             attention_caches: attention layer name → [keys, values], each (batch, length, size),
-                put before the keys and values of that layer.
+                which precede the keys and values of that layer.
             layer_norm_cond: (batch, size), the condition of every layer normalisation.
-            layer_norm_cond_hidden_size: see `hidden_units` of `ScaleOffset`.
-            layer_norm_cond_hidden_act: see `hidden_activation` of `ScaleOffset`.
-            additional_input_layers: inputs that the model has besides its own.
+            layer_norm_cond_hidden_size: `hidden_units` of `ScaleOffset`.
+            layer_norm_cond_hidden_act: `hidden_activation` of `ScaleOffset`.
+            additional_input_layers: inputs of the model in addition to its own.
             **kwargs: arguments of the constructor, which `build_transformer_model` passes here too.
         """
         if self.built:
@@ -237,8 +240,8 @@ class Transformer(Blocks):
         self.built = True
 
     def call(self, inputs: Any) -> Any:
-        """Go from the inputs to the outputs: embeddings, blocks, what comes after them."""
-        self.forget()
+        """Compute the outputs from the inputs: embeddings, blocks, final layers."""
+        self.reset_shared_tensors()
         outputs = self.apply_embeddings(inputs)
         for index in range(self.num_hidden_layers):
             outputs = self.apply_main_layers(outputs, index)
@@ -246,35 +249,35 @@ class Transformer(Blocks):
             outputs = self.simplify([*listed(outputs)[:-1], listed(outputs)[-1][:, -1:]])
         return self.apply_final_layers(outputs)
 
-    def forget(self) -> None:
-        """Drop the tensors that the blocks share, which belong to one call."""
+    def reset_shared_tensors(self) -> None:
+        """Reset the tensors that the blocks of one call share, such as the attention bias."""
         self.attention_bias: Any = None
         self.position_bias: Any = None
         self.attention_scores: dict[str, Tensor] = {}
 
     def set_origin(self, origin: pretrained.Origin) -> None:
-        """Keep what the model was built from, see `pretrained.Origin`."""
+        """Set the attributes that record what the model was built from."""
         self.settings, self.folder = origin.settings, origin.folder
         self.vocabulary, self.kept_of_folder = origin.vocabulary, origin.kept_of_folder
         self.generation_config = origin.generation_config
 
     @property
     def encoder_and_decoder(self) -> tuple["Transformer | None", "Transformer"]:
-        """Hook: what reads a source, if that is a model of its own, and what writes a text."""
+        """Hook: the encoder that reads a source, None if there is none, and the decoder."""
         return None, self
 
     @property
     def stored_as(self) -> tuple[str, ...]:
-        """What `checkpoints.architectures` calls the files that the model can be loaded from."""
+        """The architectures, as named in signatures, whose files the model can be loaded from."""
         return tuple(dict.fromkeys(signature.model for signature in self.signatures))
 
     @classmethod
     def settings_of_name(cls, name: str) -> dict[str, Any]:
-        """Hook: what a name in `model=` says, where several names are of this class."""
+        """Hook: the settings that a name in `model=` implies, if the class has several names."""
         return {}
 
     def prefixed(self, name: str | None) -> str | None:
-        """A layer's name with the prefix of this model."""
+        """Return a layer's name with the prefix of this model."""
         return name if name is None else self.prefix + name
 
     def apply(
@@ -284,16 +287,16 @@ class Transformer(Blocks):
         arguments: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Call the layer named `name=`, which is created if there is none of that name yet.
+        """Call the layer named `name=`, which is created if no layer has that name yet.
 
         Args:
-            inputs: what the layer is called on; without them the layer itself is returned.
+            inputs: inputs of the layer; without them the layer itself is returned.
             layer: class of the layer, called with `kwargs` to create it.
             arguments: further arguments of the call.
             **kwargs: arguments of the constructor, `name` among them.
 
         Raises:
-            ValueError: there is no layer of that name, and no class is given to make one.
+            ValueError: no layer has that name, and no class is given to create one.
         """
         if is_subclass(layer, keras.layers.Dropout) and self.dropout_rate == 0:
             return inputs
@@ -303,35 +306,35 @@ class Transformer(Blocks):
             created = create_layer(self, layer, arguments, {**kwargs, "name": name})
             name = created.name
             self.layers[name] = created
-        found = self.layers[name]
+        layer_called = self.layers[name]
         if inputs is None:
-            return found
+            return layer_called
         if self.cache is not None:
-            arguments |= self.cache.arguments(found, inputs)
-        if isinstance(found, MultiHeadAttention):
-            return call_attention(self, found, inputs, arguments)
-        if isinstance(found, keras.layers.Lambda):
+            arguments |= self.cache.arguments(layer_called, inputs)
+        if isinstance(layer_called, MultiHeadAttention):
+            return call_attention(self, layer_called, inputs, arguments)
+        if isinstance(layer_called, keras.layers.Lambda):
             arguments = {}
-        return found(inputs, **arguments)
+        return layer_called(inputs, **arguments)
 
     def get_inputs(self) -> Any:
         """Hook: create the input tensors."""
         raise NotImplementedError(f"{type(self).__name__} must define get_inputs()")
 
     def apply_embeddings(self, inputs: Any) -> Any:
-        """Hook: from the inputs to the first block."""
+        """Hook: compute the input of the first block from the inputs of the model."""
         raise NotImplementedError(f"{type(self).__name__} must define apply_embeddings()")
 
     def apply_final_layers(self, inputs: Any) -> Any:
-        """Hook: from the last block to the outputs."""
+        """Hook: compute the outputs of the model from the output of the last block."""
         raise NotImplementedError(f"{type(self).__name__} must define apply_final_layers()")
 
     def apply_input(self, name: str, dtype: str = "int32") -> Tensor:
-        """An input (batch, length), one number for each token."""
+        """Create an input (batch, length), with one number for each token."""
         return self.apply(layer=Input, shape=(self.sequence_length,), dtype=dtype, name=name)
 
     def apply_token_embedding(self, token_ids: Tensor, mode: str | None = None) -> Tensor:
-        """Token vectors; with mode='dense', scores of tokens from vectors, by the same table."""
+        """Embed tokens, or with mode='dense' compute logits from hidden states by that table."""
         return self.apply(
             token_ids,
             Embedding,
@@ -347,32 +350,33 @@ class Transformer(Blocks):
         )
 
     def apply_dense(self, x: Tensor, units: int, name: str, **kwargs: Any) -> Tensor:
-        """A Dense layer outside of the blocks, with a bias unless the architecture has none."""
+        """Apply a Dense layer outside the blocks, with a bias unless the architecture has none."""
         kwargs = {"use_bias": self.block.use_bias, "kernel_initializer": self.initializer, **kwargs}
         return self.apply(x, Dense, units=units, name=name, **kwargs)
 
     def apply_activation(self, x: Tensor, function: Any, name: str) -> Tensor:
-        """A final activation, True for softmax.
+        """Apply a final activation, where True means softmax.
 
-        It is computed in float32 whatever the policy is: a softmax over a vocabulary wants that.
+        It is computed in float32 whatever the policy is, because a softmax over a vocabulary needs
+        that precision.
         """
         function = chosen_activation(function, "softmax")
         return self.apply(x, Activation, activation=function, dtype="float32", name=name)
 
     def set_inputs(self, inputs: Any, additional_input_layers: Any = None) -> None:
-        """Keep the inputs of the model: `self.inputs`, and `self.input` as Keras wants it."""
+        """Set `self.inputs`, the list of inputs, and `self.input`, in the form Keras takes."""
         additional = [] if additional_input_layers is None else listed(additional_input_layers)
         self.inputs = [*listed(inputs), *additional]
         self.n_additional_inputs = len(additional)
         self.input = self.inputs if len(self.inputs) > 1 else self.inputs[0]
 
     def set_outputs(self, outputs: Any) -> None:
-        """Keep the outputs of the model: `self.outputs`, and `self.output` as Keras wants it."""
+        """Set `self.outputs`, the list of outputs, and `self.output`, in the form Keras takes."""
         self.outputs = listed(outputs)
         self.output = self.outputs if len(self.outputs) > 1 else self.outputs[0]
 
     def simplify(self, inputs: Sequence[Any]) -> Any:
-        """Leave out what is None; of a single thing no list is made."""
+        """Drop None from a list, and return a single remaining element without the list."""
         inputs = [x for x in inputs if x is not None]
         return inputs[0] if len(inputs) == 1 else inputs
 
@@ -384,20 +388,20 @@ class Transformer(Blocks):
 
     @staticmethod
     def gate_suffixes(count: int) -> list[str]:
-        """What {gate} stands for in the names of variables."""
+        """Return the strings that replace {gate} in the names of variables."""
         return ["", *(f"_{i}" for i in range(1, count))]
 
     def stored_name(self, checkpoint: Any, name: str) -> str:
-        """Hook: under which name an open checkpoint holds the variable `name`."""
+        """Hook: return the name under which an open checkpoint holds the variable `name`."""
         return name
 
     def load_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        """Hook: what of a table (vocabulary, ...) is loaded, after keep and compound tokens."""
+        """Hook: return the table (vocabulary, ...) to load, for keep_tokens and compound_tokens."""
         embeddings = np.asarray(embeddings)
-        return embeddings if self.tables_are_cut else cut(self, embeddings)
+        return embeddings if self.tables_are_cut else cut_table(self, embeddings)
 
     def load_variable(self, checkpoint: Any, name: str) -> np.ndarray:
-        """Hook: the value of one variable of an open checkpoint, as the layer wants it."""
+        """Hook: return the value of a variable of an open checkpoint in the layout of the layer."""
         variable = checkpoint[name]
         if name in self.vocabulary_kernels:
             return self.load_embeddings(variable.T).T
@@ -406,7 +410,7 @@ class Transformer(Blocks):
         return variable.T if name.endswith(self.transposed_variables) else variable
 
     def create_variable(self, name: str, value: np.ndarray, dtype: Any = None) -> np.ndarray:
-        """Hook: the value of one variable as an official checkpoint holds it."""
+        """Hook: return the value of a variable in the layout of official checkpoints."""
         value = np.asarray(value, dtype=dtype)
         return value.T if name.endswith(self.transposed_variables) else value
 
@@ -415,32 +419,32 @@ class Transformer(Blocks):
         checkpoint: str | Path | Checkpoint,
         mapping: dict[str, list[str]] | None = None,
     ) -> Report:
-        """Load a checkpoint: every variable, or none and an error.
+        """Load a checkpoint: either all variables, or none and an error.
 
-        What a condition of the layer normalisations goes through (`layer_norm_cond`) is loaded if
-        the file has it, and starts from scratch otherwise. Layers that train by LoRA get their
-        kernel or table, and the product of the LoRA matrices is 0 again.
+        The weights of conditional layer normalisations (`layer_norm_cond`) are loaded if the file
+        has them, and keep their initial values otherwise. In layers with LoRA the kernel or table
+        is loaded, and the product of the LoRA matrices is reset to 0.
 
-        What `save_pretrained` or `save_weights_as_checkpoint` recorded about the vocabulary counts:
-        tables that were cut down to `keep_tokens` already are not cut again.
+        Tables that were cut down to `keep_tokens` when they were saved are not cut again:
+        `save_pretrained` and `save_weights_as_checkpoint` record the vocabulary.
 
         Args:
             checkpoint: prefix of a TensorFlow checkpoint, a safetensors, PyTorch or numpy file, a
                 file of `Model.save_weights`, or a folder that holds one; with official names or
-                those of Hugging Face. Or one that is open already, and known to be of this
+                those of Hugging Face. Or an open checkpoint, which has been checked to have this
                 architecture (`fitting.check_fit`).
             mapping: layer name → variable names instead of `variable_mapping()`.
 
         Returns:
-            What was loaded, what the file has besides, and which layers, or weights of a layer,
-            start from scratch.
+            A report of what was loaded, what else the file has, and which layers, or weights of a
+            layer, keep their initial values.
 
         Raises:
-            CheckpointError: the file is damaged, or a variable is missing, has another shape, or
-                holds NaN. The model is unchanged then.
+            CheckpointError: the file is damaged, or a variable is missing, has the wrong shape, or
+                holds NaN. The model is then unchanged.
         """
-        with weights.opened(self, checkpoint, mapping) as file:
-            self.tables_are_cut = is_cut(self, file)
+        with weights.open_matching(self, checkpoint, mapping) as file:
+            self.tables_are_cut = has_cut_vocabulary(self, file)
             return weights.load(self, file, mapping)
 
     def save_weights_as_checkpoint(
@@ -453,15 +457,15 @@ class Transformer(Blocks):
 
         An older one of the same name is replaced in a single step.
 
-        Layers that train by LoRA are written with their product added to the kernel or the table.
+        Layers with LoRA are written with the product of its matrices added to the kernel or table.
 
         Args:
-            filename: its prefix, as in 'folder/bert_model.ckpt'.
+            filename: prefix of the checkpoint, as in 'folder/bert_model.ckpt'.
             mapping: layer name → variable names instead of `variable_mapping()`.
             dtype: type of the variables, that of the weights by default.
 
         Raises:
-            ValueError: a weight of the model has no name. The message says which.
+            ValueError: a weight of the model has no variable name. The message says which.
             CheckpointError: the folder is missing or cannot be written to, or the disk is full.
         """
         weights.save(self, filename, mapping, dtype)
@@ -469,33 +473,34 @@ class Transformer(Blocks):
     def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
         """Write `config.json`, `model.safetensors` and the tokenizer, which `transformers` loads.
 
-        What an earlier call wrote into the folder is replaced in a single step: a reader finds the
-        old model or the new one, whatever happens meanwhile.
+        Files that an earlier call wrote into the folder are replaced in a single step: a reader
+        finds either the old model or the new one, even if writing is interrupted.
 
-        `architectures` in the config says which heads there are: a head that the model was built
-        without is not in the file. The mask of UniLM, and that of a language model where Hugging
-        Face has none for the architecture (ALBERT, NEZHA), is not either: build with the same
+        `architectures` in the config names the heads; a head that the model was built without is
+        not in the file. The attention mask of UniLM is not recorded, nor is that of a language
+        model if Hugging Face has none for the architecture (ALBERT, NEZHA): build with the same
         `application` again.
 
         Args:
-            folder: where to write; it is created.
-            tokenizer: the tokenizer that is written: `vocab.txt`, `tokenizer.json` or the model of
-                SentencePiece, the template of chats, and `tokenizer_config.json`, which
-                `transformers.AutoTokenizer` reads, unless texts are cut by a function of yours
-                first. Without it, the files beside the config are taken, cut down to `keep_tokens`,
-                `generation_config.json` among them; a model of SentencePiece cannot be cut down,
-                and the names of `compound_tokens` only a tokenizer or a longer `vocab.txt` knows.
+            folder: the folder to write to, which is created if it does not exist.
+            tokenizer: the tokenizer to write: `vocab.txt`, `tokenizer.json` or the SentencePiece
+                model, the chat template, and `tokenizer_config.json`, which
+                `transformers.AutoTokenizer` reads unless texts are first cut by a function of
+                yours. Without a tokenizer, the files beside the config, including
+                `generation_config.json`, are written, cut down to `keep_tokens`. A SentencePiece
+                model cannot be cut down, and only a tokenizer or a longer `vocab.txt` has the names
+                of `compound_tokens`.
 
         Raises:
-            ValueError: Hugging Face cannot describe the model, a weight of it has no name, or the
-                tokenizer is of another one.
+            ValueError: Hugging Face cannot describe the model, a weight has no variable name, or
+                the tokenizer belongs to another model.
             CheckpointError: the folder cannot be written to, or the disk is full.
         """
         pretrained.save_pretrained(self, folder, tokenizer)
 
 
 def is_subclass(layer: Any, base: type) -> bool:
-    """Whether something is a class of layers of a kind."""
+    """Tell whether `layer` is a class that derives from `base`."""
     return isinstance(layer, type) and issubclass(layer, base)
 
 
@@ -505,12 +510,16 @@ def create_layer(
     arguments: dict[str, Any],
     kwargs: dict[str, Any],
 ) -> Any:
-    """Make a layer of a model, as `Transformer.apply` does where there is none of that name yet."""
+    """Create a layer of a model for `Transformer.apply`.
+
+    Raises:
+        ValueError: no class is given.
+    """
     if layer is None:
         raise ValueError(
             f"{type(transformer).__name__} has no layer {kwargs['name']!r}: correct the name, or "
-            "give the class of a layer to make it. There are "
-            f"{some(list(transformer.layers))}"
+            "give the class of a layer to create it. There are "
+            f"{abbreviated(list(transformer.layers))}"
         )
     if is_subclass(layer, MultiHeadAttention) and transformer.residual_attention_scores:
         kwargs["return_attention_scores"] = True
@@ -523,18 +532,19 @@ def create_layer(
 
 
 def check_caches(transformer: Transformer) -> None:
-    """Refuse caches of layers that the model does not have."""
+    """Raise an error for caches of layers that the model does not have."""
     unknown = transformer.attention_caches.keys() - transformer.layers.keys()
     if unknown:
         layers = transformer.layers.items()
         attentions = [name for name, layer in layers if isinstance(layer, MultiHeadAttention)]
         raise ValueError(
-            f"attention_caches names {sorted(unknown)}; the attention layers are {attentions}"
+            f"attention_caches has caches for {sorted(unknown)}, which are no attention layers of "
+            f"the model: give names among {attentions}"
         )
 
 
 def check_settings(architecture: type[Transformer], given: Mapping[str, Any]) -> None:
-    """Refuse settings of a config file that the architecture does not implement."""
+    """Raise an error for settings of a config file that the architecture does not implement."""
     for name, allowed in architecture.fixed_settings.items():
         if name in given and given[name] not in allowed:
             raise ValueError(
@@ -544,5 +554,5 @@ def check_settings(architecture: type[Transformer], given: Mapping[str, Any]) ->
 
 
 def chosen_activation(choice: Any, default: str) -> Any:
-    """The activation that an argument of a head asks for, where True means the usual one."""
+    """Return the activation that the argument of a head selects, where True selects `default`."""
     return default if choice is True else activation(choice)

@@ -1,4 +1,4 @@
-"""A vocabulary that is cut down to `keep_tokens` and extended by `compound_tokens`."""
+"""Vocabularies that are cut down to `keep_tokens` and extended by `compound_tokens`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from bert4keras.models.transformer import Transformer
 
 
-def checked_tokens(keep_tokens: Sequence[int] | None, vocab_size: int) -> Sequence[int] | None:
-    """Refuse token ids outside of the vocabulary."""
+def check_keep_tokens(keep_tokens: Sequence[int] | None, vocab_size: int) -> Sequence[int] | None:
+    """Check that `keep_tokens` are ids of the vocabulary, and return them."""
     outside = [i for i in ([] if keep_tokens is None else keep_tokens) if not 0 <= i < vocab_size]
     if outside:
         raise ValueError(
-            f"keep_tokens names {len(outside)} ids outside of the vocabulary of {vocab_size} "
-            f"tokens, {outside[0]} first: they must come from the vocabulary of this checkpoint"
+            f"keep_tokens holds {len(outside)} ids outside of the vocabulary of {vocab_size} "
+            f"tokens, first {outside[0]}: give ids of the vocabulary of this checkpoint"
         )
     return keep_tokens
 
 
-def renumbered(token_id: int, keep_tokens: Sequence[int] | None) -> int:
-    """The number of a token in a vocabulary cut down to `keep_tokens`; 0 and none (-1) stay."""
+def renumber(token_id: int, keep_tokens: Sequence[int] | None) -> int:
+    """Return the id of the padding token after cutting down; 0 and -1 (none) do not change."""
     if keep_tokens is None or token_id <= 0:
         return token_id
     if token_id not in keep_tokens:
@@ -39,21 +39,21 @@ def average_rows(table: np.ndarray, item: Any) -> np.ndarray:
     return np.average(table[list(item)], axis=0)
 
 
-def is_whole(transformer: "Transformer") -> bool:
-    """Whether a model has the vocabulary of its checkpoint as it is."""
+def has_whole_vocabulary(transformer: "Transformer") -> bool:
+    """Tell whether a model has the unchanged vocabulary of its checkpoint."""
     return transformer.keep_tokens is None and transformer.compound_tokens is None
 
 
-def cut(transformer: "Transformer", embeddings: np.ndarray) -> np.ndarray:
-    """Cut a whole table (vocabulary, ...) down to `keep_tokens` and add `compound_tokens`.
+def cut_table(transformer: "Transformer", embeddings: np.ndarray) -> np.ndarray:
+    """Cut a whole table (vocabulary, ...) down to `keep_tokens` and append `compound_tokens`.
 
     Raises:
-        CheckpointError: the table is of another vocabulary.
+        CheckpointError: the table has the size of another vocabulary.
     """
-    if is_whole(transformer):
+    if has_whole_vocabulary(transformer):
         return embeddings
     if len(embeddings) != transformer.full_vocab_size:
-        raise CheckpointError(of_another_vocabulary(transformer, len(embeddings)))
+        raise CheckpointError(vocabulary_mismatch(transformer, len(embeddings)))
     if transformer.keep_tokens is not None:
         embeddings = embeddings[transformer.keep_tokens]
     if transformer.compound_tokens is not None:
@@ -62,17 +62,17 @@ def cut(transformer: "Transformer", embeddings: np.ndarray) -> np.ndarray:
     return embeddings
 
 
-def of_another_vocabulary(transformer: "Transformer", n_tokens: int) -> str:
-    """What is wrong when a vocabulary to be cut down or extended is not that of the config."""
+def vocabulary_mismatch(transformer: "Transformer", n_tokens: int) -> str:
+    """Return the message for a checkpoint whose vocabulary is not that of the config."""
     return (
-        f"keep_tokens and compound_tokens are about a vocabulary of {transformer.full_vocab_size} "
+        f"keep_tokens and compound_tokens are for a vocabulary of {transformer.full_vocab_size} "
         f"tokens, and the checkpoint has {n_tokens}. If it was saved from a model with them, "
-        "set vocab_size to its number and leave both out; otherwise correct vocab_size"
+        f"set vocab_size={n_tokens} and leave both out; otherwise correct vocab_size"
     )
 
 
-def is_cut(transformer: "Transformer", file: Any) -> bool:
-    """Whether the vocabulary of an open file is that of this model, cut down and extended.
+def has_cut_vocabulary(transformer: "Transformer", file: Any) -> bool:
+    """Tell whether the vocabulary of an open file has been cut down and extended as this model's.
 
     Raises:
         CheckpointError: it was cut down in another way.
@@ -83,7 +83,7 @@ def is_cut(transformer: "Transformer", file: Any) -> bool:
     if record is None:
         return False
     if record == vocabulary_record(transformer) or (
-        is_whole(transformer) and transformer.vocab_size == saved_size(record)
+        has_whole_vocabulary(transformer) and transformer.vocab_size == saved_size(record)
     ):
         return True
     raise CheckpointError(

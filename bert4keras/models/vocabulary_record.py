@@ -1,4 +1,4 @@
-"""How a vocabulary was cut down is written beside the weights, so that it is not cut down twice."""
+"""The record beside weights of how a vocabulary was cut down, so that it is not cut again."""
 
 import json
 from collections.abc import Mapping
@@ -16,27 +16,29 @@ def vocabulary_record(transformer: Any) -> dict[str, Any] | None:
     if keep is None and compound is None:
         return None
     both = {"keep_tokens": keep, "compound_tokens": compound}
-    return {"vocab_size": int(transformer.full_vocab_size), **plain(both)}
+    return {"vocab_size": int(transformer.full_vocab_size), **as_json_values(both)}
 
 
-def plain(tokens: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `keep_tokens` and `compound_tokens` as JSON has them."""
+def as_json_values(tokens: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `keep_tokens` and `compound_tokens` as values of JSON."""
     keep, compound = tokens.get("keep_tokens"), tokens.get("compound_tokens")
     return {
         "keep_tokens": None if keep is None else [int(i) for i in keep],
-        "compound_tokens": None if compound is None else [_compound(item) for item in compound],
+        "compound_tokens": None
+        if compound is None
+        else [_as_json_compound(item) for item in compound],
     }
 
 
-def _compound(item: Any) -> list:
-    """The ids of a compound token, or [ids, weights]."""
+def _as_json_compound(item: Any) -> list:
+    """Convert a compound token to a list of ids, or to [ids, weights]."""
     if isinstance(item, tuple):
         return [[int(i) for i in item[0]], [float(w) for w in item[1]]]
     return [int(i) for i in item]
 
 
-def from_compound(item: list) -> Any:
-    """Return a compound token as `compound_tokens` has it."""
+def from_json_compound(item: list) -> Any:
+    """Convert a compound token from JSON to the form of `compound_tokens`."""
     return tuple(item) if item and isinstance(item[0], list) else item
 
 
@@ -47,28 +49,28 @@ def saved_size(record: Mapping[str, Any]) -> int:
 
 
 def recorded_vocabulary(checkpoint: Path) -> dict[str, Any] | None:
-    """Return what was recorded beside weights: how their vocabulary differs from the first one.
+    """Read how the vocabulary of saved weights was cut down; None if nothing was recorded.
 
     Args:
         checkpoint: the file, or prefix of a TensorFlow checkpoint.
 
     Raises:
-        CheckpointError: what lies there is no record.
+        CheckpointError: the file of the record is invalid.
     """
     beside, config = record_path(checkpoint), checkpoint.with_name("config.json")
     try:
         if beside.is_file():
             return check_record(jsons.read_json(beside), beside)
         if checkpoint.name.startswith("model.safetensors") and config.is_file():
-            record = recorded(read_json(config), config)
+            record = record_in(read_json(config), config)
             return None if record is None else check_record(record, config)
     except Damage as damage:
         raise CheckpointError(f"{beside} is no record of a vocabulary: {damage}") from None
     return None
 
 
-def recorded(config: Mapping[str, Any], path: Any) -> Mapping[str, Any] | None:
-    """The record in a config, if there is one."""
+def record_in(config: Mapping[str, Any], path: Any) -> Mapping[str, Any] | None:
+    """Return the record in a config, if there is one."""
     check_types(config, path)
     record = (config.get(RECORD) or {}).get("vocabulary")
     if record is not None and not isinstance(record, Mapping):
@@ -77,7 +79,7 @@ def recorded(config: Mapping[str, Any], path: Any) -> Mapping[str, Any] | None:
 
 
 def check_record(record: Mapping[str, Any], path: Any) -> dict[str, Any]:
-    """Check that a record says what a record says, of tokens that there are."""
+    """Check that a record is complete and its ids are in the vocabulary, and return it."""
     names = ("vocab_size", "keep_tokens", "compound_tokens")
     size, keep, compound = (record.get(name) for name in names)
     whole = type(size) is int and isinstance(compound, list | None)
@@ -103,7 +105,7 @@ def _are_ids(ids: Any, size: int) -> bool:
 
 
 def record_path(checkpoint: Path) -> Path:
-    """Return where the vocabulary of a checkpoint is recorded."""
+    """Return the path of the record that belongs to a checkpoint."""
     return checkpoint.with_name(f"{checkpoint.name}.vocabulary.json")
 
 

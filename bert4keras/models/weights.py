@@ -1,4 +1,4 @@
-"""The weights of a model under the names of official checkpoints: loading, resizing, writing."""
+"""Loading, resizing and writing the weights of a model under the names of official checkpoints."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from bert4keras.layers.attention import MultiHeadAttention
 from bert4keras.layers.feed_forward import FeedForward
 from bert4keras.layers.normalisation import ScaleOffset
 from bert4keras.models import fitting, registry
-from bert4keras.models.messages import some, warn
+from bert4keras.models.messages import abbreviated, warn
 from bert4keras.models.names import telling_variables
 from bert4keras.models.variables import (
     assign,
@@ -33,14 +33,14 @@ from bert4keras.models.vocabulary_record import vocabulary_record, write_record
 if TYPE_CHECKING:
     from bert4keras.models.transformer import Transformer
 
-Mapped = Mapping[str, Sequence[str]] | None
+VariableMapping = Mapping[str, Sequence[str]] | None
 """Layer name → names of its variables; None for `variable_mapping()`."""
 
 
 def mapped_layers(
-    transformer: "Transformer", mapping: Mapped = None
+    transformer: "Transformer", mapping: VariableMapping = None
 ) -> list[tuple[keras.Layer, list[str]]]:
-    """The layers of a model that checkpoints know, with the names of their variables."""
+    """Return the layers of a model that the mapping names, with the names of their variables."""
     mapping = transformer.variable_mapping() if mapping is None else mapping
     layers = [
         (transformer.layers.get(transformer.prefixed(name)), names)
@@ -50,7 +50,7 @@ def mapped_layers(
 
 
 def with_condition(layer: keras.Layer, names: Sequence[str]) -> list[str]:
-    """Variable names of a layer, with those of what the condition of a normalisation goes through.
+    """Add to the variable names of a layer those of the weights of a conditional normalisation.
 
     Official checkpoints have none; they are named by their path in the layer: `gamma_dense/kernel`.
     """
@@ -65,12 +65,12 @@ def with_condition(layer: keras.Layer, names: Sequence[str]) -> list[str]:
 
 
 class Target(NamedTuple):
-    """What a variable of a checkpoint is loaded into.
+    """The weight that a variable of a checkpoint is loaded into.
 
     Attributes:
-        name: of the variable.
-        layer: that has the weight.
-        index: of the weight in `own_weights(layer)`.
+        name: name of the variable.
+        layer: the layer that has the weight.
+        index: index of the weight in `own_weights(layer)`.
     """
 
     name: str
@@ -84,12 +84,13 @@ class Target(NamedTuple):
 
 
 @contextmanager
-def opened(
-    transformer: "Transformer", checkpoint: str | Path | Checkpoint, mapping: Mapped
+def open_matching(
+    transformer: "Transformer", checkpoint: str | Path | Checkpoint, mapping: VariableMapping
 ) -> Iterator[Checkpoint]:
-    """Open a checkpoint meanwhile, and check that it is of the architecture of a model.
+    """Open a checkpoint in a `with` block, and check that it has the architecture of a model.
 
-    One that is open already is known to be, and whoever gives a mapping wants another one.
+    A checkpoint that is already open has been checked, and with a mapping it may have another
+    architecture.
     """
     if isinstance(checkpoint, Checkpoint):
         yield checkpoint
@@ -100,17 +101,17 @@ def opened(
         yield file
 
 
-def load(transformer: "Transformer", file: Checkpoint, mapping: Mapped = None) -> Report:
-    """Load an open checkpoint; see `Transformer.load_weights_from_checkpoint`."""
+def load(transformer: "Transformer", file: Checkpoint, mapping: VariableMapping = None) -> Report:
+    """Load an open checkpoint, as `Transformer.load_weights_from_checkpoint` describes."""
     layers = mapped_layers(transformer, mapping)
-    variables = officially_named(transformer, file, layers)
-    targets = targets_among(transformer, variables, layers)
-    # Two passes, so that an error changes nothing and no value is held: the pages of the file stay
-    # cached, and checksums are verified once.
-    report = checked(transformer, variables, targets, file.path)
+    variables = with_official_names(transformer, file, layers)
+    targets = loadable_targets(transformer, variables, layers)
+    # There are two passes, so that an error changes no weight and no value is kept in memory: the
+    # pages of the file stay cached, and checksums are verified only once.
+    report = check_variables(transformer, variables, targets, file.path)
     loaded = set(report.loaded)
     assign(
-        (target.weight, value_for(transformer, variables, target))
+        (target.weight, load_value(transformer, variables, target))
         for target in targets
         if target.name in loaded
     )
@@ -119,8 +120,8 @@ def load(transformer: "Transformer", file: Checkpoint, mapping: Mapped = None) -
     return report
 
 
-def officially_named(transformer: "Transformer", file: Checkpoint, layers: Sequence) -> Any:
-    """The variables of an open file under the names that the layers have."""
+def with_official_names(transformer: "Transformer", file: Checkpoint, layers: Sequence) -> Any:
+    """Return a view of an open file in which the variables have the names in `layers`."""
     if file.container == "keras":
         names = {layer.name: names_by_path(layer, names) for layer, names in layers}
         return LayerNames(file.path, file.layers(), names, transformer.create_variable)
@@ -131,12 +132,16 @@ def officially_named(transformer: "Transformer", file: Checkpoint, layers: Seque
 
 
 def names_by_path(layer: keras.Layer, names: Sequence[str]) -> dict[str, str]:
-    """Path of a weight in its layer → variable name."""
-    return {weight_name(layer, x.weight): x.name for x in targets_of(layer, names)}
+    """Return the variable names of a layer by the paths of the weights in it."""
+    return {weight_name(layer, x.weight): x.name for x in map_targets(layer, names)}
 
 
-def targets_of(layer: keras.Layer, names: Sequence[str]) -> list[Target]:
-    """Each variable name with the weight of the layer that it belongs to."""
+def map_targets(layer: keras.Layer, names: Sequence[str]) -> list[Target]:
+    """Map each variable name to the weight of the layer that it belongs to.
+
+    Raises:
+        ValueError: the layer has fewer weights than there are names.
+    """
     count = len(own_weights(layer))
     if count < len(names):
         raise ValueError(
@@ -147,37 +152,37 @@ def targets_of(layer: keras.Layer, names: Sequence[str]) -> list[Target]:
 
 
 CONDITIONAL = ("/hidden_dense/kernel", "/beta_dense/kernel", "/gamma_dense/kernel")
-"""How the variables end that a condition of a normalisation goes through; few files have them."""
+"""Suffixes of the variables of conditional normalisations, which few files have."""
 UNWRITTEN = "/embedding_hidden_mapping_out/"
-"""In the names of variables for which bert4keras 0.11.5 had none, so that its files lack them."""
+"""Part of the names of variables that files of bert4keras 0.11.5 lack."""
 
 
-def targets_among(transformer: "Transformer", variables: Any, layers: Sequence) -> list[Target]:
-    """The targets under the names that a checkpoint has, without what it may lack.
+def loadable_targets(transformer: "Transformer", variables: Any, layers: Sequence) -> list[Target]:
+    """Return the targets under the names in a checkpoint, without those that it may lack.
 
-    The weights that it may lack start from scratch then.
+    Weights that it may lack and does lack keep their initial values.
     """
-    targets = [target for layer, names in layers for target in targets_of(layer, names)]
+    targets = [target for layer, names in layers for target in map_targets(layer, names)]
     targets = [x._replace(name=transformer.stored_name(variables, x.name)) for x in targets]
     lacking = [target.name for target in targets if target.name not in variables]
     lost = [name for name in lacking if UNWRITTEN in name]
     if lost:
         warn(
-            f"{variables.path} has no {some(lost)}, which bert4keras 0.11.5 did not write: the "
-            "layer starts from random values, as it did there. Train it, or load its weights by "
-            "load_weights"
+            f"{variables.path} has no {abbreviated(lost)}, which bert4keras 0.11.5 did not write: "
+            "the layer has random initial values, as it has there. Train it, or load its weights "
+            "by load_weights"
         )
     absent = {name for name in lacking if name.endswith(CONDITIONAL) or name in lost}
     return [target for target in targets if target.name not in absent]
 
 
-def checked(
+def check_variables(
     transformer: "Transformer", variables: Any, targets: Sequence[Target], path: Path
 ) -> Report:
     """Compare all variables with the weights, before any is assigned.
 
     Raises:
-        CheckpointError: a variable is missing, of another shape or not finite.
+        CheckpointError: a variable is missing, has the wrong shape or is not finite.
     """
     shapes, not_finite = examined(transformer, variables, targets)
     report = match_variables(
@@ -192,7 +197,7 @@ def checked(
         report.raise_for_errors(path)
         check_foreign(transformer, report.unused, path)
     if not_finite:
-        raise CheckpointError(f"{path} holds NaN or infinity in {some(not_finite)}")
+        raise CheckpointError(f"{path} holds NaN or infinity in {abbreviated(not_finite)}")
     return report
 
 
@@ -204,7 +209,7 @@ def examined(
     not_finite = []
     for target in targets:
         if target.name in variables:
-            value = value_for(transformer, variables, target)
+            value = load_value(transformer, variables, target)
             shapes[target.name] = value.shape
             if not finite(value):
                 not_finite.append(target.name)
@@ -217,19 +222,19 @@ def finite(value: np.ndarray) -> bool:
         return bool(np.isfinite(value.sum())) or bool(np.isfinite(value).all())
 
 
-def value_for(transformer: "Transformer", variables: Any, target: Target) -> np.ndarray:
-    """The value that a weight gets."""
+def load_value(transformer: "Transformer", variables: Any, target: Target) -> np.ndarray:
+    """Return the value of a variable as it is assigned to its weight."""
     value = transformer.load_variable(variables, target.name)
     if not transformer.autoresize_weights or value.shape == tuple(target.weight.shape):
         return value
-    return resized(target, value, transformer.hidden_act)
+    return resize_variable(target, value, transformer.hidden_act)
 
 
-def resized(target: Target, value: np.ndarray, hidden_act: Any) -> np.ndarray:
-    """A variable cut or repeated to the shape of its weight (https://kexue.fm/archives/8444).
+def resize_variable(target: Target, value: np.ndarray, hidden_act: Any) -> np.ndarray:
+    """Cut or repeat a variable to the shape of its weight (https://kexue.fm/archives/8444).
 
-    Queries and keys are scaled so that the scores, and the two kernels of a feed-forward layer so
-    that its output, stay as large as they were.
+    Queries and keys are scaled so that the attention scores keep their size, and the two kernels of
+    a feed-forward layer so that its output does.
     """
     layer, shape = target.layer, tuple(target.weight.shape)
     resized = orthogonally_resize(value, shape)
@@ -246,18 +251,18 @@ def resized(target: Target, value: np.ndarray, hidden_act: Any) -> np.ndarray:
 
 
 def check_foreign(transformer: "Transformer", unused: Sequence[str], path: Path) -> None:
-    """Refuse a checkpoint of another architecture that happens to hold all our variables."""
+    """Raise an error for a checkpoint of another architecture that holds all our variables."""
     foreign = [name for name in telling_variables(transformer) if name in unused]
     if foreign:
         raise CheckpointError(
             f"{path} holds {foreign[0]}, which {type(transformer).__name__} does not have: it "
-            "is of another architecture, so correct model=. To start from it all the same, "
+            "is of another architecture, so correct model=. To load it nevertheless, "
             "pass ignore_invalid_weights=True"
         )
 
 
 def from_scratch(transformer: "Transformer", targets: Sequence[Target]) -> tuple[str, ...]:
-    """Names of the layers with weights that no checkpoint knows, and of weights of others."""
+    """Return the names of layers that no target belongs to, and of such weights of other layers."""
     known = {(target.layer.name, target.index) for target in targets}
     computed = [transformer.prefixed(name) for name in transformer.computed_layers]
     names = []
@@ -275,32 +280,32 @@ def from_scratch(transformer: "Transformer", targets: Sequence[Target]) -> tuple
 
 
 def save(
-    transformer: "Transformer", path: str | Path, mapping: Mapped = None, dtype: Any = None
+    transformer: "Transformer", path: str | Path, mapping: VariableMapping = None, dtype: Any = None
 ) -> None:
-    """Write a checkpoint at once; see `Transformer.save_weights_as_checkpoint`."""
+    """Write a checkpoint in one step, as `Transformer.save_weights_as_checkpoint` describes."""
     path = Path(path)
     with replacing(path.parent, f"{path.name}.index", bundle.former_files(path.name)) as folder:
         write(transformer, folder / path.name, mapping, dtype)
 
 
 def write(
-    transformer: "Transformer", path: Path, mapping: Mapped = None, dtype: Any = None
+    transformer: "Transformer", path: Path, mapping: VariableMapping = None, dtype: Any = None
 ) -> None:
-    """Write a checkpoint where nobody reads meanwhile."""
+    """Write a checkpoint to a path that nobody reads meanwhile."""
     variables = official_variables(transformer, mapping, dtype)
     bundle.write_bundle(path, variables, metadata(transformer))
     write_record(path, vocabulary_record(transformer))
 
 
 def metadata(transformer: "Transformer") -> dict[str, str]:
-    """Metadata of a weight file, which say what architecture it is of."""
+    """Return the metadata of a weight file, which name the architecture."""
     return {ARCHITECTURE: transformer.model_type} if transformer.model_type else {}
 
 
 def official_variables(
-    transformer: "Transformer", mapping: Mapped = None, dtype: Any = None
+    transformer: "Transformer", mapping: VariableMapping = None, dtype: Any = None
 ) -> dict[str, np.ndarray]:
-    """The variables of a model as official checkpoints hold them, by name.
+    """Return the variables of a model as official checkpoints hold them, by name.
 
     Raises:
         ValueError: a weight has no name, so that it would be lost.
@@ -316,20 +321,20 @@ def official_variables(
 
 
 def check_names(transformer: "Transformer", layers: Sequence) -> None:
-    """Refuse to write a model of which a layer would be left out."""
+    """Raise an error for a model with a layer that would be left out."""
     known = {layer.name for layer, _ in layers}
     known |= {transformer.prefixed(name) for name in transformer.computed_layers}
     unnamed = [x.name for x in transformer.model.layers if x.weights and x.name not in known]
     if unnamed:
         raise ValueError(
-            f"no checkpoint has a place for the weights of {some(unnamed)}: add them to "
+            f"no checkpoint has a place for the weights of {abbreviated(unnamed)}: add them to "
             "variable_names of the class, or write the others by "
             "save_weights_as_checkpoint(…, mapping=transformer.variable_mapping())"
         )
 
 
 def named_values(layer: keras.Layer, names: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    """Each variable name with the value of its weight, to which that of LoRA is added.
+    """Return each variable name with the value of its weight, merged with that of LoRA.
 
     Raises:
         ValueError: the layer has more or fewer weights.

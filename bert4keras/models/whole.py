@@ -1,7 +1,7 @@
-"""Files of whole models, whatever they are called.
+"""Saving whole models to files of any name, and loading them.
 
-Keras writes and reads by the suffix of the name. Scripts have called their models `test.model`,
-`best.hdf5` or nothing in particular, and another script loads them by that name.
+Keras chooses the format by the suffix of the name, but scripts also use names such as `test.model`,
+and other scripts load the models by these names.
 """
 
 import os
@@ -17,13 +17,13 @@ from bert4keras.models.whole_h5 import SUFFIXES as H5_SUFFIXES
 from bert4keras.models.whole_h5 import WholeH5
 
 FORMATS = {b"PK\x03\x04": ".keras", b"\x89HDF": ".h5"}
-"""How files begin, and the suffix by which Keras knows them."""
+"""The first bytes of files, with the suffix by which Keras recognises the format."""
 SUFFIXES = (".keras", *H5_SUFFIXES)
-"""Suffixes that Keras knows itself."""
+"""Suffixes that Keras recognises itself."""
 
 
 class WholeModel(WholeH5):
-    """A Keras model that is saved under any name."""
+    """A Keras model that can be saved under any file name."""
 
     def save(
         self,
@@ -32,14 +32,14 @@ class WholeModel(WholeH5):
         zipped: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write the whole model, as `keras.Model.save` does, an older file replaced in one step.
+        """Write the whole model, as `keras.Model.save` does, replacing an older file in one step.
 
-        What Keras writes elsewhere (to a folder, or over the network) it writes as it does.
+        Folders and remote paths are written by Keras as usual.
 
         Args:
-            filepath: the file; one that ends in neither `.keras` nor `.h5` nor `.hdf5` is what a
-                `.keras` file is, and `bert4keras.models.load_model` reads it.
-            overwrite: whether a file that is there is overwritten.
+            filepath: the file; one that ends in neither `.keras` nor `.h5` nor `.hdf5` is written
+                in the format of `.keras` files, and `bert4keras.models.load_model` reads it.
+            overwrite: whether an existing file is replaced.
             zipped: see `keras.Model.save`.
             **kwargs: see `keras.Model.save`.
 
@@ -65,7 +65,7 @@ def load_model(filepath: str | Path, **kwargs: Any) -> keras.Model:
 
     Args:
         filepath: a file that `save` of a model has written.
-        **kwargs: see `keras.saving.load_model`: `custom_objects`, `compile`, `safe_mode`.
+        **kwargs: those of `keras.saving.load_model`: `custom_objects`, `compile`, `safe_mode`.
 
     Raises:
         ValueError: the file holds no whole model, or cannot be read.
@@ -84,6 +84,6 @@ def load_model(filepath: str | Path, **kwargs: Any) -> keras.Model:
 
 
 def format_of(path: Path) -> str | None:
-    """The suffix by which Keras knows a file, by how it begins."""
+    """Return the suffix of a file's format by its first bytes, None if the format is unknown."""
     with path.open("rb") as file:
         return FORMATS.get(file.read(4))

@@ -1,4 +1,4 @@
-"""Whole models in HDF5 files, the format of Keras 2, which Keras still writes and reads."""
+"""Whole models in HDF5 files, the format of Keras 2, which Keras 3 still writes and reads."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,17 +16,17 @@ SUFFIXES = (".h5", ".hdf5")
 
 
 class WholeH5(keras.Model):
-    """A Keras model that comes back from an HDF5 file as what it was."""
+    """A Keras model whose class is kept when it is saved to and loaded from an HDF5 file."""
 
     from_h5 = False
-    """Whether it was read from such a file."""
+    """Whether the model was loaded from such a file."""
 
     def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
         """Write the whole model, as `keras.Model.save` does."""
         if not str(filepath).endswith(SUFFIXES):
             super().save(filepath, *args, **kwargs)
             return
-        with written_in_full(self):
+        with with_full_loss_names(self):
             super().save(filepath, *args, **kwargs)
         name_class(filepath, type(self))
 
@@ -34,28 +34,28 @@ class WholeH5(keras.Model):
     def from_config(
         cls, config: dict, custom_objects: Mapping[str, Any] | None = None
     ) -> keras.Model:
-        """Build the model."""
+        """Build the model from its config, as `keras.Model.from_config` does."""
         if not keras_private.reads_h5():
             return super().from_config(config, custom_objects)
-        # Keras' reader knows layers only, and `keras.ops` of symbolic tensors are none.
+        # The HDF5 reader of Keras finds only layers, not operations of `keras.ops`.
         model = super().from_config(config, {**operations(), **(custom_objects or {})})
         model.from_h5 = True
         return model
 
 
 def operations(base: type = keras.Operation) -> dict[str, type]:
-    """The classes that the functions of `keras.ops` make of symbolic tensors, by name."""
+    """Return the operation classes behind the functions of `keras.ops`, by name."""
     found = {}
     for cls in base.__subclasses__():
         if keras_private.is_operation_of_keras(cls):
-            found |= {cls.__name__: or_layer(cls)}
+            found |= {cls.__name__: operation_or_layer(cls)}
         if not issubclass(cls, keras.Layer):
             found |= operations(cls)
     return found
 
 
-def or_layer(operation: type) -> type:
-    """Stand for an operation, and for the layer of Keras of the same name, such as Concatenate."""
+def operation_or_layer(operation: type) -> type:
+    """Return a class that loads an operation or the layer of the same name (Concatenate)."""
     layer = getattr(keras.layers, operation.__name__, None)
     if layer is None:
         return operation
@@ -63,17 +63,18 @@ def or_layer(operation: type) -> type:
     class Either:
         @classmethod
         def from_config(cls, config: dict) -> keras.Operation:
-            # All layers say it, and no operation does.
+            # The configs of all layers have this key, and those of operations do not.
             return (layer if "trainable" in config else operation).from_config(config)
 
     return Either
 
 
 @contextmanager
-def written_in_full(model: keras.Model) -> Iterator[None]:
-    """Let a model say what it was compiled with in a way that Keras reads, in a `with` block.
+def with_full_loss_names(model: keras.Model) -> Iterator[None]:
+    """Replace short names of losses in the compile config by full ones, in a `with` block.
 
-    It finds no loss by the names 'mse' and their like, and takes the optimizer out.
+    Keras cannot load losses by names such as 'mse'; it also removes the optimizer from the config,
+    which is restored.
     """
     config = keras_private.compiled_with(model)
     kept = dict(config)
@@ -86,13 +87,13 @@ def written_in_full(model: keras.Model) -> Iterator[None]:
 
 
 def full_name(loss: Any) -> Any:
-    """The name of a loss in the place of a shorter one, such as 'mean_squared_error' of 'mse'."""
+    """Replace the short name of a loss by the full one: 'mse' by 'mean_squared_error'."""
     found = keras.losses.get(loss) if isinstance(loss, str) else None
     return found.__name__ if isinstance(found, FunctionType) else loss
 
 
 def name_class(path: str | Path, cls: type) -> None:
-    """Write into a file which class its model is of; Keras has written the name of its own."""
+    """Write the name of a model's class into its file, where Keras wrote that of its own class."""
     with h5py.File(path, "r+") as file:
         config = json.loads(file.attrs["model_config"])
         config["class_name"] = keras.saving.get_registered_name(cls)

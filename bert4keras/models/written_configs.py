@@ -29,10 +29,10 @@ def to_hugging_face(transformer: Any, causal: bool) -> dict[str, Any]:
 
     Args:
         transformer: the built model.
-        causal: whether it is a language model in which a token sees only what is before it.
+        causal: whether it is a language model in which a token sees only the tokens before it.
 
     Raises:
-        ValueError: Hugging Face cannot say what the model is.
+        ValueError: a config of Hugging Face cannot describe the model.
     """
     family = family_of(transformer)
     changes = family.write(transformer)
@@ -64,23 +64,23 @@ _OF_A_CALL = re.compile(
 
 
 def family_of(transformer: Any) -> Family:
-    """Return how Hugging Face describes a model.
+    """Return the family that describes a model.
 
     Raises:
-        ValueError: it does not.
+        ValueError: there is none.
     """
     for family in transformer.families:
         if family.model_type == transformer.model_type:
             return family
     raise ValueError(
         f"{type(transformer).__name__} has no Family of model_type {transformer.model_type!r}, "
-        "which says how a config.json describes it: add one to families of the class, or use "
+        "which defines its config.json: add one to families of the class, or use "
         "save_weights_as_checkpoint"
     )
 
 
 def to_original(transformer: Any) -> dict[str, Any]:
-    """Return the settings that a model was built from, as the original's config files have them."""
+    """Return the settings that a model was built from, in the form of the original's configs."""
     constructors = [cls.__init__ for cls in type(transformer).__mro__[:-1]]
     known = {name for init in constructors for name in inspect.signature(init).parameters}
     config = {
@@ -96,7 +96,7 @@ def to_original(transformer: Any) -> dict[str, Any]:
 
 
 def architecture_name(transformer: Any, family: Family, causal: bool) -> str:
-    """Return the class of `transformers` that a model is, by its heads."""
+    """Return the class of `transformers` that corresponds to a model, by its heads."""
     masked, pairs = (getattr(transformer, f"with_{head}", False) for head in ("mlm", "nsp"))
     if not getattr(transformer, "with_lm", True):
         return f"{family.name}Model"
@@ -110,7 +110,7 @@ def architecture_name(transformer: Any, family: Family, causal: bool) -> str:
 
 
 def _setting(transformer: Any, name: str) -> Any:
-    """The value of one of our arguments in a model."""
+    """Return the value of one of our arguments in a model."""
     if name == "layer_norm_epsilon":
         return transformer.block.epsilon
     if name == "hidden_act":
@@ -120,10 +120,10 @@ def _setting(transformer: Any, name: str) -> Any:
 
 
 def to_activation(given: Any) -> Any:
-    """Return the name that Hugging Face has for an activation.
+    """Return the name of an activation in Hugging Face.
 
     Raises:
-        ValueError: it has none.
+        ValueError: there is none.
     """
     if isinstance(given, list | tuple):
         return [to_activation(each) for each in given]
@@ -137,7 +137,7 @@ def to_activation(given: Any) -> Any:
 
 
 def _check_expressible(transformer: Any, family: Family) -> None:
-    """Refuse to write a model that its config would not describe."""
+    """Raise an error for a model that a config of its family cannot describe."""
     ours = set(family.keys.values())
     layers = transformer.model.layers
     width = transformer.num_attention_heads * transformer.attention_head_size

@@ -134,7 +134,7 @@ def test_a_checkpoint_with_more_gates_is_of_another_model(tmp_path):
 
 def test_architectures_with_gates_of_their_own_take_one_activation():
     for name in ("llama", "modernbert", "gau_alpha"):
-        with pytest.raises(ValueError, match="hidden_act is a single activation"):
+        with pytest.raises(ValueError, match="gates of its own: give a single activation"):
             built(name, hidden_act=["gelu_tanh", "linear"])
 
 

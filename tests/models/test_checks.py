@@ -6,7 +6,7 @@ import pytest
 
 from bert4keras import layers
 from bert4keras.models import Model, build_transformer_model
-from bert4keras.models.checks import Ids, Length, Places, rules_of
+from bert4keras.models.checks import GatheredPositions, Ids, Length, rules_of
 from bert4keras.training import TokenCrossentropy
 
 pytestmark = pytest.mark.backend
@@ -91,7 +91,9 @@ def test_numbers_of_samples(model):
     x = [IDS, SEGMENTS]
     for call in (model.predict, model.evaluate, model.fit):
         for size in (0, -1, 1.5):
-            with pytest.raises(ValueError, match=f"batch_size={size}: give an integer from 1"):
+            with pytest.raises(
+                ValueError, match=f"batch_size={size}: give an integer of at least 1"
+            ):
                 call(x, batch_size=size)
     for nothing in ((), (None, None)[:0]):
         with pytest.raises(ValueError, match="empty validation_data"):
@@ -160,7 +162,7 @@ def test_rules_are_read_off_the_model():
         (1, Ids("Embedding-Segment", 2)),
         (0, Length("Embedding-Position", 8)),
         (1, Length("Embedding-Position", 8)),
-        (2, Places("MLM-Positions", (0, 1))),
+        (2, GatheredPositions("MLM-Positions", (0, 1))),
     ]
     assert sorted(rules_of(model), key=repr) == sorted(expected, key=repr)
     with pytest.raises(ValueError, match="looks for it in 4 positions"):

@@ -44,7 +44,7 @@ def shapes(model: str, **changes) -> dict[str, tuple[int, ...]]:
             continue
         found |= dict.fromkeys(variables, (1,))
         file = type("File", (), {"path": Path("x"), "container": "tensorflow"})
-        sizes = tuple(fitting._expected(transformer, file, axis) for axis in axes)
+        sizes = tuple(fitting._expected_size(transformer, file, axis) for axis in axes)
         found[variables[0]] = sizes or (1,)
     return found
 
@@ -382,7 +382,7 @@ def test_a_setting_that_cannot_be_is_refused_by_name(tmp_path, setting, value, e
     ("model_type", "setting", "value", "expected"),
     [
         ("bert", "architectures", "BertModel", "expected a list"),
-        ("bert", "architectures", [3], "no names of classes"),
+        ("bert", "architectures", [3], "not strings: expected names of classes"),
         ("bert", "hidden_act", {}, "has the activation"),
         ("bert", "layer_norm_eps", "x", "layer_norm_eps='x': expected a number"),
         (["bert"], "vocab_size", 20, "model_type=.*expected a string"),

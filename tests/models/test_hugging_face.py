@@ -263,7 +263,7 @@ def test_a_folder_that_is_replaced_while_it_is_read(tmp_path, monkeypatch, repla
         calls.append(files.checkpoint["cls.predictions.bias"].tolist())
         return new
 
-    monkeypatch.setattr(building, "loaded", loaded)
+    monkeypatch.setattr(building, "build_from_files", loaded)
     build_transformer_model(folder)
     assert calls == [[7.0] * 40]
 
