@@ -9,7 +9,7 @@ OUT is a folder too; with `--to keras` a file that ends in `.keras`. What is wri
 * safetensors (the default): `config.json`, `model.safetensors` with the names of Hugging Face;
 * keras: the whole model, which `keras.models.load_model` loads;
 
-and beside the first two the vocabulary.
+and beside the first two the vocabulary. An adapter of PEFT in IN is merged into the weights.
 """
 
 import argparse
@@ -54,7 +54,8 @@ def convert(
     """
     import keras
 
-    from bert4keras.models import pretrained
+    from bert4keras.models import peft, pretrained
+    from bert4keras.training.lora import merge_lora
 
     target = Path(target)
     if to not in FORMATS:
@@ -66,6 +67,10 @@ def convert(
     transformer = build_with_heads(files, model, to)
     progress.update(1)
     report = transformer.load_weights_from_checkpoint(files.checkpoint)
+    folder = transformer.folder
+    if folder is not None and (folder / peft.CONFIG).is_file():
+        peft.load(transformer, folder)
+        merge_lora(transformer.model)
     progress.update(2)
     if to == "keras":
         transformer.model.save(target)

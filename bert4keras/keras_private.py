@@ -6,7 +6,7 @@ in `INHERITED`. All of it is tested on the oldest and on the newest Keras that i
 
     masks       mask_of set_mask
     graph       history call_inputs calls_of calls_on calls_in input_structure
-    layers      layers_within set_own_trainable output_spec is_operation_of_keras
+    layers      layers_within set_own_trainable remove_variable output_spec is_operation_of_keras
     models      takes_training batch_loss compiled_loss loss_tracker build_on_batch strategy_of
                 compiled_with
     losses      loss_of_function unscaled_loss
@@ -30,6 +30,7 @@ __all__ = ["DataAdapter"]  # Keras takes an object of this class as data as it i
 
 INHERITED: dict[type, tuple[str, ...]] = {
     keras.Model: ("_flatten_layers", "_symbolic_build"),
+    keras.layers.Dense: ("_kernel",),
     keras.layers.Embedding: ("_embeddings",),
     keras.layers.Lambda: ("_output_shape",),
     keras.optimizers.Optimizer: (
@@ -116,6 +117,12 @@ def layers_within(layer: keras.Layer, include_self: bool = True) -> Iterator[ker
 def set_own_trainable(layer: keras.Layer, flag: bool) -> None:
     """Set `trainable` of a layer, and of nothing within it."""
     layer._trainable = flag
+
+
+def remove_variable(layer: keras.Layer, name: str) -> None:
+    """Remove a variable from a layer; `del` would collect garbage each time, which is slow."""
+    layer._untrack_variable(getattr(layer, name))
+    super(keras.Layer, layer).__delattr__(name)
 
 
 def output_spec(function: Callable, *args: Any, **kwargs: Any) -> Any:

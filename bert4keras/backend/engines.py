@@ -86,22 +86,31 @@ def first_in_turn(known: set, key: Hashable) -> Iterator[None]:
     known.add(key)
 
 
+class Changes:
+    """How often layers that were built have got or lost variables, in this process."""
+
+    count = 0
+
+
+def note_change() -> None:
+    """Let what was compiled before be compiled again: a layer has got or lost variables."""
+    Changes.count += 1
+
+
 def compiled_by_tensorflow(function: Callable, model: keras.Model, any_shape: bool) -> Callable:
     """`compiled` on TensorFlow, without XLA, which would compile for every shape."""
     import tensorflow as tf
 
-    if any_shape:
-        return tf.function(function, autograph=False, reduce_retracing=True)
     graphs = {}  # TensorFlow would warn of several in one tf.function
 
     def call(*args: Any) -> Any:
-        shapes = shapes_of(args)
-        if shapes not in graphs:
+        key = Changes.count, None if any_shape else shapes_of(args)
+        if key not in graphs:
             with TRACING:
-                if shapes not in graphs:
-                    traced = tf.function(function, autograph=False)
-                    graphs[shapes] = traced.get_concrete_function(*args)
-        return graphs[shapes](*args)
+                if key not in graphs:
+                    traced = tf.function(function, autograph=False, reduce_retracing=any_shape)
+                    graphs[key] = traced if any_shape else traced.get_concrete_function(*args)
+        return graphs[key](*args)
 
     return call
 

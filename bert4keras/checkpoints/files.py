@@ -137,8 +137,11 @@ _WEIGHTS = (
 )
 _LARGEST_STATE = 1 << 20  # bytes of TensorFlow's file `checkpoint`
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
-# What training scripts of Hugging Face leave beside the weights.
-_OTHER_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*\.(bin|pth?)")
+# What training scripts of Hugging Face leave beside the weights, and adapters of PEFT.
+_OTHER_WEIGHTS = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state).*\.(bin|pth?)"
+    r"|adapter_model\.(safetensors|bin)"
+)
 # Names that match `*config*.json` but describe no model.
 _OTHER_CONFIGS = {
     "adapter_config.json",

@@ -9,6 +9,7 @@ from keras.layers import Layer
 from bert4keras.backend.engines import dropout, recompute_by_default
 from bert4keras.backend.saving import registered
 from bert4keras.backend.tensors import Tensor, affine
+from bert4keras.layers.adapters import Adaptable, low_rank
 
 Mask = Tensor | None
 Masks = Sequence[Mask] | Mask
@@ -72,11 +73,17 @@ class Recomputable(Layer):
 
 
 @registered
-class Dense(keras.layers.Dense):
+class Dense(Adaptable, keras.layers.Dense):
     """`keras.layers.Dense` as one operation where the backend has it (see `affine`)."""
 
+    matrix_name = "kernel"
+
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        return affine(inputs, self.kernel, self.bias, self.activation)
+        if not self.lora_enabled:
+            return affine(inputs, self.kernel, self.bias, self.activation)
+        # Not by the sum of the matrices, whose gradient would be as large as that of a kernel.
+        output = affine(inputs, self.matrix, self.bias) + low_rank(inputs, self)
+        return output if self.activation is None else self.activation(output)
 
 
 def built_dense(

@@ -13,6 +13,7 @@ from keras.layers import Layer
 
 from bert4keras.backend.saving import registered
 from bert4keras.backend.tensors import Tensor
+from bert4keras.layers.adapters import Adaptable
 from bert4keras.layers.base import Mask
 
 _tables: ContextVar[Mapping[Layer, Tensor | None]] = ContextVar(
@@ -88,7 +89,7 @@ class TableLayer(Layer):
 
 
 @registered
-class Embedding(TableLayer, KerasEmbedding):
+class Embedding(Adaptable, TableLayer, KerasEmbedding):
     """Token embedding that serves as the output projection as well.
 
     `layer(token_ids)` looks vectors up; `layer(x, mode='dense')` multiplies x (batch, length, dim)
@@ -104,6 +105,8 @@ class Embedding(TableLayer, KerasEmbedding):
             ids belongs to the text.
         **kwargs: see `keras.layers.Embedding`.
     """
+
+    matrix_name = "embeddings"
 
     def __init__(
         self,

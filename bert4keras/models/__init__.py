@@ -12,6 +12,7 @@
     weights      loading, resizing and writing weights under these names
     vocabulary   keep_tokens, compound_tokens
     pretrained   folders of pretrained models: reading and writing them
+    peft         save_adapter, load_adapter: adapters in the files of PEFT
     family       Family: how Hugging Face describes an architecture
     registry     tables of all architectures, derived from their classes
     configs, config_files, settings, written_configs, vocabulary_record
@@ -53,6 +54,7 @@ from bert4keras.models.model import Model
 from bert4keras.models.modernbert import ModernBERT
 from bert4keras.models.names import renamed
 from bert4keras.models.nezha import NEZHA
+from bert4keras.models.pretrained import load_adapter, save_adapter
 from bert4keras.models.roformer import RoFormer, RoFormerV2
 from bert4keras.models.t5 import T5, T5_Base, T5_Decoder, T5_Encoder
 from bert4keras.models.transformer import Transformer
@@ -92,6 +94,8 @@ __all__ = [
     "extend_with_language_model",
     "extend_with_unified_language_model",
     "keras",
+    "load_adapter",
     "load_model",
     "renamed",
+    "save_adapter",
 ]

@@ -12,7 +12,7 @@ import keras
 
 from bert4keras.checkpoints.base import CheckpointError, file_state
 from bert4keras.checkpoints.files import find_files, open_checkpoint
-from bert4keras.models import configs, fitting, registry, settings
+from bert4keras.models import configs, fitting, peft, registry, settings
 from bert4keras.models.architectures import ARCHITECTURES
 from bert4keras.models.masks import LM_Mask, UniLM_Mask
 from bert4keras.models.model import Model
@@ -111,7 +111,8 @@ def build_transformer_model(
     Args:
         config_path: a JSON file with the keys of Google's `bert_config.json`, a `config.json` of
             Hugging Face, or a folder in which the config and, unless `checkpoint_path` is given,
-            the checkpoint are found. Without it `kwargs` must say everything.
+            the checkpoint are found, and an adapter of PEFT if there is one. Without it `kwargs`
+            must say everything.
         checkpoint_path: any file that `Transformer.load_weights_from_checkpoint` takes; without it
             (and with a config file) the weights are random.
         model: name of the architecture, or a subclass of one; by default that of the config, and
@@ -154,6 +155,7 @@ class OpenFiles:
         config_path: the config file, None for no file.
         checkpoint: the open checkpoint, None for no weights.
         vocabulary: the vocabulary file in the folder that was given, None if none was.
+        adapter: the folder, if it holds an adapter besides.
     """
 
     config: dict[str, Any]
@@ -161,6 +163,7 @@ class OpenFiles:
     config_path: Path | None
     checkpoint: Any
     vocabulary: Path | None
+    adapter: Path | None = None
 
 
 def read_files(
@@ -180,10 +183,13 @@ def read_files(
         strict: whether a config of another architecture than `model` raises an error.
     """
     config_file, checkpoint_file, vocabulary = config_path, checkpoint_path, None
+    adapter = None
     if config_path is not None and Path(config_path).is_dir():
         wanted = ("config",) if checkpoint_path else ("config", "checkpoint")
         files = find_files(config_path, need=wanted)
         vocabulary = Path(config_path) / "vocab.txt"
+        adapted = not checkpoint_path and (Path(config_path) / peft.CONFIG).is_file()
+        adapter = Path(config_path) if adapted else None
         config_file, checkpoint_file = files.config, checkpoint_path or files.checkpoint
     state = file_state(config_file)
     config, inferred = configs.read_config(config_file, model, application, strict)
@@ -194,7 +200,8 @@ def read_files(
             raise
     else:
         if state == file_state(config_file):
-            return OpenFiles(config, inferred, config_file and Path(config_file), file, vocabulary)
+            path = None if config_file is None else Path(config_file)
+            return OpenFiles(config, inferred, path, file, vocabulary, adapter)
     return read_files(config_path, checkpoint_path, model, application, strict)
 
 
@@ -238,6 +245,8 @@ def build_from_files(
         transformer.build(**config)
         if files.checkpoint is not None:
             transformer.load_weights_from_checkpoint(files.checkpoint)
+        if files.adapter is not None:
+            peft.load(transformer, files.adapter)
     return transformer
 
 

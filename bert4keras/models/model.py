@@ -15,6 +15,7 @@ from bert4keras.backend.saving import registered
 from bert4keras.checkpoints.base import CheckpointError
 from bert4keras.checkpoints.hdf5 import load_layers, save_layers
 from bert4keras.export import check_export
+from bert4keras.layers.adapters import weight_name
 from bert4keras.models import pretrained
 from bert4keras.models.checks import Rules, check_counts
 from bert4keras.models.given import (
@@ -26,19 +27,22 @@ from bert4keras.models.given import (
     yields_batches,
 )
 from bert4keras.models.messages import abbreviated
-from bert4keras.models.variables import assign, to_numpy, weight_name
+from bert4keras.models.variables import assign, to_numpy
 from bert4keras.models.whole import WholeModel
 from bert4keras.training import resuming, steps
 from bert4keras.training.distribution.choice import BuiltForDevices
 from bert4keras.training.gradients import layers_of
 from bert4keras.training.in_place import VariablesInPlace
+from bert4keras.training.lora import Adapted
 from bert4keras.training.methods import with_methods_by_name
 from bert4keras.training.model import TrainingModel
 from bert4keras.training.trainable import TrainsAsCompiled
 
 
 @registered
-class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, TrainingModel):
+class Model(
+    BuiltForDevices, WholeModel, Adapted, TrainsAsCompiled, VariablesInPlace, TrainingModel
+):
     """A Keras model that accepts the calls of scripts written for earlier versions of Keras.
 
     * `predict([[token_ids], [segment_ids]])`: nested Python lists, one per input;
@@ -372,8 +376,8 @@ class Model(BuiltForDevices, WholeModel, TrainsAsCompiled, VariablesInPlace, Tra
             elif not skip_mismatch:
                 raise CheckpointError(
                     f"{filepath} holds weights of the shapes {found} for layer {name!r}, and the "
-                    f"model has {expected}. Build the model as it was saved, or pass "
-                    "skip_mismatch=True to leave such layers out"
+                    f"model has {expected}. Build the model as it was saved, with add_lora if it "
+                    "had adapters, or pass skip_mismatch=True to leave such layers out"
                 )
         if training is not None and self._trains():
             resuming.restore_training(self, training, filepath)

@@ -15,7 +15,7 @@ from bert4keras.checkpoints.base import CheckpointError
 from bert4keras.checkpoints.files import find_files
 from bert4keras.checkpoints.names import to_hugging_face
 from bert4keras.checkpoints.writing import replacing
-from bert4keras.models import weights, written_configs
+from bert4keras.models import peft, weights, written_configs
 from bert4keras.models.config_files import write_json
 from bert4keras.models.masks import LM_Mask
 from bert4keras.models.messages import warn
@@ -109,13 +109,55 @@ def save_pretrained(transformer: "Transformer", folder: str | Path, tokenizer: A
     """Write a folder that `transformers` loads, as `Transformer.save_pretrained` describes."""
     config = written_configs.to_hugging_face(transformer, causal=isinstance(transformer, LM_Mask))
     vocabulary = vocabulary_files(transformer, tokenizer)
-    variables = weights.official_variables(transformer)
+    adapter = peft.adapter_files(transformer)
+    variables = weights.official_variables(transformer, merged=False)
     tensors = to_hugging_face(variables, transformer.dialect)
     metadata = {"format": "pt", **weights.metadata(transformer)}
-    former = safetensors.former_files("model.safetensors")
+    former = f"{safetensors.former_files('model.safetensors')}|{peft.FORMER}"
     with _replacing(folder, "config.json", former, vocabulary) as place:
         safetensors.write_shards(place / "model.safetensors", tensors, metadata)
         write_json(place / "config.json", config)
+        if adapter is not None:
+            peft.write(adapter, place)
+
+
+def save_adapter(model: Any, folder: str | Path) -> None:
+    """Write the adapters of a model, and nothing else, as PEFT reads them.
+
+    `adapter_config.json` and `adapter_model.safetensors` go with a model as `save_pretrained` of
+    the unadapted one, or the folder that it came from, has it:
+    `PeftModel.from_pretrained(model, folder)`.
+
+    Args:
+        model: what `build_transformer_model` returned, with adapters of `training.add_lora`.
+        folder: where to write; it is created. An adapter that it holds is replaced in one step.
+
+    Raises:
+        TypeError: another model.
+        ValueError: it has no adapters, one on a layer where PEFT has no place, or other weights
+            that are trained.
+        CheckpointError: the folder cannot be written to, or the disk is full.
+    """
+    peft.save(transformer_of(model), folder)
+
+
+def load_adapter(model: Any, folder: str | Path, trainable: str | Sequence[str] = ()) -> list[str]:
+    """Give a model the adapters that PEFT or `save_adapter` wrote, which are trained from then on.
+
+    Args:
+        model: what `build_transformer_model` returned, without adapters.
+        folder: holds `adapter_config.json`, and `adapter_model.safetensors` or `.bin`.
+        trainable: see `training.add_lora`.
+
+    Returns:
+        The paths of what has got adapters.
+
+    Raises:
+        TypeError: another model.
+        CheckpointError: the files are missing, damaged or of another model, or more than plain LoRA
+            of projections: DoRA, whole modules, trained biases. The model is unchanged then.
+    """
+    return peft.load(transformer_of(model), folder, trainable)
 
 
 def save_original(transformer: "Transformer", folder: str | Path) -> None:

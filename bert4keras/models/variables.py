@@ -1,4 +1,4 @@
-"""The weights of layers: what they are called, their values, and what LoRA adds to them."""
+"""The weights of layers: their values, and what LoRA adds to them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,12 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bert4keras import keras_private
-
-
-def weight_name(layer: keras.Layer, weight: Any) -> str:
-    """The path of a weight inside its layer: 'q_dense/kernel'."""
-    return weight.path.removeprefix(f"{layer.path}/").removeprefix(f"{layer.name}/")
+from bert4keras.layers.adapters import products
 
 
 def to_numpy(weight: Any) -> np.ndarray:
@@ -36,28 +31,8 @@ def own_weights(layer: keras.Layer) -> list[Any]:
 
 def merged_values(layer: keras.Layer) -> list[np.ndarray]:
     """The values of `own_weights`, with those of LoRA added."""
-    values = {id(weight): to_numpy(weight) for weight in own_weights(layer)}
-    for weight, scale, a, b in lora_of(layer):
-        value = values[id(weight)]
-        values[id(weight)] = (value + scale * to_numpy(a) @ to_numpy(b)).astype(value.dtype)
-    return list(values.values())
-
-
-def lora_of(layer: keras.Layer) -> list[tuple[Any, float, Any, Any]]:
-    """What LoRA trains in a layer: the frozen weight, and scale, A and B of what is added to it."""
-    found = []
-    for part in [layer, *keras_private.layers_within(layer, include_self=False)]:
-        if not getattr(part, "lora_enabled", False):
-            continue
-        weights = {weight.name: weight for weight in part.weights}
-        for kind in ("kernel", "embeddings"):
-            if f"lora_{kind}_a" in weights:
-                matrices = weights[f"lora_{kind}_a"], weights[f"lora_{kind}_b"]
-                found.append((weights[kind], part.lora_alpha / part.lora_rank, *matrices))
-    return found
-
-
-def forget_lora(layer: keras.Layer) -> None:
-    """Let what LoRA adds to the weights of a layer be 0, as at its beginning."""
-    for _, _, _, b in lora_of(layer):
-        b.assign(np.zeros(b.shape))
+    found = {id(product.matrix): product for product in products(layer)}
+    return [
+        found[id(weight)].merged() if id(weight) in found else to_numpy(weight)
+        for weight in own_weights(layer)
+    ]

@@ -15,6 +15,7 @@ from bert4keras.checkpoints.names import LayerNames, as_official
 from bert4keras.checkpoints.report import Report, match_variables
 from bert4keras.checkpoints.writing import replacing
 from bert4keras.data.arrays import orthogonally_resize
+from bert4keras.layers.adapters import products, weight_name
 from bert4keras.layers.attention import MultiHeadAttention
 from bert4keras.layers.feed_forward import FeedForward
 from bert4keras.layers.normalisation import ScaleOffset
@@ -23,10 +24,9 @@ from bert4keras.models.messages import abbreviated, warn
 from bert4keras.models.names import telling_variables
 from bert4keras.models.variables import (
     assign,
-    forget_lora,
     merged_values,
     own_weights,
-    weight_name,
+    to_numpy,
 )
 from bert4keras.models.vocabulary_record import vocabulary_record, write_record
 
@@ -116,7 +116,8 @@ def load(transformer: "Transformer", file: Checkpoint, mapping: VariableMapping 
         if target.name in loaded
     )
     for layer, _ in layers:
-        forget_lora(layer)
+        for product in products(layer):
+            product.forget()
     return report
 
 
@@ -303,9 +304,18 @@ def metadata(transformer: "Transformer") -> dict[str, str]:
 
 
 def official_variables(
-    transformer: "Transformer", mapping: VariableMapping = None, dtype: Any = None
+    transformer: "Transformer",
+    mapping: VariableMapping = None,
+    dtype: Any = None,
+    merged: bool = True,
 ) -> dict[str, np.ndarray]:
     """Return the variables of a model as official checkpoints hold them, by name.
+
+    Args:
+        transformer: the model.
+        mapping: layer name → variable names instead of `variable_mapping()`.
+        dtype: type of the variables, that of the weights by default.
+        merged: whether what LoRA adds to the weights is in them.
 
     Raises:
         ValueError: a weight has no name, so that it would be lost.
@@ -316,7 +326,7 @@ def official_variables(
     return {
         name: transformer.create_variable(name, value, dtype)
         for layer, names in layers
-        for name, value in named_values(layer, names)
+        for name, value in named_values(layer, names, merged)
     }
 
 
@@ -333,8 +343,10 @@ def check_names(transformer: "Transformer", layers: Sequence) -> None:
         )
 
 
-def named_values(layer: keras.Layer, names: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    """Return each variable name with the value of its weight, merged with that of LoRA.
+def named_values(
+    layer: keras.Layer, names: Sequence[str], merged: bool
+) -> list[tuple[str, np.ndarray]]:
+    """Return each variable name with the value of its weight, if `merged` with that of LoRA.
 
     Raises:
         ValueError: the layer has more or fewer weights.
@@ -345,4 +357,5 @@ def named_values(layer: keras.Layer, names: Sequence[str]) -> list[tuple[str, np
             f"layer {layer.name!r} has the weights {paths}, and its variables are {list(names)}: "
             "some would be lost. Correct variable_names of the class, or mapping="
         )
-    return list(zip(names, merged_values(layer), strict=True))
+    values = merged_values(layer) if merged else map(to_numpy, own_weights(layer))
+    return list(zip(names, values, strict=True))

@@ -6,6 +6,7 @@ steps       AdversarialTraining, GradientPenalty, VirtualAdversarialTraining, RD
             `Model.compile(step=)` takes
 gradients   gradients_of, integrated_gradients: gradients at a layer, for attribution
 averages    EvaluateAverage: validate and save the moving average of the weights
+lora        add_lora, merge_lora: training small matrices beside frozen weights
 trainable   TrainsAsCompiled: what is trained is what was trainable at `compile`
 in_place    VariablesInPlace: variables keep their values while a model runs
 model       TrainingModel: what Keras asks of a model in a step
@@ -22,6 +23,7 @@ from bert4keras.training.distribution.parts import batch_mean
 from bert4keras.training.distribution.scopes import Devices, data_parallel, model_parallel
 from bert4keras.training.feed import BatchFeed, as_feed
 from bert4keras.training.gradients import gradients_of, integrated_gradients
+from bert4keras.training.lora import add_lora, merge_lora
 from bert4keras.training.losses import (
     CoSENT,
     MultilabelCrossentropy,
@@ -59,6 +61,7 @@ __all__ = [
     "TokenAccuracy",
     "TokenCrossentropy",
     "VirtualAdversarialTraining",
+    "add_lora",
     "as_feed",
     "batch_mean",
     "data_parallel",
@@ -66,5 +69,6 @@ __all__ = [
     "gradients_of",
     "integrated_gradients",
     "layout_map",
+    "merge_lora",
     "model_parallel",
 ]

@@ -20,6 +20,7 @@ import keras
 from bert4keras import keras_private
 from bert4keras.backend.engines import (
     TRACING,
+    Changes,
     first_in_turn,
     on_present_values,
     present_values,
@@ -97,8 +98,18 @@ class VariablesInPlace(keras.Model):
 
     # --- the functions
 
+    changes_seen = 0
+    """`Changes.count` when the functions were made."""
+
+    def forget_if_changed(self) -> None:
+        """Forget the functions if some layer has got or lost variables since they were made."""
+        if self.changes_seen != Changes.count:
+            self.train_function = self.test_function = self.predict_function = None
+            self.changes_seen = Changes.count
+
     def make_train_function(self, force: bool = False) -> Any:
         """Make what trains on a batch."""
+        self.forget_if_changed()
         if self.train_function is not None and not force:
             return self.train_function
         if keras.backend.backend() == "jax":
@@ -112,6 +123,7 @@ class VariablesInPlace(keras.Model):
 
     def make_test_function(self, force: bool = False) -> Any:
         """Make what evaluates a batch."""
+        self.forget_if_changed()
         if keras.backend.backend() != "jax":
             return super().make_test_function(force)
         if self.test_function is None or force:
@@ -120,6 +132,7 @@ class VariablesInPlace(keras.Model):
 
     def make_predict_function(self, force: bool = False) -> Any:
         """Make what predicts a batch."""
+        self.forget_if_changed()
         if keras.backend.backend() != "jax":
             return super().make_predict_function(force)
 

@@ -10,8 +10,8 @@ from golden import OWN_REFERENCES, load_json
 
 from bert4keras import checkpoints, layers, models
 from bert4keras.checkpoints import CheckpointError
+from bert4keras.layers.adapters import weight_name
 from bert4keras.models import Model, build_transformer_model
-from bert4keras.models.variables import weight_name
 
 pytestmark = pytest.mark.backend
 

@@ -7,8 +7,8 @@ import reference as ref
 from dialects import dialect_of
 
 from bert4keras.checkpoints import CheckpointError
+from bert4keras.layers.adapters import weight_name
 from bert4keras.models import build_transformer_model
-from bert4keras.models.variables import weight_name
 from bert4keras.models.weights import mapped_layers
 
 pytestmark = pytest.mark.backend

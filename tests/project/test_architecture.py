@@ -98,7 +98,8 @@ PUBLIC = {
         ALBERT ALBERT_Unshared APPLICATIONS ARCHITECTURES BERT Block DeBERTaV2 ELECTRA ERNIE
         GAU_alpha GPT GPT2 GPT2_ML LLaMA LM_Mask Model ModernBERT NEZHA Qwen2 Qwen3 RoFormer
         RoFormerV2 T5 T5_Base T5_Decoder T5_Encoder Transformer UniLM_Mask build_transformer_model
-        extend_with_language_model extend_with_unified_language_model keras load_model
+        extend_with_language_model extend_with_unified_language_model keras load_adapter load_model
+        save_adapter
     """,
     "optimizers": """
         AdaFactor AdaFactorV1 AdaFactorV2 Adam Lion Muon layer_wise_lr_decay warmup_cosine
@@ -128,8 +129,8 @@ PUBLIC = {
         AdversarialTraining BatchFeed CoSENT Devices DistributedModel EvaluateAverage
         GradientPenalty MultilabelCrossentropy RDrop RDropCrossentropy SimCSE
         SparseCategoricalFocalCrossentropy SparseMultilabelCrossentropy Step TokenAccuracy
-        TokenCrossentropy VirtualAdversarialTraining as_feed batch_mean data_parallel divergence
-        gradients_of integrated_gradients layout_map model_parallel
+        TokenCrossentropy VirtualAdversarialTraining add_lora as_feed batch_mean data_parallel
+        divergence gradients_of integrated_gradients layout_map merge_lora model_parallel
     """,
 }
 """What scripts may import from each face."""
