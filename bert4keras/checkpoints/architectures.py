@@ -32,8 +32,6 @@ class Signature:
 
 
 _NUMBERED = r"(layers?|h|block)[_/]?0*(\d+)(?=/)"
-# Of models that are not implemented; they must not be taken for BERT in a wrapper.
-_FOREIGN = "roberta/encoder/layer/0/"
 
 
 def architectures(
@@ -70,8 +68,8 @@ def _comparable(names: Iterable[str], starts: Iterable[str]) -> str:
     lines = (name.replace(".", "/") for name in names)
     text = "\n".join(re.sub(_NUMBERED, r"\1/\2", line) for line in lines)
     text = re.sub(r"/weight$", "/kernel", text, flags=re.MULTILINE)
-    block = "|".join(dict.fromkeys([*starts, _FOREIGN]))
-    start = re.search(f"^(.*?)(?:{block})", text, re.MULTILINE)
+    block = "|".join(dict.fromkeys(starts))
+    start = re.search(f"^(.*?)(?:{block})", text, re.MULTILINE) if block else None
     return re.sub(f"^{re.escape(start[1])}", "", text, flags=re.MULTILINE) if start else text
 
 

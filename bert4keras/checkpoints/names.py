@@ -56,7 +56,8 @@ class Place:
         return value[..., self.part * size : (self.part + 1) * size]
 
 
-# What the last part of a name becomes; a name that ends otherwise is that of a table.
+# What the last part of a name becomes; a name that ends otherwise is that of a table. What stands
+# before `tensor` is the whole name.
 _KINDS = {
     "kernel": "weight",
     "weight": "weight",
@@ -65,6 +66,7 @@ _KINDS = {
     "beta": "bias",
     "bias": "bias",
     "embeddings": "weight",
+    "tensor": "",
 }
 _NUMBERED = r"(^|/)(layers?|h|block)_0*(\d+)(?=/)"
 
@@ -75,7 +77,7 @@ def by_rule(name: str) -> Place:
     part, parts = map(int, piece.split("/")) if piece else (0, 1)
     *path, kind = re.sub(_NUMBERED, r"\1\2/\3", name).split("/")
     path += [_KINDS[kind]] if kind in _KINDS else [kind, "weight"]
-    return Place(".".join(path), kind == "kernel", part, parts)
+    return Place(".".join(filter(None, path)), kind == "kernel", part, parts)
 
 
 # === Where publications differ from the rule ===

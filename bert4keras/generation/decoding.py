@@ -215,6 +215,8 @@ class Decoding:
             visible = ops.logical_and(
                 visible, ops.logical_or(token_ids != pad, slots == left_padding)
             )
+        elif pad is not None and self.decoder.padding == "everywhere":
+            visible = ops.logical_and(visible, token_ids != pad)
         cache = Cache(
             start,
             length,

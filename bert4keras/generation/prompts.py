@@ -115,7 +115,8 @@ class Prompts:
 
     def check_segments(self, segment_ids: Sequence[int], name: str) -> None:
         """Raise an error for segment ids that the model has no embedding for."""
-        size = getattr(self.decoder, "segment_vocab_size", 0)
+        embedded = getattr(self.decoder, "takes_segments", False)
+        size = getattr(self.decoder, "segment_vocab_size", 0) if embedded else 0
         if size and getattr(self.decoder, "shared_segment_embeddings", False):
             size = self.decoder.vocab_size
         outside = [i for i in segment_ids if i < 0 or (size and i >= size)]

@@ -5,9 +5,9 @@
     normalising    ScaleOffset LayerNormalization Saturation
     embedding      Embedding PositionEmbedding SinusoidalPositionEmbedding
                    RelativePositionEmbedding RelativePositionTable
-                   RelativePositionEmbeddingT5
+                   RelativePositionEmbeddingT5 TextPositionEmbedding
     attention      MultiHeadAttention DisentangledAttention
-                   AttentionMask (LMMask, UniLMMask, LocalMask)
+                   AttentionMask (LMMask, UniLMMask, LocalMask, LocalLMMask)
     feed-forward   FeedForward MaskedConv1D
     both in one    GatedAttentionUnit
     heads          FirstToken GatherPositions GlobalAveragePooling1D GlobalMaxPooling1D
@@ -39,7 +39,14 @@ from bert4keras.layers.feed_forward import FeedForward, MaskedConv1D
 from bert4keras.layers.gated_attention import GatedAttentionUnit
 from bert4keras.layers.labels import ConditionalRandomField, LabelChain, MaximumEntropyMarkovModel
 from bert4keras.layers.losses import Lambda, Loss
-from bert4keras.layers.masks import AttentionBias, AttentionMask, LMMask, LocalMask, UniLMMask
+from bert4keras.layers.masks import (
+    AttentionBias,
+    AttentionMask,
+    LMMask,
+    LocalLMMask,
+    LocalMask,
+    UniLMMask,
+)
 from bert4keras.layers.merging import (
     Add,
     Average,
@@ -78,6 +85,7 @@ from bert4keras.layers.positions import (
     RelativePositionEmbeddingT5,
     RelativePositionTable,
     SinusoidalPositionEmbedding,
+    TextPositionEmbedding,
 )
 from bert4keras.layers.spans import EfficientGlobalPointer, GlobalPointer
 
@@ -111,6 +119,7 @@ __all__ = [
     "Lambda",
     "Layer",
     "LayerNormalization",
+    "LocalLMMask",
     "LocalMask",
     "Loss",
     "MaskKeepingMerge",
@@ -133,6 +142,7 @@ __all__ = [
     "SinusoidalPositionEmbedding",
     "Subtract",
     "TableLayer",
+    "TextPositionEmbedding",
     "UniLMMask",
     "add",
     "align",

@@ -58,7 +58,7 @@ class MultiHeadAttention(MaskReader, Recomputable):
         key_size: size of a head's query and key, head_size by default.
         use_bias: whether the projections of query, key and value have a bias.
         normalization: see `attention_normalize`.
-        attention_scale: divide scores by √key_size.
+        attention_scale: divide scores by √key_size; or the number that they are multiplied by.
         attention_dropout: dropout rate of the attention weights.
         return_attention_scores: also return the scores (batch, heads, query length, key length),
             after position bias and scaling, before attention bias, mask and normalisation.
@@ -68,6 +68,7 @@ class MultiHeadAttention(MaskReader, Recomputable):
         out_bias: whether the output projection has a bias, `use_bias` by default.
         query_key_norm: if given, every head's query and key are divided by their root mean square
             and multiplied by a trainable gamma before rotation, as in Qwen3; this is the epsilon.
+        norm_around_one: whether they are multiplied by 1 + gamma, see `LayerNormalization`.
     """
 
     position_biases = ("rotary", "rotary_half", "typical_relative", "t5_relative")
@@ -81,13 +82,14 @@ class MultiHeadAttention(MaskReader, Recomputable):
         key_size: int | None = None,
         use_bias: bool = True,
         normalization: str = "softmax",
-        attention_scale: bool = True,
+        attention_scale: bool | float = True,
         attention_dropout: float | None = None,
         return_attention_scores: bool = False,
         kernel_initializer: Any = "glorot_uniform",
         key_value_heads: int | None = None,
         out_bias: bool | None = None,
         query_key_norm: float | None = None,
+        norm_around_one: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -109,6 +111,7 @@ class MultiHeadAttention(MaskReader, Recomputable):
             )
         self.out_bias = use_bias if out_bias is None else out_bias
         self.query_key_norm = query_key_norm
+        self.norm_around_one = norm_around_one
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
@@ -131,6 +134,7 @@ class MultiHeadAttention(MaskReader, Recomputable):
             zero_mean=False,
             offset=False,
             epsilon=self.query_key_norm,
+            around_one=self.norm_around_one,
             dtype=self.dtype_policy,
             name=name,
         )
@@ -222,7 +226,9 @@ class MultiHeadAttention(MaskReader, Recomputable):
     @property
     def score_scale(self) -> float:
         """What scores are multiplied by."""
-        return self.key_size**-0.5 if self.attention_scale else 1.0
+        if isinstance(self.attention_scale, bool):
+            return self.key_size**-0.5 if self.attention_scale else 1.0
+        return self.attention_scale
 
     def position_scores(
         self,
@@ -301,6 +307,7 @@ class MultiHeadAttention(MaskReader, Recomputable):
             "key_value_heads": self.key_value_heads,
             "out_bias": self.out_bias,
             "query_key_norm": self.query_key_norm,
+            "norm_around_one": self.norm_around_one,
         }
 
 

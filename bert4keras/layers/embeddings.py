@@ -99,8 +99,8 @@ class Embedding(Adaptable, TableLayer, KerasEmbedding):
         *args: see `keras.layers.Embedding`.
         mask_id: the id that is padding instead of 0.
         padding: where it is: 'anywhere' but at position 0, which is always visible, as in the
-            original; or 'around' the text, before and after all other ids. Of a row without other
-            ids, position 0 is visible.
+            original; 'everywhere', also there; or 'around' the text, before and after all other
+            ids, where position 0 of a row without other ids is visible.
         ends_text: with 'around', the id ends a text as well, so that the first one after the other
             ids belongs to the text.
         **kwargs: see `keras.layers.Embedding`.
@@ -117,8 +117,10 @@ class Embedding(Adaptable, TableLayer, KerasEmbedding):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if padding not in ("anywhere", "around"):
-            raise ValueError(f"padding is 'anywhere' or 'around' the text, not {padding!r}")
+        if padding not in ("anywhere", "everywhere", "around"):
+            raise ValueError(
+                f"padding is 'anywhere', 'everywhere' or 'around' the text, not {padding!r}"
+            )
         self.mask_id = mask_id
         self.padding = padding
         self.ends_text = ends_text
@@ -132,6 +134,8 @@ class Embedding(Adaptable, TableLayer, KerasEmbedding):
         if not self.mask_zero:
             return None
         others = ops.not_equal(inputs, self.mask_id)
+        if self.padding == "everywhere":
+            return others
         if self.padding == "anywhere":
             return ops.concatenate([ops.ones_like(others[:, :1]), others[:, 1:]], axis=1)
         return around_padding(others, self.ends_text)

@@ -102,3 +102,18 @@ class LocalMask(AttentionMask):
 
     def get_config(self) -> dict:
         return super().get_config() | {"window": self.window}
+
+
+@registered
+class LocalLMMask(LocalMask):
+    """Lower triangle with a sliding window: each position sees itself and what is shortly before.
+
+    Input: (batch, length).
+
+    Args:
+        window: how many positions are visible, itself included (`sliding_window` in the configs of
+            Qwen and Gemma).
+    """
+
+    def visible(self, query: Tensor, key: Tensor) -> Tensor:
+        return ops.logical_and(key <= query, query - key < self.window)

@@ -31,6 +31,7 @@ class ScaleOffset(Layer):
     """
 
     positionwise = True
+    around_one = False
 
     def __init__(
         self,
@@ -57,7 +58,8 @@ class ScaleOffset(Layer):
         if self.offset is True:
             self.beta = self.add_weight(name="beta", shape=(size,), initializer="zeros")
         if self.scale is True:
-            self.gamma = self.add_weight(name="gamma", shape=(size,), initializer="ones")
+            initializer = "zeros" if self.around_one else "ones"
+            self.gamma = self.add_weight(name="gamma", shape=(size,), initializer=initializer)
         if self.conditional:
             self.build_condition(tuple(conditions[0]), size)
 
@@ -91,6 +93,8 @@ class ScaleOffset(Layer):
             if kind is False or kind is None:
                 continue
             factor = ops.cast(getattr(self, name) if kind is True else kind, x.dtype)
+            if self.around_one and kind is True and name == "gamma":
+                factor = factor + 1
             if condition is not None:
                 factor = factor + ops.cast(getattr(self, f"{name}_dense")(condition), x.dtype)
             x = x * factor if name == "gamma" else x + factor
@@ -129,6 +133,7 @@ class LayerNormalization(ScaleOffset):
         unit_variance: divide by the standard deviation over the last axis; without `zero_mean` that
             is the root mean square (Zhang & Sennrich, 2019).
         epsilon: what is added to the variance; the Keras epsilon (1e-7) if not given.
+        around_one: multiply by 1 + gamma, which starts at zero, as in Gemma.
         **kwargs: see `ScaleOffset`.
     """
 
@@ -137,9 +142,11 @@ class LayerNormalization(ScaleOffset):
         zero_mean: bool = True,
         unit_variance: bool = True,
         epsilon: float | None = None,
+        around_one: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.around_one = around_one
         self.zero_mean = zero_mean
         self.unit_variance = unit_variance
         self.epsilon = epsilon or keras.config.epsilon()
@@ -147,7 +154,7 @@ class LayerNormalization(ScaleOffset):
     def call(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
         x, *condition = inputs if self.conditional else [inputs]
         plain = self.zero_mean and self.unit_variance and self.scale is True and self.offset is True
-        if plain and not condition:
+        if plain and not condition and not self.around_one:
             return layer_norm(x, self.gamma, self.beta, self.epsilon)
         x = standardized(x, self.epsilon, self.zero_mean, self.unit_variance)
         return ops.cast(self.scaled(x, condition[0] if condition else None), self.compute_dtype)
@@ -157,6 +164,7 @@ class LayerNormalization(ScaleOffset):
             "zero_mean": self.zero_mean,
             "unit_variance": self.unit_variance,
             "epsilon": self.epsilon,
+            "around_one": self.around_one,
         }
 
 

@@ -162,6 +162,58 @@ class PositionEmbedding(TableLayer, PositionEmbeddingBase):
 
 
 @registered
+class TextPositionEmbedding(PositionEmbedding):
+    """Position embedding that counts no padding, as in RoBERTa (Liu et al., 2019).
+
+    Inputs are [x, token ids (batch, length)]. The first token that is no padding has the row
+    `padding_id` + 1 of the table, the next one the row after it; padding has the row `padding_id`.
+
+    Args:
+        padding_id: the row of padding.
+        mask_id: the token id that is padding, `padding_id` by default.
+        **kwargs: see `PositionEmbedding`; without `hierarchical` and `custom_position_ids`.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        padding_id: int = 1,
+        mask_id: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs = {**kwargs, "custom_position_ids": True}
+        super().__init__(input_dim, output_dim, **kwargs)
+        self.padding_id = padding_id
+        self.mask_id = padding_id if mask_id is None else mask_id
+
+    @property
+    def reach(self) -> int:
+        """How many positions there are vectors for."""
+        return self.input_dim - self.padding_id - 1
+
+    def rows(self, is_text: Tensor) -> Tensor:
+        """The rows of the table for positions (batch, length), of which is told what is text."""
+        is_text = ops.cast(is_text, "int32")
+        return ops.cumsum(is_text, axis=1) * is_text + self.padding_id
+
+    def call(self, inputs: Sequence[Tensor], positions: Tensor | None = None) -> Tensor:
+        x, token_ids = inputs
+        if positions is None:
+            positions = self.rows(ops.not_equal(token_ids, self.mask_id))
+        return super().call([x, positions])
+
+    def cache_arguments(self, cache: Any, inputs: Any) -> dict[str, Any]:
+        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        return {"positions": ops.take(self.rows(cache.visible), cache.slots, axis=1)}
+
+    def get_config(self) -> dict:
+        config = super().get_config() | {"padding_id": self.padding_id, "mask_id": self.mask_id}
+        del config["custom_position_ids"]
+        return config
+
+
+@registered
 class SinusoidalPositionEmbedding(PositionEmbeddingBase):
     """Position embedding by sine and cosine, without weights (see `sinusoidal_embeddings`).
 

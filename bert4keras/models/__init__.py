@@ -17,8 +17,11 @@
     registry     tables of all architectures, derived from their classes
     configs, config_files, settings, written_configs, vocabulary_record
                  reading, checking and writing config files
-    bert albert nezha roformer electra ernie deberta modernbert gau gpt llama t5
+    bert albert nezha roberta distilbert roformer electra ernie deberta modernbert gau gpt llama
+    gemma t5 bart
                  the architectures: a file for each, or for several related ones
+    layer_types, encoder_decoder
+                 what architectures with two kinds of blocks, or with two parts, share
     architectures
                  ARCHITECTURES: the values of `model=`
     building     build_transformer_model: builds a model from a config and a checkpoint
@@ -34,6 +37,7 @@ import keras
 
 from bert4keras.models.albert import ALBERT, ALBERT_Unshared
 from bert4keras.models.architectures import ARCHITECTURES
+from bert4keras.models.bart import BART, MBART
 from bert4keras.models.bert import BERT
 from bert4keras.models.block import Block
 from bert4keras.models.building import (
@@ -43,10 +47,12 @@ from bert4keras.models.building import (
     extend_with_unified_language_model,
 )
 from bert4keras.models.deberta import DeBERTaV2
+from bert4keras.models.distilbert import DistilBERT
 from bert4keras.models.electra import ELECTRA
 from bert4keras.models.ernie import ERNIE
 from bert4keras.models.family import Family
 from bert4keras.models.gau import GAU_alpha
+from bert4keras.models.gemma import Gemma3
 from bert4keras.models.gpt import GPT, GPT2, GPT2_ML
 from bert4keras.models.llama import LLaMA, Qwen2, Qwen3
 from bert4keras.models.masks import LM_Mask, UniLM_Mask
@@ -55,6 +61,7 @@ from bert4keras.models.modernbert import ModernBERT
 from bert4keras.models.names import renamed
 from bert4keras.models.nezha import NEZHA
 from bert4keras.models.pretrained import load_adapter, save_adapter
+from bert4keras.models.roberta import RoBERTa, XLMRoBERTa
 from bert4keras.models.roformer import RoFormer, RoFormerV2
 from bert4keras.models.t5 import T5, T5_Base, T5_Decoder, T5_Encoder
 from bert4keras.models.transformer import Transformer
@@ -64,25 +71,30 @@ __all__ = [
     "ALBERT",
     "APPLICATIONS",
     "ARCHITECTURES",
+    "BART",
     "BERT",
     "ELECTRA",
     "ERNIE",
     "GPT",
     "GPT2",
     "GPT2_ML",
+    "MBART",
     "NEZHA",
     "T5",
     "ALBERT_Unshared",
     "Block",
     "DeBERTaV2",
+    "DistilBERT",
     "Family",
     "GAU_alpha",
+    "Gemma3",
     "LLaMA",
     "LM_Mask",
     "Model",
     "ModernBERT",
     "Qwen2",
     "Qwen3",
+    "RoBERTa",
     "RoFormer",
     "RoFormerV2",
     "T5_Base",
@@ -90,6 +102,7 @@ __all__ = [
     "T5_Encoder",
     "Transformer",
     "UniLM_Mask",
+    "XLMRoBERTa",
     "build_transformer_model",
     "extend_with_language_model",
     "extend_with_unified_language_model",

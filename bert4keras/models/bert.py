@@ -1,8 +1,9 @@
-"""BERT, RoBERTa, and what the architectures derived from them share."""
+"""BERT, and what the architectures derived from it share."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from keras import ops
 from keras.layers import Input
 
 from bert4keras.backend.activations import activation
@@ -53,7 +54,7 @@ def first_block(*bases: str) -> str:
 
 
 class BERT(Transformer):
-    """BERT (Devlin et al., 2018) and RoBERTa, which has the same architecture.
+    """BERT (Devlin et al., 2018), and Chinese RoBERTa, which has the same architecture.
 
     Args:
         max_position: number of positions.
@@ -79,7 +80,9 @@ class BERT(Transformer):
     model_type = "bert"
     segments_in_mask = False
     embedding_steps: tuple[str, ...] = ("norm", "dropout")
-    """The layers that are applied to the sum of the embeddings."""
+    """The steps that follow the sum of the embeddings: 'norm', 'dropout', 'scale' (· √size)."""
+    mlm_activation: str | None = None
+    """The activation of the head of masked tokens, that of `hidden_act` by default."""
     # google-research/bert, modeling.py and run_pretraining.py
     variable_names: ClassVar[Mapping[str, list[str]]] = {
         "Embedding-Token": ["bert/embeddings/word_embeddings"],
@@ -164,7 +167,7 @@ class BERT(Transformer):
     def get_inputs(self) -> Any:
         """Create the inputs: token, segment and position ids, masked positions, if needed."""
         kinds = {"Token": "int32"}
-        if self.segment_vocab_size > 0 or self.segments_in_mask:
+        if self.takes_segments or self.segments_in_mask:
             kinds["Segment"] = "int32"
         if self.custom_position_ids:
             # Sinusoidal positions need not be whole numbers.
@@ -178,22 +181,35 @@ class BERT(Transformer):
     def apply_embeddings(self, inputs: Any) -> Tensor:
         """Add the embeddings of tokens, segments and positions, and apply `embedding_steps`."""
         token_ids, *rest = listed(inputs)
-        segment_ids = rest.pop(0) if self.segment_vocab_size > 0 or self.segments_in_mask else None
+        segment_ids = rest.pop(0) if self.takes_segments or self.segments_in_mask else None
         position_ids = rest.pop(0) if self.custom_position_ids else None
         x = self.apply_token_embedding(token_ids)
         if self.segment_vocab_size > 0:
+            segment_ids = segment_ids if self.takes_segments else ops.zeros_like(token_ids)
             segments = self.apply_segment_embedding(segment_ids)
             # If segments share the table of tokens, segment 0 would be treated as padding.
             x = self.apply([x, segments], Add, masked_by=0, name="Embedding-Token-Segment")
-        x = self.apply_position_embedding(x, position_ids)
+        x = self.apply_position_embedding(x, self.position_source(token_ids, position_ids))
         for step in self.embedding_steps:
             if step == "norm":
                 x = self.apply_norm(x, "Embedding-Norm")
+            elif step == "scale":
+                scale = {"scale": self.embedding_size**0.5, "offset": False}
+                x = self.apply(x, ScaleOffset, name="Embedding-Scale", **scale)
             else:
                 x = self.apply(x, Dropout, rate=self.dropout_rate, name="Embedding-Dropout")
         if self.embedding_size != self.hidden_size:
             x = self.apply_dense(x, self.hidden_size, "Embedding-Mapping")
         return x
+
+    @property
+    def takes_segments(self) -> bool:
+        """Whether segment ids are embedded, and not one segment for every token."""
+        return self.segment_vocab_size > 0
+
+    def position_source(self, token_ids: Tensor, position_ids: Tensor | None) -> Tensor | None:
+        """What `apply_position_embedding` is given: position ids; None for those from 0."""
+        return position_ids
 
     def apply_segment_embedding(self, segment_ids: Tensor) -> Tensor:
         """Embed segments with a table of their own or that of the tokens."""
@@ -254,7 +270,7 @@ class BERT(Transformer):
 
     def apply_mlm(self, x: Tensor) -> Tensor:
         """Compute logits or probabilities of tokens, (batch, length or n, vocab_size)."""
-        function = activation(self.activations[0])
+        function = activation(self.mlm_activation or self.activations[0])
         x = self.apply_dense(x, self.embedding_size, "MLM-Dense", activation=function)
         x = self.apply_norm(x, "MLM-Norm")
         x = self.apply_token_embedding(x, mode="dense")

@@ -22,15 +22,15 @@ class Block:
     """What differs between the Transformer blocks of architectures.
 
     Attributes:
-        attention_norms: where the attention sub-layer is normalised: 'pre' (its input), 'post'
-            (after the residual sum), both or neither.
+        attention_norms: where the attention sub-layer is normalised: 'pre' (its input), 'inner'
+            (its output) and 'post' (after the residual sum); two of them at most.
         feed_forward_norms: likewise for the feed-forward sub-layer.
         epsilon: epsilon of the layer normalisations.
-        zero_mean, scale, offset: arguments of `LayerNormalization`.
+        zero_mean, scale, offset, around_one: arguments of `LayerNormalization`.
         position_bias: how positions enter attention, the `p_bias` of `MultiHeadAttention`.
         use_bias: whether attention and feed-forward have biases.
         attention_bias: whether queries, keys and values have biases, `use_bias` by default.
-        attention_scale: whether scores are divided by √key_size.
+        attention_scale: whether scores are divided by √key_size, or what they are multiplied by.
         query_key_norm: whether the query and the key of each head are normalised.
         attention: the attention layer.
         gated: whether feed-forward layers multiply activation(x·W0) by x·W1.
@@ -43,10 +43,11 @@ class Block:
     zero_mean: bool = True
     scale: bool = True
     offset: bool = True
+    around_one: bool = False
     position_bias: str | None = None
     use_bias: bool = True
     attention_bias: bool | None = None
-    attention_scale: bool = True
+    attention_scale: bool | float = True
     query_key_norm: bool = False
     attention: type[MultiHeadAttention] = MultiHeadAttention
     gated: bool = False
@@ -115,6 +116,8 @@ class Blocks(Initialized):
         if "pre" in norms:
             x = self.apply_norm(x, names[0])
         x = sub_layer(x, name)
+        if "inner" in norms:
+            x = self.apply_norm(x, names[1])
         x = self.apply(x, Dropout, name=f"{name}-Dropout", rate=self.dropout_rate)
         x = self.apply([inputs, x], Add, name=f"{name}-Add")
         if "post" in norms:
@@ -132,6 +135,7 @@ class Blocks(Initialized):
             zero_mean=self.block.zero_mean,
             scale=self.block.scale,
             offset=self.block.offset,
+            around_one=self.block.around_one,
             conditional=condition is not None,
             hidden_units=hidden_units,
             hidden_activation=hidden_activation,
@@ -166,6 +170,7 @@ class Blocks(Initialized):
             attention_scale=block.attention_scale,
             attention_dropout=self.attention_dropout_rate,
             query_key_norm=block.epsilon if block.query_key_norm else None,
+            norm_around_one=block.around_one,
             kernel_initializer=self.initializer,
             name=name,
             **self.attention_sizes,

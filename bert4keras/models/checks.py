@@ -25,7 +25,11 @@ from bert4keras.layers.embeddings import Embedding
 from bert4keras.layers.gated_attention import GatedAttentionUnit
 from bert4keras.layers.labels import LabelChain
 from bert4keras.layers.pooling import GatherPositions
-from bert4keras.layers.positions import PositionEmbedding, PositionEmbeddingBase
+from bert4keras.layers.positions import (
+    PositionEmbedding,
+    PositionEmbeddingBase,
+    TextPositionEmbedding,
+)
 from bert4keras.models.cache import is_positionwise
 from bert4keras.training.distribution.parts import LossOfBatch
 from bert4keras.training.losses import SparseLoss, SparseMultilabelCrossentropy
@@ -161,7 +165,7 @@ def rules_at(model: keras.Model, node: Any) -> Iterator[tuple[list[int], Rule]]:
                 Ids(layer.name, layer.embeddings.shape[0], mask_id),
             )
     elif isinstance(layer, PositionEmbedding):
-        if layer.custom_position_ids:
+        if layer.custom_position_ids and not isinstance(layer, TextPositionEmbedding):
             yield inputs_of_same_values(model, tensors[1]), Ids(layer.name, layer.reach)
         else:
             yield inputs_of_same_length(model, tensors[0]), Length(layer.name, layer.reach)

@@ -126,11 +126,8 @@ def model_type_of(config: Mapping[str, Any], path: Any, known: Mapping[str, Fami
         model_type = next((key for key, f in known.items() if f.mark and f.mark in config), "bert")
     if model_type in known:
         return model_type
-    hint = ""
-    if "roberta" in str(model_type or named).lower():
-        hint = ". Chinese RoBERTa is model_type 'bert'; this one counts positions from 2"
     raise ValueError(
-        f"{path} is of the architecture {model_type or named!r}, which is not implemented{hint}; "
+        f"{path} is of the architecture {model_type or named!r}, which is not implemented; "
         f"there are {', '.join(known)}"
     )
 

@@ -1,18 +1,20 @@
 """LLaMA 1 to 3, Qwen 2, 2.5 and 3."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from bert4keras.backend.tensors import Tensor
 from bert4keras.checkpoints.architectures import Signature
 from bert4keras.checkpoints.names import Dialect
+from bert4keras.layers.masks import LocalLMMask
 from bert4keras.models.block import Block
 from bert4keras.models.family import NO_SEGMENTS, POSITIONS, SIZES, Family, same
 from bert4keras.models.gpt import GPT2
+from bert4keras.models.layer_types import FULL, LAYER_TYPES, SLIDING, LayerTypes
 from bert4keras.models.names import dense
 from bert4keras.models.roformer import RoFormer, rotary_settings
-from bert4keras.models.settings import BASE, FLAG, HEADS, OBJECT, Allowed
+from bert4keras.models.settings import BASE, FLAG, HEADS, LENGTH, OBJECT, Allowed, whole
 
 KEYS = {
     **SIZES,
@@ -29,7 +31,12 @@ KEYS = {
         "rope_parameters",
     ),
 }
+WINDOW_KEYS = {
+    **KEYS,
+    **same("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"),
+}
 DEFAULTS = {"hidden_act": "silu", "rms_norm_eps": 1e-6, **NO_SEGMENTS}
+WINDOW = {"sliding_window": 4096, "max_window_layers": 28}
 LM = "ForCausalLM"
 CAUSAL = {"is_causal": (True,)}
 """Some models of sentence vectors let these see what comes after a token."""
@@ -135,8 +142,16 @@ class LLaMA(GPT2, RoFormer):
         return self.apply_dense(x, self.vocab_size, "Output-LM")
 
 
-class Qwen2(LLaMA):
-    """Qwen 2 and 2.5 (Qwen Team, 2024): LLaMA with biases of queries, keys and values."""
+class Qwen2(LayerTypes, LLaMA):
+    """Qwen 2 and 2.5 (Qwen Team, 2024): LLaMA with biases of queries, keys and values.
+
+    Args:
+        use_sliding_window: whether some blocks attend to a window only.
+        sliding_window: how many tokens they see, the present one included.
+        max_window_layers: which blocks do: all from this number on.
+        layer_types: the same block by block: 'full_attention' or 'sliding_attention'.
+        **kwargs: see `LLaMA`.
+    """
 
     model_type = "qwen2"
     block = replace(LLaMA.block, attention_bias=True)
@@ -146,12 +161,51 @@ class Qwen2(LLaMA):
             "model/layers_{i}/self_attn/o_proj/kernel",
         ],
     }
-    families = (Family("qwen2", ("qwen2",), "Qwen2", KEYS, DEFAULTS, CAUSAL, causal=LM),)
-    signatures = (Signature("qwen2", has=(f"{ATTENTION}/q_proj/bias",)),)
+    window_mask = LocalLMMask
+    fixed_settings = dict.fromkeys(("attention_bias", "mlp_bias"), (False,))
+    allowed_settings: ClassVar[Mapping[str, Allowed]] = {
+        **LLaMA.allowed_settings,
+        "use_sliding_window": FLAG,
+        "sliding_window": LENGTH,
+        "max_window_layers": whole(0, 1 << 11),
+        "layer_types": LAYER_TYPES,
+    }
+    families = (
+        Family(
+            "qwen2", ("qwen2",), "Qwen2", WINDOW_KEYS, {**DEFAULTS, **WINDOW}, CAUSAL, causal=LM
+        ),
+    )
+    signatures = (
+        Signature("qwen2", has=(f"{ATTENTION}/q_proj/bias",), lacks=(".*/encoder_attn/.*",)),
+    )
+
+    def __init__(
+        self,
+        max_position: int,
+        use_sliding_window: bool = False,
+        sliding_window: int | None = 4096,
+        max_window_layers: int = 28,
+        layer_types: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(max_position, **kwargs)
+        self.use_sliding_window = use_sliding_window
+        self.sliding_window = sliding_window
+        self.max_window_layers = max_window_layers
+        window = sliding_window if use_sliding_window else None
+        first = self.num_hidden_layers if window is None else max_window_layers
+        every = range(self.num_hidden_layers)
+        self.set_layer_types(
+            layer_types or [SLIDING if i >= first else FULL for i in every], window
+        )
 
 
-class Qwen3(LLaMA):
-    """Qwen 3 (Qwen Team, 2025): LLaMA with a normalisation of each head's query and key."""
+class Qwen3(Qwen2):
+    """Qwen 3 (Qwen Team, 2025): LLaMA with a normalisation of each head's query and key.
+
+    Args:
+        **kwargs: see `Qwen2`.
+    """
 
     model_type = "qwen3"
     block = replace(LLaMA.block, query_key_norm=True)
@@ -164,7 +218,19 @@ class Qwen3(LLaMA):
     }
     families = (
         Family(
-            "qwen3", ("qwen3",), "Qwen3", KEYS, {"head_dim": 128, **DEFAULTS}, CAUSAL, causal=LM
+            "qwen3",
+            ("qwen3",),
+            "Qwen3",
+            WINDOW_KEYS,
+            {"head_dim": 128, **DEFAULTS, **WINDOW},
+            CAUSAL,
+            causal=LM,
         ),
     )
-    signatures = (Signature("qwen3", has=(f"{ATTENTION}/q_norm/.*",)),)
+    signatures = (
+        Signature(
+            "qwen3",
+            has=(f"{ATTENTION}/q_norm/.*",),
+            lacks=(".*layers/0/pre_feedforward_layernorm/.*",),
+        ),
+    )

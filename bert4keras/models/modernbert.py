@@ -7,16 +7,14 @@ from typing import Any, ClassVar
 from bert4keras.backend.tensors import Tensor
 from bert4keras.checkpoints.architectures import Signature
 from bert4keras.checkpoints.names import Dialect
-from bert4keras.layers.masks import LocalMask
 from bert4keras.models.block import Block
 from bert4keras.models.family import NO_SEGMENTS, POSITIONS, SIZES, Family, same
-from bert4keras.models.roformer import RoFormer, rotary_settings
-from bert4keras.models.settings import BASE, LENGTH, OBJECT, Allowed, one_of, whole
+from bert4keras.models.layer_types import FULL, LAYER_TYPES, SLIDING, RotaryByType
+from bert4keras.models.roformer import rotary_settings
+from bert4keras.models.settings import BASE, LENGTH, OBJECT, Allowed, whole
 
-KINDS = one_of("full_attention", "sliding_attention")
 
-
-class ModernBERT(RoFormer):
+class ModernBERT(RotaryByType):
     """ModernBERT (Warner et al., 2024): BERT with blocks of global and of local attention.
 
     Args:
@@ -76,10 +74,7 @@ class ModernBERT(RoFormer):
         "global_rope_theta": BASE,
         "local_rope_theta": BASE,
         "rope_parameters": OBJECT,
-        "layer_types": Allowed(
-            f"a list with {KINDS.words} for each layer",
-            lambda x: isinstance(x, list | tuple) and all(map(KINDS.holds, x)),
-        ),
+        "layer_types": LAYER_TYPES,
     }
     families = (
         Family(
@@ -129,12 +124,13 @@ class ModernBERT(RoFormer):
         **kwargs: Any,
     ) -> None:
         super().__init__(max_position, **{**kwargs, "segment_vocab_size": 0})
-        self.layer_types = layer_types or [
-            "sliding_attention" if i % global_attn_every_n_layers else "full_attention"
-            for i in range(self.num_hidden_layers)
-        ]
         self.local_attention = local_attention
-        thetas = {"full_attention": global_rope_theta, "sliding_attention": local_rope_theta}
+        every = range(self.num_hidden_layers)
+        layer_types = layer_types or [
+            SLIDING if i % global_attn_every_n_layers else FULL for i in every
+        ]
+        self.set_layer_types(layer_types, local_attention)
+        thetas = {FULL: global_rope_theta, SLIDING: local_rope_theta}
         self.rotary = {
             kind: rotary_settings(theta, (rope_parameters or {}).get(kind), max_position)
             for kind, theta in thetas.items()
@@ -143,30 +139,6 @@ class ModernBERT(RoFormer):
     def block_of(self, index: int) -> Block:
         """Return `block`, for the first block without the norm that its input already has."""
         return self.block if index else replace(self.block, attention_norms=())
-
-    def apply_main_layers(self, inputs: Any, index: int) -> Any:
-        """Apply one block of its layer type."""
-        self.layer_type = self.layer_types[index]
-        return super().apply_main_layers(inputs, index)
-
-    def compute_attention_bias(self, inputs: Any = None) -> Tensor | None:
-        """Compute the mask of blocks with local attention, once per call."""
-        if self.layer_type == "full_attention":
-            return None
-        if self.attention_bias is None:
-            window = {"window": self.local_attention, "name": "Attention-Local-Mask"}
-            self.attention_bias = self.apply(self.inputs[0], LocalMask, **window)
-        return self.attention_bias
-
-    def compute_position_bias(self, inputs: Any = None) -> Tensor:
-        """Compute the sinusoidal embeddings of the layer type, once per call."""
-        if self.position_bias is None:
-            self.position_bias = {}
-        kind = self.layer_type
-        if kind not in self.position_bias:
-            name = f"Embedding-Rotary-Position-{kind.split('_')[0].title()}"
-            self.position_bias[kind] = self.apply_rotary_position(inputs, name, self.rotary[kind])
-        return self.position_bias[kind]
 
     def apply_final_layers(self, inputs: Tensor) -> Tensor:
         """Normalise the hidden states, and compute token probabilities with `with_mlm`."""

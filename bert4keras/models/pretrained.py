@@ -15,6 +15,7 @@ from bert4keras.checkpoints.base import CheckpointError
 from bert4keras.checkpoints.files import find_files
 from bert4keras.checkpoints.names import to_hugging_face
 from bert4keras.checkpoints.writing import replacing
+from bert4keras.layers.positions import PositionEmbedding
 from bert4keras.models import peft, weights, written_configs
 from bert4keras.models.config_files import write_json
 from bert4keras.models.masks import LM_Mask
@@ -210,8 +211,9 @@ def vocabulary_files(transformer: "Transformer", tokenizer: Any) -> dict[str, by
 
 
 def _maxlen(transformer: "Transformer") -> int | None:
-    bounded = getattr(transformer, "max_position", None) and not transformer.block.position_bias
-    return transformer.max_position if bounded else None
+    layers = transformer.layers.values()
+    tables = [layer for layer in layers if isinstance(layer, PositionEmbedding)]
+    return min((min(table.reach, table.input_dim) for table in tables), default=None)
 
 
 def _generation_config(transformer: "Transformer", tokenizer: Any) -> Mapping[str, Any]:

@@ -26,6 +26,11 @@ def rotary_settings(theta: float, scaling: Mapping[str, Any] | None, reach: int)
     """
     scaling = dict(scaling or {})
     theta = scaling.pop("rope_theta", theta)
+    if scaling.pop("partial_rotary_factor", None) not in (None, 1):
+        raise ValueError(
+            "the config has partial_rotary_factor in its rotary positions, which is not "
+            "implemented: expected 1, or none"
+        )
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "default":
         return {"base": theta}

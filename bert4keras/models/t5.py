@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import keras
-from keras.layers import Input
 
 from bert4keras.backend.tensors import Tensor
 from bert4keras.checkpoints.architectures import Signature
@@ -15,9 +14,8 @@ from bert4keras.layers.base import Dropout
 from bert4keras.layers.normalisation import Saturation, ScaleOffset
 from bert4keras.layers.positions import RelativePositionEmbeddingT5
 from bert4keras.models.block import Block, listed
+from bert4keras.models.encoder_decoder import DecoderPart, EncoderDecoder, EncoderPart
 from bert4keras.models.family import Family
-from bert4keras.models.masks import LM_Mask
-from bert4keras.models.model import Model
 from bert4keras.models.settings import FLAG, Allowed
 from bert4keras.models.transformer import Transformer, chosen_activation
 from bert4keras.models.written_configs import to_activation
@@ -330,14 +328,8 @@ class T5_Base(Transformer):
         return self.apply(x, Dropout, rate=self.dropout_rate, name=f"{self.part}Output-Dropout")
 
 
-class T5_Encoder(T5_Base):
+class T5_Encoder(EncoderPart, T5_Base):
     """The encoder of T5: (batch, length) token ids to (batch, length, hidden_size)."""
-
-    part = "Encoder-"
-
-    def get_inputs(self) -> Tensor:
-        """Create the input of token ids."""
-        return self.apply_input("Encoder-Input-Token")
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
         """Compute the bias of relative positions in both directions, once per call."""
@@ -350,7 +342,7 @@ class T5_Encoder(T5_Base):
         return self.apply_output(inputs)
 
 
-class T5_Decoder(LM_Mask, T5_Base):
+class T5_Decoder(DecoderPart, T5_Base):
     """The decoder of T5: [context (batch, length, hidden_size), token ids] to token probabilities.
 
     Args:
@@ -361,8 +353,6 @@ class T5_Decoder(LM_Mask, T5_Base):
         **kwargs: see `T5_Base`.
     """
 
-    part = "Decoder-"
-    token_input = 1
     arguments_of_hugging_face: ClassVar[Mapping[str, Any]] = {"cross_position_bias": False}
 
     def __init__(
@@ -376,15 +366,6 @@ class T5_Decoder(LM_Mask, T5_Base):
         self.with_lm = with_lm
         self.cross_position_bias = cross_position_bias
         self.scale_outputs = scale_outputs
-
-    def get_inputs(self) -> list[Tensor]:
-        """Create the inputs of context and token ids."""
-        return [
-            self.apply(
-                layer=Input, shape=(self.sequence_length, self.hidden_size), name="Input-Context"
-            ),
-            self.apply_input("Decoder-Input-Token"),
-        ]
 
     def compute_position_bias(self, inputs: Any = None) -> list[Tensor | None]:
         """Compute from [x, context] the position biases of self-attention and cross-attention."""
@@ -412,7 +393,7 @@ class T5_Decoder(LM_Mask, T5_Base):
         return self.apply_activation(x, self.with_lm, "Decoder-Output-LM-Activation")
 
 
-class T5(T5_Base):
+class T5(EncoderDecoder, T5_Base):
     """The whole T5: three models, `.encoder`, `.decoder` and `.model` of both, that share weights.
 
     Args:
@@ -420,42 +401,4 @@ class T5(T5_Base):
     """
 
     arguments_of_hugging_face = T5_Decoder.arguments_of_hugging_face
-
-    def __init__(self, **kwargs: Any) -> None:
-        name = kwargs.get("name")
-        names = [f"{name}_{part}" if name else part for part in ("Encoder", "Decoder")]
-        kwargs["layers"] = kwargs.get("layers") or {}
-        self._encoder = T5_Encoder(**kwargs | {"name": names[0]})
-        self._decoder = T5_Decoder(**kwargs | {"name": names[1]})
-        super().__init__(**kwargs)
-        self.unknown_arguments &= self._decoder.unknown_arguments
-
-    @property
-    def encoder_and_decoder(self) -> tuple[T5_Encoder, T5_Decoder]:
-        """The encoder and the decoder."""
-        return self._encoder, self._decoder
-
-    def build(
-        self,
-        attention_caches: dict[str, Sequence[Tensor]] | None = None,
-        additional_input_layers: Tensor | Sequence[Tensor] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Assemble the three models, unless they are built, as `Transformer.build` does."""
-        if self.built:
-            return
-        kwargs["additional_input_layers"] = additional_input_layers
-        for part in (self._encoder, self._decoder):
-            caches = {
-                name: pair
-                for name, pair in (attention_caches or {}).items()
-                if ("Encoder-" in name) == (part is self._encoder)
-            }
-            part.build(attention_caches=caches, **kwargs)
-        self.encoder, self.decoder = self._encoder.model, self._decoder.model
-        token_ids = self._decoder.inputs[1]
-        self.set_inputs([self._encoder.inputs[0], token_ids], additional_input_layers)
-        self.set_outputs(self._decoder.call([self._encoder.outputs[0], token_ids]))
-        self.model = Model(self.input, self.output, name=self.name)
-        self.model.transformer = self
-        self.built = True
+    parts = (T5_Encoder, T5_Decoder)

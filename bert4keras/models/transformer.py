@@ -97,6 +97,8 @@ class Transformer(Blocks):
     Variables with {gate} exist once for each activation of gated feed-forward layers: '' for the
     first, '_1' for the second, and so on.
     """
+    optional_variables: tuple[str, ...] = ()
+    """Variables that files may lack; their weights keep their initial values then."""
     computed_layers: tuple[str, ...] = ()
     """Layers whose weights are computed, so that no checkpoint holds them."""
     vocabulary_variables: tuple[str, ...] = ()

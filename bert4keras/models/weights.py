@@ -173,7 +173,8 @@ def loadable_targets(transformer: "Transformer", variables: Any, layers: Sequenc
             "the layer has random initial values, as it has there. Train it, or load its weights "
             "by load_weights"
         )
-    absent = {name for name in lacking if name.endswith(CONDITIONAL) or name in lost}
+    may_lack = (*lost, *transformer.optional_variables)
+    absent = {name for name in lacking if name.endswith(CONDITIONAL) or name in may_lack}
     return [target for target in targets if target.name not in absent]
 
 

@@ -152,6 +152,8 @@ def _check_expressible(transformer: Any, family: Family) -> None:
         "attention_head_size": heads_fit,
         "attention_key_size": keys_fit,
         "residual_attention_scores": not transformer.residual_attention_scores,
+        "layer_norm_epsilon": "layer_norm_epsilon" in ours
+        or transformer.block.epsilon == type(transformer).block.epsilon,
         "shared_segment_embeddings": not getattr(transformer, "shared_segment_embeddings", False),
         "hidden_act": not isinstance(transformer.hidden_act, list | tuple) or family.gates,
         "layer_norm_cond": not any(getattr(x, "conditional", False) for x in layers),

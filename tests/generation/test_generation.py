@@ -216,6 +216,17 @@ CASES |= {
     "llama-lm": ("llama", "lm", GROUPED),
     "qwen2-lm": ("qwen2", "lm", GROUPED | {"tie_word_embeddings": True}),
     "qwen3-lm": ("qwen3", "lm", GROUPED),
+    "window": (
+        "qwen3",
+        "lm",
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    ),
+    "bart": ("bart", "encoder", {}),
+    "mbart": ("mbart", "encoder", {"num_decoder_layers": 1, "scale_embedding": True}),
+    "gemma": ("gemma3_text", "lm", GROUPED | {"sliding_window": 4, "sliding_window_pattern": 2}),
+    # Padding has no position, also among the words that were written.
+    "padding 9 roberta": ("roberta_hf", "lm", {"pad_token_id": 9, "max_position": 60}),
+    "one segment": ("xlm_roberta", "unilm", {"segment_vocab_size": 1}),
     "factorized": ("albert", "lm", {"embedding_size": 8}),
     "factorized gpt2": ("gpt2", "lm", {"embedding_size": 8}),
     "factorized t5": ("t5.1.0", "encoder", {"embedding_size": 8}),

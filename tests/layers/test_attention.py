@@ -548,6 +548,12 @@ def test_a_local_mask_sees_half_a_window_to_either_side():
     assert (mask[0, 0] == (np.abs(i - j) <= 2)).all()
 
 
+def test_a_local_mask_of_a_language_model_sees_a_window_of_what_is_before():
+    mask = NUMPY(layers.LocalLMMask(3)(np.zeros((2, 6), "int32")))
+    i, j = np.indices((6, 6))
+    assert (mask[0, 0] == ((j <= i) & (j > i - 3))).all()
+
+
 def test_masks_combine():
     segment_ids = np.array([[0, 0, 1, 1], [0, 1, 1, 1]])
     masks = [layers.LocalMask(2)(segment_ids), layers.UniLMMask()(segment_ids)]

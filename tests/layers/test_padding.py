@@ -119,21 +119,22 @@ def test_generation_sees_the_ends_of_turns(kind, models, uncompiled):
 
 
 @pytest.mark.parametrize(
-    ("ids", "anywhere", "around", "with_end"),
+    ("ids", "anywhere", "everywhere", "around", "with_end"),
     [
-        ([5, 2, 6], "101", "111", "111"),
-        ([2, 5, 6], "111", "011", "011"),
-        ([2, 2, 6], "101", "001", "001"),
-        ([5, 2, 2], "100", "100", "110"),
-        ([2, 5, 2], "110", "010", "011"),
-        ([2, 2, 2], "100", "100", "100"),
-        ([2], "1", "1", "1"),
-        ([5], "1", "1", "1"),
+        ([5, 2, 6], "101", "101", "111", "111"),
+        ([2, 5, 6], "111", "011", "011", "011"),
+        ([2, 2, 6], "101", "001", "001", "001"),
+        ([5, 2, 2], "100", "100", "100", "110"),
+        ([2, 5, 2], "110", "010", "010", "011"),
+        ([2, 2, 2], "100", "000", "100", "100"),
+        ([2], "1", "0", "1", "1"),
+        ([5], "1", "1", "1", "1"),
     ],
 )
-def test_rules(ids, anywhere, around, with_end):
-    rules = [{}, {"padding": "around"}, {"padding": "around", "ends_text": True}]
-    for rule, expected in zip(rules, (anywhere, around, with_end), strict=True):
+def test_rules(ids, anywhere, everywhere, around, with_end):
+    rules = [{}, {"padding": "everywhere"}, {"padding": "around"}]
+    rules.append({"padding": "around", "ends_text": True})
+    for rule, expected in zip(rules, (anywhere, everywhere, around, with_end), strict=True):
         layer = layers.Embedding(9, 2, mask_zero=True, mask_id=2, **rule)
         copy = layers.Embedding.from_config(layer.get_config())
         mask = keras.ops.convert_to_numpy(copy.compute_mask(np.array([ids])))
@@ -141,5 +142,5 @@ def test_rules(ids, anywhere, around, with_end):
 
 
 def test_an_unknown_rule_is_refused():
-    with pytest.raises(ValueError, match="'anywhere' or 'around'"):
+    with pytest.raises(ValueError, match="'anywhere', 'everywhere' or 'around'"):
         layers.Embedding(9, 2, padding="left")

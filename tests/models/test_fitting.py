@@ -65,7 +65,7 @@ def nothing_is_built(request, monkeypatch):
         def build(self, **kwargs):
             raise Built
 
-        for cls in (Transformer, ARCHITECTURES["t5"]):
+        for cls in (Transformer, *map(ARCHITECTURES.get, ("t5", "bart", "mbart"))):
             monkeypatch.setattr(cls, "build", build)
 
 
@@ -77,7 +77,7 @@ def architectures(variables, metadata=None) -> list[str]:
     return told.architectures(variables, registry.signatures(), metadata)
 
 
-OTHER_NAMES = ("roberta", "t5", "t5_encoder", "t5_decoder")
+OTHER_NAMES = ("roberta", "xlm_roberta", "t5", "t5_encoder", "t5_decoder")
 KNOWN = [name for name in ARCHITECTURES if name not in OTHER_NAMES]
 
 

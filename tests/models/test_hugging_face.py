@@ -30,6 +30,7 @@ LLAMA = SIZES | {
     "final_activation": "linear",
 }
 T5_SIZES = {key: value for key, value in SIZES.items() if key != "max_position"}
+BART = SIZES | {"with_lm": "linear", "pad_token_id": 0}
 T5 = T5_SIZES | {"with_lm": "linear", "cross_position_bias": False}
 MLM = SIZES | {"with_mlm": "linear"}
 NARROW = {"embedding_size": 16}
@@ -53,6 +54,16 @@ CASES = {
         "logits",
     ),
     "deberta_v2": (MLM | {"position_buckets": 4, "segment_vocab_size": 0}, *MASKED_LM),
+    "distilbert": (MLM, *MASKED_LM),
+    "distilbert encoder": (SIZES | {"model": "distilbert"}, "AutoModel", "last_hidden_state"),
+    "roberta_hf": (MLM | {"segment_vocab_size": 1}, *MASKED_LM),
+    "roberta lm": (MLM | {"model": "roberta_hf", "application": "lm"}, *CAUSAL_LM),
+    "xlm_roberta": (MLM | {"segment_vocab_size": 1}, *MASKED_LM),
+    "xlm_roberta pooled": (
+        SIZES | {"model": "xlm_roberta", "segment_vocab_size": 1, "with_pool": True},
+        "AutoModel",
+        "pooler_output",
+    ),
     "modernbert": (MLM | {"local_attention": 8}, *MASKED_LM),
     "gpt": (GPT | {"segment_vocab_size": 0}, *CAUSAL_LM),
     "gpt2": (GPT, *CAUSAL_LM),
@@ -60,6 +71,28 @@ CASES = {
     "llama scaled": (LLAMA | SCALED | {"model": "llama"}, *CAUSAL_LM),
     "qwen2": (LLAMA, *CAUSAL_LM),
     "qwen3": (LLAMA, *CAUSAL_LM),
+    "qwen3 window": (
+        LLAMA
+        | {
+            "model": "qwen3",
+            "tie_word_embeddings": True,
+            "use_sliding_window": True,
+            "sliding_window": 3,
+            "max_window_layers": 1,
+        },
+        *CAUSAL_LM,
+    ),
+    "gemma3_text": (
+        LLAMA | {"hidden_act": "gelu_tanh", "sliding_window": 3, "sliding_window_pattern": 2},
+        *CAUSAL_LM,
+    ),
+    "bart": (BART, *SEQ2SEQ_LM),
+    "bart model": (
+        BART | {"model": "bart", "with_lm": False, "pad_token_id": 1},
+        "BartModel",
+        "last_hidden_state",
+    ),
+    "mbart": (BART | {"num_decoder_layers": 1, "scale_embedding": True}, *SEQ2SEQ_LM),
     "t5.1.0": (T5 | {"hidden_act": "relu"}, *SEQ2SEQ_LM),
     "t5.1.1": (T5 | {"hidden_act": ["gelu", "linear"]}, *SEQ2SEQ_LM),
     "mt5.1.1": (T5 | {"hidden_act": ["gelu_new", "linear"]}, *SEQ2SEQ_LM),
@@ -71,17 +104,17 @@ CASES = {
 }
 
 
-def token_ids(low=1):
-    """Three rows of different lengths, padded with 0."""
+def token_ids(low=1, pad=0):
+    """Three rows of different lengths, padded with 0 or with another token."""
     ids = np.random.default_rng(0).integers(low, 40, (3, 11))
     ids[1, 7:] = ids[2, 9:] = 0
-    return ids
+    return np.select([ids == 0, ids == pad], [pad, 0], ids)
 
 
 def ours(transformer):
     """What a model of ours computes of `token_ids`."""
-    ids = token_ids()
-    if transformer.model_type in ("t5", "mt5") and not transformer.part:
+    ids = token_ids(pad=transformer.pad_token_id or 0)
+    if hasattr(transformer, "decoder"):
         inputs = [ids, token_ids(2)[:, :6]]
     else:
         inputs = [ids, np.zeros_like(ids)][: len(transformer.inputs)]
@@ -97,9 +130,10 @@ def theirs(folder, loader, output):
         model, report = getattr(transformers, loader).from_pretrained(
             folder, output_loading_info=True, attn_implementation="eager"
         )
-        ids = torch.tensor(token_ids())
-        inputs = {"input_ids": ids, "attention_mask": (ids != 0).long()}
-        if loader == "AutoModelForSeq2SeqLM":
+        pad = model.config.pad_token_id or 0
+        ids = torch.tensor(token_ids(pad=pad))
+        inputs = {"input_ids": ids, "attention_mask": (ids != pad).long()}
+        if model.config.is_encoder_decoder and loader != "T5EncoderModel":
             inputs["decoder_input_ids"] = torch.tensor(token_ids(2)[:, :6])
         with torch.no_grad():
             value = model.eval()(**inputs)[output].numpy()
@@ -465,7 +499,8 @@ def written(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
-        ({"model_type": "xlm-roberta"}, {}, "counts positions from 2"),
+        ({"model_type": "roberta"}, {"model": "roberta"}, "it is then 'roberta_hf'"),
+        ({"model_type": "xlm-roberta", "is_decoder": True}, {}, "application='lm'"),
         ({"model_type": "megatron-bert"}, {"model": "bert"}, "megatron-bert"),
         ({}, {"model": "albert"}, "different architectures"),
         ({"model_type": "t5", "num_layers": 1, "num_decoder_layers": 2}, {}, "2 in the decoder"),
@@ -517,6 +552,8 @@ def test_old_configs_name_only_a_class(tmp_path):
         ("bert", SIZES | {"embedding_size": 16}, "embedding_size"),
         ("bert", SIZES | {"hidden_act": "elu"}, "elu"),
         ("bert", SIZES | {"residual_attention_scores": True}, "residual_attention_scores"),
+        ("distilbert", SIZES | {"layer_norm_epsilon": 1e-5}, "has no layer_norm_epsilon"),
+        ("xlm_roberta", SIZES | {"keep_tokens": [1, 0, 2, 3]}, "leave it where it is"),
         ("gpt", GPT | {"intermediate_size": 64, "segment_vocab_size": 0}, "intermediate_size"),
     ],
 )

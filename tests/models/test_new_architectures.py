@@ -1,5 +1,7 @@
 """Architectures beyond the original: against `transformers`, GAU-α against plain NumPy."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -50,7 +52,8 @@ def take_weights(transformer, reference):
     known = {layer.name for layer, _ in mapped_layers(transformer)}
     assert not [x.name for x in transformer.model.layers if x.weights and x.name not in known]
     copies = {"decoder.weight", "lm_head.weight", "cls.predictions.decoder.weight"}
-    copies |= {"cls.predictions.decoder.bias"}
+    copies |= {"cls.predictions.decoder.bias", "lm_head.decoder.weight", "lm_head.decoder.bias"}
+    copies |= {"vocab_projector.weight"}
     poolers = {name for name in tensors if ".pooler." in name}  # no use to a language model
     assert tensors.keys() - used <= copies | poolers, tensors.keys() - used - copies - poolers
 
@@ -177,6 +180,67 @@ def test_deberta_v2_refuses_what_it_does_not_implement(setting, message):
         build_transformer_model(model="deberta_v2", **(DEBERTA | setting))
 
 
+# ------------------------------------------------------------------------------------- DistilBERT
+
+
+@pytest.mark.parametrize("act", ["gelu", "relu"])
+def test_distilbert_is_that_of_transformers(torch, act):
+    theirs = {"max_position_embeddings": 30, "activation": act, "hidden_dim": 40}
+    names = {"hidden_size": "dim", "num_hidden_layers": "n_layers"}
+    sizes = {names.get(key, key): value for key, value in SIZES.items()}
+    reference = reference_model(torch, "DistilBertForMaskedLM", **theirs, **sizes)
+    transformer = build_transformer_model(
+        model="distilbert",
+        with_mlm="linear",
+        max_position=30,
+        hidden_act=act,
+        return_keras_model=False,
+        **SIZES,
+    )
+    take_weights(transformer, reference)
+    assert_same(run(transformer.model, TOKEN_IDS), outputs_of(torch, reference))
+
+
+# ---------------------------------------------------------------------------------------- RoBERTa
+
+ROBERTA = SIZES | {"max_position": 30, "hidden_act": "gelu"}
+# In the middle of a row: two segments, each padded.
+LEFT, MIDDLE = VISIBLE[:, ::-1].copy(), VISIBLE & (np.arange(LENGTH) % 7 < 5)
+
+
+@pytest.mark.parametrize("padding", ["right", "left", "middle"])
+@pytest.mark.parametrize(
+    ("name", "kind", "segments"),
+    [("roberta_hf", "RobertaForMaskedLM", 2), ("xlm_roberta", "XLMRobertaForMaskedLM", 1)],
+)
+def test_roberta_is_that_of_transformers(torch, name, kind, segments, padding):
+    reference = reference_model(
+        torch, kind, max_position_embeddings=30, type_vocab_size=segments, pad_token_id=3
+    )
+    transformer = build_transformer_model(
+        model=name,
+        with_mlm="linear",
+        segment_vocab_size=segments,
+        pad_token_id=3,
+        return_keras_model=False,
+        **ROBERTA,
+    )
+    take_weights(transformer, reference)
+    visible = {"right": VISIBLE, "left": LEFT, "middle": MIDDLE}[padding]
+    ids = np.where(visible, np.maximum(TOKEN_IDS, TOKEN_IDS[:1]), 3)
+    more = {"token_type_ids": SEGMENT_IDS} if segments > 1 else {}
+    found = run(transformer.model, ids, *more.values())
+    assert_same(found, outputs_of(torch, reference, ids, visible, **more), visible)
+
+
+def test_a_table_of_roberta_is_longer_than_its_texts():
+    model = build_transformer_model(model="xlm_roberta", segment_vocab_size=1, **ROBERTA)
+    ids = np.full((1, 28), 5)
+    model.predict(ids, verbose=0)
+    with pytest.raises(ValueError, match=r"has 29 positions, and 'Embedding-Position' has .* 28"):
+        model.predict(np.full((1, 29), 5), verbose=0)
+
+
 # -------------------------------------------------------------------------------------- ModernBERT
 
 MODERNBERT = SIZES | {
@@ -232,6 +296,16 @@ DECODERS = {
     "llama": ("LlamaForCausalLM", {"tie_word_embeddings": False}),
     "qwen2": ("Qwen2ForCausalLM", {"tie_word_embeddings": True, "rope_theta": 1000000.0}),
     "qwen3": ("Qwen3ForCausalLM", {"tie_word_embeddings": False, "head_dim": 16}),
+    "qwen3 tied, with a window": (
+        "Qwen3ForCausalLM",
+        {
+            "tie_word_embeddings": True,
+            "head_dim": 16,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "max_window_layers": 1,
+        },
+    ),
 }
 
 
@@ -240,7 +314,7 @@ def decoder(name, **settings):
     settings = {"final_activation": "linear", "max_position": 64} | DECODER | settings
     if head_size := settings.pop("head_dim", None):
         settings["attention_head_size"] = head_size
-    return build_transformer_model(model=name, return_keras_model=False, **settings)
+    return build_transformer_model(model=name.split()[0], return_keras_model=False, **settings)
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -257,6 +331,119 @@ def test_decoders_are_those_of_transformers(torch, name):
     take_weights(masked, reference)
     visible = VISIBLE[:, ::-1].copy()
     assert_same(run(masked.model, left), outputs_of(torch, reference, left, visible), visible)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"layer_types": ["full_attention"]}, "has 1 entries, and num_hidden_layers is 2"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "no window is given"),
+        ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types="),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
+    ],
+)
+def test_qwen_refuses_what_it_does_not_implement(setting, message):
+    with pytest.raises(ValueError, match=message):
+        decoder("qwen3", **setting)
+
+
+# ------------------------------------------------------------------------ BART, mBART and Gemma 3
+
+SIZES_OF_BART = {
+    "vocab_size": 50,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 40,
+    "decoder_ffn_dim": 40,
+    "max_position_embeddings": 30,
+    "pad_token_id": 0,
+}
+SIZES_OF_GEMMA = SIZES | {
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 9,
+    "sliding_window": 5,
+    "max_position_embeddings": 64,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "pad_token_id": 0,
+}
+FOLDERS = {
+    "bart": ("BartForConditionalGeneration", SIZES_OF_BART),
+    "bart with few blocks": (
+        "BartForConditionalGeneration",
+        SIZES_OF_BART
+        | {"decoder_layers": 1, "scale_embedding": True, "activation_function": "relu"},
+    ),
+    "mbart": ("MBartForConditionalGeneration", SIZES_OF_BART | {"scale_embedding": True}),
+    "gemma3": ("Gemma3ForCausalLM", SIZES_OF_GEMMA),
+    "gemma3 scaled": (
+        "Gemma3ForCausalLM",
+        SIZES_OF_GEMMA
+        | {
+            "tie_word_embeddings": False,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+            },
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders_of_transformers_compute_the_same(torch, tmp_path, name):
+    import transformers
+
+    kind, settings = FOLDERS[name]
+    torch.manual_seed(0)
+    start = kind.split("For")[0].replace("Gemma3", "Gemma3Text")
+    reference = getattr(transformers, kind)(getattr(transformers, f"{start}Config")(**settings))
+    with torch.no_grad():
+        for path, tensor in reference.eval().state_dict().items():
+            tensor.normal_(1.0 if "norm" in path and "weight" in path else 0.0, 0.3)
+    reference.save_pretrained(tmp_path / "theirs")
+    seq2seq = reference.config.is_encoder_decoder
+    head = {"with_lm": "linear"} if seq2seq else {"final_activation": "linear"}
+    transformer = build_transformer_model(tmp_path / "theirs", return_keras_model=False, **head)
+    target = TOKEN_IDS[::-1, :9].copy()
+    target[:, 0] = 2
+    inputs, more = [TOKEN_IDS], {}
+    if seq2seq:
+        inputs, more = [TOKEN_IDS, target], {"decoder_input_ids": target}
+    expected = outputs_of(torch, reference, **more)
+    found = run(transformer.model, *inputs)
+    visible = np.maximum.accumulate((inputs[-1] != 0)[:, ::-1], axis=1)[:, ::-1]
+    assert_same(found, expected, visible)
+    transformer.save_pretrained(tmp_path / "ours")
+    again = getattr(transformers, kind).from_pretrained(tmp_path / "ours").eval()
+    assert_same(outputs_of(torch, again, **more), expected, visible)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"architectures": ["CPTForConditionalGeneration"]},
+            "'CPTForConditionalGeneration', whose",
+        ),
+        ({"decoder_ffn_dim": 80}, "encoder_ffn_dim=40 and decoder_ffn_dim=80"),
+        ({"normalize_before": True}, "normalize_before="),
+        ({"add_bias_logits": True}, "add_bias_logits="),
+        ({"model_type": "gemma3_text", "final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "bidirectional"),
+        ({"model_type": "gemma3", "vision_config": {}}, "'gemma3', which is not implemented"),
+    ],
+)
+def test_what_a_folder_asks_for_in_vain_is_refused(tmp_path, config, message):
+    config = {"model_type": "bart"} | SIZES_OF_BART | SIZES_OF_GEMMA | config
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        build_transformer_model(tmp_path / "config.json")
 
 
 SCALINGS = {
@@ -431,7 +618,11 @@ ALL = {
     "deberta_v2": DEBERTA | {"with_mlm": True, "position_buckets": 8, "conv_kernel_size": 3},
     "modernbert": MODERNBERT | {"with_mlm": True},
     "gau_alpha": GAU | {"with_mlm": True},
-    **{name: DECODER | {"max_position": 64} for name in DECODERS},
+    **{
+        name: DECODER | {"max_position": 64}
+        for name in (*DECODERS, "gemma3_text")
+        if " " not in name
+    },
 }
 
 
@@ -491,7 +682,7 @@ def test_arguments_without_a_meaning_are_refused(name, argument):
         ("modernbert", {"norm_bias": True}),
         ("modernbert", {"tie_word_embeddings": False}),
         ("llama", {"attention_bias": True}),
-        ("qwen2", {"use_sliding_window": True}),
+        ("llama", {"use_sliding_window": True}),
     ],
 )
 def test_settings_that_are_not_implemented_are_refused(name, setting):

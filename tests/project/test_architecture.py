@@ -94,12 +94,11 @@ PUBLIC = {
     """,
     "generation": "Generator LastToken",
     "models": """
-        Family renamed
-        ALBERT ALBERT_Unshared APPLICATIONS ARCHITECTURES BERT Block DeBERTaV2 ELECTRA ERNIE
-        GAU_alpha GPT GPT2 GPT2_ML LLaMA LM_Mask Model ModernBERT NEZHA Qwen2 Qwen3 RoFormer
-        RoFormerV2 T5 T5_Base T5_Decoder T5_Encoder Transformer UniLM_Mask build_transformer_model
-        extend_with_language_model extend_with_unified_language_model keras load_adapter load_model
-        save_adapter
+        ALBERT ALBERT_Unshared APPLICATIONS ARCHITECTURES BART BERT Block DeBERTaV2 DistilBERT
+        ELECTRA ERNIE Family GAU_alpha GPT GPT2 GPT2_ML Gemma3 LLaMA LM_Mask MBART Model ModernBERT
+        NEZHA Qwen2 Qwen3 RoBERTa RoFormer RoFormerV2 T5 T5_Base T5_Decoder T5_Encoder Transformer
+        UniLM_Mask XLMRoBERTa build_transformer_model extend_with_language_model
+        extend_with_unified_language_model keras load_adapter load_model renamed save_adapter
     """,
     "optimizers": """
         AdaFactor AdaFactorV1 AdaFactorV2 Adam Lion Muon layer_wise_lr_decay warmup_cosine

@@ -29,11 +29,11 @@ LAYERS = """
     ConditionalRandomField CopyMask Dense DisentangledAttention Dropout EfficientGlobalPointer
     Embedding FeedForward FirstToken GatedAttentionUnit GatherPositions GlobalAveragePooling1D
     GlobalMaxPooling1D GlobalPointer GlobalPooling1D LMMask LabelChain Lambda LayerNormalization
-    LocalMask Loss MaskKeepingMerge MaskReader MaskedConv1D Maximum MaximumEntropyMarkovModel
-    Minimum MultiHeadAttention Multiply PlainMerge PositionEmbedding PositionEmbeddingBase
-    Recomputable RelativePositionEmbedding RelativePositionEmbeddingT5 RelativePositionTable
-    Saturation ScaleOffset SinusoidalPositionEmbedding Subtract TableLayer UniLMMask add average
-    concatenate maximum minimum multiply subtract
+    LocalLMMask LocalMask Loss MaskKeepingMerge MaskReader MaskedConv1D Maximum
+    MaximumEntropyMarkovModel Minimum MultiHeadAttention Multiply PlainMerge PositionEmbedding
+    PositionEmbeddingBase Recomputable RelativePositionEmbedding RelativePositionEmbeddingT5
+    RelativePositionTable Saturation ScaleOffset SinusoidalPositionEmbedding Subtract TableLayer
+    TextPositionEmbedding UniLMMask add average concatenate maximum minimum multiply subtract
 """
 WITH_LAYERS = """
     K Layer align apply_rotary_position_embeddings attention_normalize initializers keras
