@@ -205,7 +205,7 @@ def recompute_grad(call: Callable) -> Callable:
         if not (wanted and trains):
             return call(self, *args, **kwargs)
         if getattr(self, "dropout", None) is not None:
-            kwargs["seed"] = self.dropout.drawn_seed()
+            kwargs["seed"] = self.dropout.draw_seed()
         leaves = keras.tree.flatten((args, kwargs))
 
         def function(*tensors: Tensor) -> Any:

@@ -179,7 +179,7 @@ def _padding_limits(model: Any) -> tuple[int, int, float]:
         if isinstance(layer, Embedding) and layer.mask_zero:
             pad_id = layer.mask_id
         if isinstance(layer, PositionEmbedding):
-            max_length = min(max_length, layer.reach)
+            max_length = min(max_length, layer.max_length)
         if layer.compute_dtype in ("float16", "bfloat16"):
             tolerance = 3e-2
     return pad_id, max_length, tolerance

@@ -353,7 +353,7 @@ def position_limit(transformer: Transformer) -> tuple[int | None, str]:
     """Return the number of positions of a model and what limits it; None if nothing does."""
     for layer in transformer.layers.values():
         if isinstance(layer, PositionEmbedding):
-            return layer.reach, "of the model's table"
+            return layer.max_length, "of the model's table"
         scaling = getattr(layer, "scaling", None) or {}
         if isinstance(layer, SinusoidalPositionEmbedding) and "dynamic" in scaling.values():
             # Beyond it, every new token would change the keys of all earlier tokens.

@@ -17,10 +17,10 @@
     functions      Lambda
 
 Masks are Keras masks: (batch, length), true where there is text. Layers create their weights in the
-order of the original, which is the order in which checkpoints are read: their own first, then those
-of the sub-layers in the order of creation.
+same order as bert4keras 0.11.5, which is the order in which checkpoints are read: their own weights
+first, then those of their sub-layers in the order of creation.
 
-`import *` gives `K`, `keras` and a few functions of `bert4keras.backend` besides, as in 0.11.5.
+As in 0.11.5, `import *` also gives `K`, `keras` and a few functions of `bert4keras.backend`.
 """
 
 import keras

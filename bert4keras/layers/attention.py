@@ -1,4 +1,4 @@
-"""Multi-head attention, and that of DeBERTa."""
+"""Multi-head attention, and the disentangled attention of DeBERTa."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ from bert4keras.layers.normalisation import LayerNormalization
 from bert4keras.layers.padding import MaskReader
 
 Keys = Tensor | list[Tensor]
-"""(batch, key length, key heads, size), or parts that follow each other, see `laid_out`."""
+"""(batch, key length, key heads, size), or consecutive parts as returned by `laid_out`."""
 
 
 @registered
@@ -32,7 +32,7 @@ class MultiHeadAttention(MaskReader, Recomputable):
 
     Inputs are a list [query, key, value, *biases], each of the first three (batch, length, size).
     `a_bias=True` in the call says that an attention bias follows: boolean (true where visible) or
-    float (added to the scores), (batch, query length, key length) or with a heads axis at 1.
+    float (added to the scores), (batch, query length, key length) or with the heads on axis 1.
     `p_bias` names a position bias that comes after it:
 
     * 'rotary': (batch or 1, length, key size) sinusoidal vectors by which queries and keys are
@@ -45,11 +45,11 @@ class MultiHeadAttention(MaskReader, Recomputable):
 
     The mask of the value input hides keys; the mask of the output is that of the query. A query for
     which every key is hidden, by masks or by minus infinity in a float bias, gets zeros. Softmax
-    attention runs in one kernel (`dot_product_attention`), unless the scores, dropout of weights in
-    training or 'typical_relative' need what is inside.
+    attention runs in one kernel (`dot_product_attention`), unless the scores are returned, or
+    attention dropout in training or 'typical_relative' needs the weights.
 
-    With `cache=` in the call, a `LayerCache`, the inputs are a part of a sequence, and what they
-    attend to are the keys and values of the sequence so far, with the mask that the cache has.
+    With `cache=` in the call, the `LayerCache` of a KV cache, the inputs are a part of a sequence.
+    They attend to the keys and values of the sequence so far, with the mask of the cache.
 
     Args:
         heads: number of heads.
@@ -63,8 +63,9 @@ class MultiHeadAttention(MaskReader, Recomputable):
         return_attention_scores: also return the scores (batch, heads, query length, key length),
             after position bias and scaling, before attention bias, mask and normalisation.
         kernel_initializer: initializer of the four kernels.
-        key_value_heads: number of heads of keys and values, `heads` by default. Each serves as many
-            neighbouring query heads (grouped queries, https://arxiv.org/abs/2305.13245).
+        key_value_heads: number of heads of keys and values, `heads` by default. Each serves the
+            same number of neighbouring query heads (grouped-query attention,
+            https://arxiv.org/abs/2305.13245).
         out_bias: whether the output projection has a bias, `use_bias` by default.
         query_key_norm: if given, every head's query and key are divided by their root mean square
             and multiplied by a trainable gamma before rotation, as in Qwen3; this is the epsilon.
@@ -129,7 +130,7 @@ class MultiHeadAttention(MaskReader, Recomputable):
             self.dropout = Dropout(self.attention_dropout, dtype=self.dtype_policy, name="dropout")
 
     def head_norm(self, name: str) -> LayerNormalization:
-        """Create and build the normalisation of a head's queries or keys."""
+        """Create and build the normalisation of the queries or keys of each head."""
         norm = LayerNormalization(
             zero_mean=False,
             offset=False,
@@ -143,8 +144,8 @@ class MultiHeadAttention(MaskReader, Recomputable):
 
     @staticmethod
     def split_heads(x: Tensor, heads: int, size: int) -> Tensor:
-        """(batch, length, heads · size) → (batch, length, heads, size)."""
-        # With the batch's size in place of -1, tf2onnx takes the length for the batch.
+        """Reshape (batch, length, heads · size) to (batch, length, heads, size)."""
+        # With the batch size in place of -1, tf2onnx mistakes the length for the batch.
         return ops.reshape(x, (-1, ops.shape(x)[1], heads, size))
 
     @recompute_grad
@@ -191,7 +192,7 @@ class MultiHeadAttention(MaskReader, Recomputable):
     def projected_query(
         self, query: Tensor, position_bias: Tensor | None, p_bias: str | None
     ) -> Tensor:
-        """Queries (batch, query length, heads, key size), rotated if positions enter like that."""
+        """Compute queries (batch, query length, heads, key size), rotated by rotary positions."""
         query = self.split_heads(self.q_dense(query), self.heads, self.key_size)
         if self.query_key_norm:
             query = self.q_norm(query)
@@ -200,7 +201,7 @@ class MultiHeadAttention(MaskReader, Recomputable):
     def projected_keys(
         self, key: Tensor, value: Tensor, position_bias: Tensor | None, p_bias: str | None
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values (batch, key length, key heads, size), the keys rotated likewise."""
+        """Compute keys and values (batch, key length, key heads, size), keys rotated likewise."""
         key = self.split_heads(self.k_dense(key), self.key_value_heads, self.key_size)
         value = self.split_heads(self.v_dense(value), self.key_value_heads, self.head_size)
         if self.query_key_norm:
@@ -209,13 +210,13 @@ class MultiHeadAttention(MaskReader, Recomputable):
 
     @staticmethod
     def rotated(x: Tensor, position_bias: Tensor | None, p_bias: str | None) -> Tensor:
-        """Rotate heads by their positions if the position bias is of that kind."""
+        """Rotate queries or keys by their positions if the position bias is rotary."""
         if p_bias not in ("rotary", "rotary_half"):
             return x
         return apply_rotary_position_embeddings(position_bias, x, half=p_bias == "rotary_half")
 
     def needs_no_scores(self, p_bias: str | None, training: bool | None) -> bool:
-        """Tell whether softmax attention may run without keeping scores or weights."""
+        """Tell whether softmax attention can run in one kernel that keeps no scores or weights."""
         return (
             self.normalization == "softmax"
             and not self.return_attention_scores
@@ -225,7 +226,7 @@ class MultiHeadAttention(MaskReader, Recomputable):
 
     @property
     def score_scale(self) -> float:
-        """What scores are multiplied by."""
+        """Factor by which scores are multiplied."""
         if isinstance(self.attention_scale, bool):
             return self.key_size**-0.5 if self.attention_scale else 1.0
         return self.attention_scale
@@ -238,7 +239,7 @@ class MultiHeadAttention(MaskReader, Recomputable):
         p_bias: str | None,
         cache: Any = None,
     ) -> Tensor | None:
-        """What the position bias adds to the scaled scores, broadcastable to them."""
+        """Compute what the position bias adds to the scaled scores, broadcastable to them."""
         if p_bias not in ("typical_relative", "t5_relative"):
             return None
         position_bias = ops.cast(position_bias, query.dtype)
@@ -249,17 +250,17 @@ class MultiHeadAttention(MaskReader, Recomputable):
         return added * ops.cast(self.score_scale, added.dtype)
 
     def merge_heads(self, output: Tensor) -> Tensor:
-        """Send (batch, length, heads, head size) through the output projection."""
+        """Merge the heads of (batch, length, heads, head size) and apply the output projection."""
         batch, length = ops.shape(output)[:2]
         return self.o_dense(ops.reshape(output, (batch, length, self.heads * self.head_size)))
 
     @staticmethod
     def with_heads_axis(bias: Tensor | None) -> Tensor | None:
-        """Give an attention bias without a heads axis one of size 1."""
+        """Insert an axis of heads of size 1 into an attention bias that has none."""
         return bias if bias is None or len(bias.shape) == 4 else align(bias, [0, -2, -1], 4)
 
     def cache_arguments(self, cache: Any, inputs: Sequence[Tensor]) -> dict[str, Any]:
-        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        """Return the extra arguments of a call whose inputs are a part of a sequence."""
         return {"cache": cache.of_attention(to_context=inputs[1] is not inputs[0])}
 
     def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Any:
@@ -315,16 +316,17 @@ class MultiHeadAttention(MaskReader, Recomputable):
 class DisentangledAttention(MultiHeadAttention):
     """Attention of DeBERTa v2 and v3 (He et al., 2021, https://arxiv.org/abs/2006.03654).
 
-    Besides contents, each query is multiplied by the key of its relative position, and each key by
-    the query of it. These come from a table of relative positions through the projections of the
-    contents (`share_att_key`). The call takes it as `p_bias='disentangled'`: (2 · buckets, size of
-    the query input), row `buckets + b` for bucket b of the query's position minus the key's.
-    Distances up to half the buckets have a bucket each, larger ones share them by logarithm. The
-    queries and the keys are those of the same sequence.
+    Three products make up a score: of query and key (content to content), of the query with a key
+    computed from the relative position (content to position), and of the key with a query computed
+    from it (position to content). The latter two come from a table of relative position embeddings
+    through the projections of the content (`share_att_key`). The call takes the table as
+    `p_bias='disentangled'`: (2 · buckets, size of the query input), where index `buckets + b` is
+    bucket b of the query position minus the key position. Distances up to half the buckets have a
+    bucket each, larger ones share logarithmic buckets. Queries and keys belong to one sequence.
 
     Args:
         buckets: number of buckets in either direction (`position_buckets` in configs).
-        max_distance: from here on, distances share the last bucket (`max_relative_positions`, or
+        max_distance: distance from which on all share the last bucket (`max_relative_positions`, or
             `max_position_embeddings` where that is negative).
         **kwargs: see `MultiHeadAttention`.
     """
@@ -342,17 +344,17 @@ class DisentangledAttention(MultiHeadAttention):
     ) -> None:
         super().__init__(heads, head_size, *args, **kwargs)
         if self.key_value_heads != heads:
-            raise ValueError("DisentangledAttention has no grouped queries: leave key_value_heads")
+            raise ValueError("DisentangledAttention has no grouped queries: omit key_value_heads")
         self.buckets = buckets
         self.max_distance = max_distance
 
     @property
     def score_scale(self) -> float:
-        """What scores are multiplied by: they are sums of three products."""
+        """Factor by which scores, which are sums of three products, are multiplied."""
         return (3 * self.key_size) ** -0.5 if self.attention_scale else 1.0
 
-    def table_rows(self) -> np.ndarray:
-        """Rows of the table for the distances −`max_distance` to `max_distance`."""
+    def table_indices(self) -> np.ndarray:
+        """Return the table index of each distance from −`max_distance` to `max_distance`."""
         exact = self.buckets // 2
         distances = np.arange(self.max_distance + 1, dtype="float32")
         # In float32, as in the published code: the bucket is rounded up.
@@ -381,19 +383,19 @@ class DisentangledAttention(MultiHeadAttention):
         return added * ops.cast(self.score_scale, added.dtype)
 
     def scores_of_sequence(self, query: Tensor, key: Tensor, table: Tensor) -> Tensor:
-        """What positions add to the scores of a sequence, (batch, heads, length, length)."""
+        """Compute the relative position scores of a sequence, (batch, heads, length, length)."""
         length = ops.shape(query)[1]
-        # Every score depends on one of the distances from −length to length. The first is of no
-        # use to the keys and the last to the queries, but rows of even width can be shifted.
+        # Distances run from −(length − 1) to length − 1. One more, −length for the keys and length
+        # for the queries, makes the rows as wide as the relative shift takes them.
         keys, queries = self.projected_table(table, (ops.arange(2 * length + 1) - length)[None])
-        to_position = shifted(attention_scores(query, ops.flip(keys[:, :-1], axis=1)))
-        from_position = shifted(attention_scores(key, queries[:, 1:]))
+        to_position = relative_shift(attention_scores(query, ops.flip(keys[:, :-1], axis=1)))
+        from_position = relative_shift(attention_scores(key, queries[:, 1:]))
         return to_position + ops.transpose(from_position, (0, 1, 3, 2))
 
     def scores_of_parts(
         self, query: Tensor, parts: list[Tensor], table: Tensor, positions: Tensor
     ) -> Tensor:
-        """The same for a few queries at `positions`, and parts of keys (see `laid_out`)."""
+        """Compute them for queries at `positions` and parts of keys as returned by `laid_out`."""
         ends = np.cumsum([part.shape[3] for part in parts]).tolist()
         distances = positions[:, None] - ops.arange(ends[-1], dtype="int32")
         keys, queries = self.projected_table(table, distances)
@@ -409,11 +411,11 @@ class DisentangledAttention(MultiHeadAttention):
         return to_position + ops.concatenate(from_position, axis=-1)
 
     def projected_table(self, table: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and queries (n, length, heads, size) of distances (n, length)."""
+        """Compute the keys and queries (n, length, heads, size) of distances (n, length)."""
         largest = self.max_distance
-        rows = ops.convert_to_tensor(self.table_rows())
-        rows = ops.take(rows, ops.clip(distances, -largest, largest) + largest)
-        vectors = ops.take(table, rows, axis=0)
+        indices = ops.convert_to_tensor(self.table_indices())
+        indices = ops.take(indices, ops.clip(distances, -largest, largest) + largest)
+        vectors = ops.take(table, indices, axis=0)
         keys = self.split_heads(self.k_dense(vectors), self.key_value_heads, self.key_size)
         return keys, self.split_heads(self.q_dense(vectors), self.heads, self.key_size)
 
@@ -424,14 +426,14 @@ class DisentangledAttention(MultiHeadAttention):
         }
 
 
-def shifted(scores: Tensor) -> Tensor:
-    """Pick the columns `length − 1 − i` to `2 · length − 2 − i` of every row i.
+def relative_shift(scores: Tensor) -> Tensor:
+    """Select the columns `length − 1 − i` to `2 · length − 2 − i` of every row i.
 
-    Written end to end, rows shorter by one start one column earlier each time: no index is needed
-    (the relative shift of Dai et al., 2019, https://arxiv.org/abs/1901.02860).
+    This is the relative shift of Dai et al., 2019 (https://arxiv.org/abs/1901.02860): read end to
+    end as rows that are shorter by one, each row starts one column earlier, without a gather.
 
     Args:
-        scores: (batch, heads, length, 2 · length), of which the last column is not read.
+        scores: (batch, heads, length, 2 · length), whose last column is not read.
 
     Returns:
         (batch, heads, length, length).

@@ -1,4 +1,4 @@
-"""What layers are made with: lists of masks, checks of arguments, Dense and Dropout."""
+"""Helpers shared by the layers: lists of masks, argument checks, Dense and Dropout."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,37 +16,37 @@ Masks = Sequence[Mask] | Mask
 
 
 def as_list(value: Any) -> list:
-    """A list of whatever is given as one thing or as several; None gives an empty list."""
+    """Return a list or tuple as a list, None as an empty list, anything else as a list of one."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def mask_list(masks: Masks, inputs: Sequence[Tensor]) -> list[Mask]:
-    """One mask for each input: Keras passes None for «none of them has one»."""
+    """Return one mask, or None, per input: Keras passes a single None if no input has a mask."""
     return [None] * len(inputs) if masks is None else as_list(masks)
 
 
 def activation_config(function: Any) -> Any:
-    """How an activation is written into a config."""
+    """Serialize an activation for a config."""
     return keras.activations.serialize(function)
 
 
 def require_positive(layer: Layer, **sizes: Any) -> None:
-    """Refuse sizes of a layer that are not whole numbers above 0."""
+    """Raise a ValueError for sizes of a layer that are not positive integers."""
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(
-                f"{type(layer).__name__} got {name}={size!r}, give a whole number of at least 1"
+                f"{type(layer).__name__} got {name}={size!r}: give an integer of at least 1"
             )
 
 
 @registered
 class Dropout(keras.layers.Dropout):
-    """`keras.layers.Dropout` that can repeat itself: with a seed from `drawn_seed` in the call."""
+    """`keras.layers.Dropout` that drops the same elements again if called with the same `seed`."""
 
-    def drawn_seed(self) -> Tensor | None:
-        """Draw a seed; None on PyTorch without a seed of the layer, which has one generator."""
+    def draw_seed(self) -> Tensor | None:
+        """Draw a seed; None on PyTorch, which has a global generator, if the layer has no seed."""
         if keras.backend.backend() == "torch" and self.seed is None:
             return None
         return self.seed_generator.next()
@@ -56,15 +56,15 @@ class Dropout(keras.layers.Dropout):
     ) -> Tensor:
         if not training or self.rate == 0 or self.rate == 1 or self.noise_shape:
             return super().call(inputs, training)
-        return dropout(inputs, self.rate, self.drawn_seed() if seed is None else seed)
+        return dropout(inputs, self.rate, self.draw_seed() if seed is None else seed)
 
 
 class Recomputable(Layer):
-    """Base of the layers whose inner results may be computed twice instead of kept.
+    """Base of the layers that can recompute their activations in the backward pass.
 
     Attributes:
-        recompute: whether they are, see `recompute_grad`; as the environment variable RECOMPUTE
-            says when the layer is made. It concerns this run only and is not saved.
+        recompute: whether they do (see `recompute_grad`). The environment variable RECOMPUTE sets
+            it when the layer is created. It applies to the running process and is not saved.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -74,7 +74,7 @@ class Recomputable(Layer):
 
 @registered
 class Dense(Adaptable, keras.layers.Dense):
-    """`keras.layers.Dense` as one operation where the backend has it (see `affine`)."""
+    """`keras.layers.Dense` that runs as one operation where the backend has one (see `affine`)."""
 
     matrix_name = "kernel"
 
@@ -95,9 +95,9 @@ def built_dense(
     use_bias: bool | None = None,
     kernel_initializer: Any = None,
 ) -> Dense:
-    """Create and build a Dense with the types of the layer it belongs to.
+    """Create and build a Dense with the dtype policy of the layer it belongs to.
 
-    So are its initializer and whether it has a bias, unless the arguments say otherwise.
+    Its initializer and its use of a bias are also those of the layer, unless given.
     """
     dense = Dense(
         units,

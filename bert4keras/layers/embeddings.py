@@ -1,4 +1,4 @@
-"""Token embeddings, and the table of vectors that a subclass may replace."""
+"""Token embeddings, and embedding tables that a subclass may replace in its call."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -19,11 +19,11 @@ from bert4keras.layers.base import Mask
 _tables: ContextVar[Mapping[Layer, Tensor | None]] = ContextVar(
     "tables", default=MappingProxyType({})
 )
-"""The layers that are being called, each with the table that was assigned, None for its own."""
+"""The layers being called, each with the table assigned in its call, or None for its own table."""
 
 
 def holding_table(call: Callable) -> Callable:
-    """Let what the `call` of a layer assigns to `embeddings` hold until it returns."""
+    """Keep a table that the `call` of a layer assigns to `embeddings` until that call returns."""
 
     @functools.wraps(call)
     def wrapped(self: Layer, *args: Any, **kwargs: Any) -> Any:
@@ -39,12 +39,12 @@ def holding_table(call: Callable) -> Callable:
 
 
 class TableLayer(Layer):
-    """Base of the layers with a table of vectors, `embeddings`.
+    """Base of the layers with an embedding table, `embeddings`.
 
-    A subclass may replace the table in its `call`; it holds until that call returns. P-tuning (Liu
-    et al., 2021, https://arxiv.org/abs/2103.10385) trains some rows only:
+    A subclass may replace the table in its `call`, until that call returns. P-tuning (Liu et al.,
+    2021, https://arxiv.org/abs/2103.10385) trains only some of the embeddings:
 
-        class SomeRows(Embedding):
+        class PartlyTrained(Embedding):
             def call(self, inputs, mode="embedding"):
                 table = self.embeddings
                 self.embeddings = table * mask + ops.stop_gradient(table) * (1 - mask)
@@ -57,15 +57,16 @@ class TableLayer(Layer):
             cls.call = holding_table(cls.call)
 
     def own_table(self) -> keras.Variable | Tensor:
-        """The trained table."""
+        """Return the trained table."""
         return self._embeddings
 
     @property
     def embeddings(self) -> keras.Variable | Tensor:
-        """The table (input_dim, output_dim): a variable, or in a call what was assigned to it.
+        """The table (input_dim, output_dim): a variable, or within a call the table assigned to it.
 
-        In a call it is a tensor on TensorFlow and JAX, which a NumPy array of float64 does not turn
-        into float64 as it does a variable. On PyTorch arrays go together with variables only.
+        Within a call it is a tensor on TensorFlow and JAX: a product with a NumPy array of float64
+        keeps the type of a tensor, but not of a variable. On PyTorch it stays a variable, since
+        arrays combine only with variables.
         """
         table = _tables.get().get(self)
         if table is not None:
@@ -80,8 +81,8 @@ class TableLayer(Layer):
             self._embeddings = table
         elif self not in _tables.get():
             raise AttributeError(
-                f"the table of {self.name!r} is replaced by a tensor in the call of a subclass "
-                "only; to change it for good write layer.embeddings.assign(values)"
+                f"the table of {self.name!r} can be replaced by a tensor only in the call of a "
+                "subclass: to change it permanently, write layer.embeddings.assign(values)"
             )
         if self in _tables.get():
             replaced = None if isinstance(table, keras.Variable) else table
@@ -90,19 +91,19 @@ class TableLayer(Layer):
 
 @registered
 class Embedding(Adaptable, TableLayer, KerasEmbedding):
-    """Token embedding that serves as the output projection as well.
+    """Token embedding that can also serve as the output projection.
 
     `layer(token_ids)` looks vectors up; `layer(x, mode='dense')` multiplies x (batch, length, dim)
-    by the transposed table and gives one score per token. With `mask_zero`, id 0 is padding.
+    by the transposed table and gives one logit per token. With `mask_zero`, id 0 is padding.
 
     Args:
         *args: see `keras.layers.Embedding`.
-        mask_id: the id that is padding instead of 0.
-        padding: where it is: 'anywhere' but at position 0, which is always visible, as in the
-            original; 'everywhere', also there; or 'around' the text, before and after all other
-            ids, where position 0 of a row without other ids is visible.
-        ends_text: with 'around', the id ends a text as well, so that the first one after the other
-            ids belongs to the text.
+        mask_id: the padding id, if it is not 0.
+        padding: where padding occurs: 'anywhere' but at position 0, which is always visible, as in
+            bert4keras 0.11.5; 'everywhere', also at position 0; or only 'around' the text, before
+            and after all other ids, where position 0 of a sequence without other ids is visible.
+        ends_text: with 'around', the padding id also ends a text, so that the first one after the
+            other ids belongs to the text.
         **kwargs: see `keras.layers.Embedding`.
     """
 
@@ -133,12 +134,12 @@ class Embedding(Adaptable, TableLayer, KerasEmbedding):
             return mask
         if not self.mask_zero:
             return None
-        others = ops.not_equal(inputs, self.mask_id)
+        is_token = ops.not_equal(inputs, self.mask_id)
         if self.padding == "everywhere":
-            return others
+            return is_token
         if self.padding == "anywhere":
-            return ops.concatenate([ops.ones_like(others[:, :1]), others[:, 1:]], axis=1)
-        return around_padding(others, self.ends_text)
+            return ops.concatenate([ops.ones_like(is_token[:, :1]), is_token[:, 1:]], axis=1)
+        return mask_of_padded_text(is_token, self.ends_text)
 
     def call(self, inputs: Tensor, mode: str = "embedding") -> Tensor:
         if mode == "embedding":
@@ -161,16 +162,16 @@ class Embedding(Adaptable, TableLayer, KerasEmbedding):
         }
 
 
-def around_padding(others: Tensor, ends_text: bool) -> Tensor:
-    """What is visible of (batch, length) where a row is padded around its text.
+def mask_of_padded_text(is_token: Tensor, ends_text: bool) -> Tensor:
+    """Compute the mask (batch, length) of sequences that are padded only around their text.
 
     Args:
-        others: true where the id is another than that of padding.
-        ends_text: see `Embedding`.
+        is_token: (batch, length), true where the id is not the padding id.
+        ends_text: whether the first padding id after the text belongs to it.
     """
-    counts = ops.cumsum(ops.cast(others, "int32"), axis=1)
-    # How many other ids there are before each position, and in all.
-    before, total = counts - ops.cast(others, "int32"), counts[:, -1:]
+    counts = ops.cumsum(ops.cast(is_token, "int32"), axis=1)
+    # The number of tokens before each position, and in all.
+    before, total = counts - ops.cast(is_token, "int32"), counts[:, -1:]
     not_after = before < total
     if ends_text:
         first = ops.logical_and(before == total, ops.roll(not_after, 1, axis=1))

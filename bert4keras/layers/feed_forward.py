@@ -15,13 +15,13 @@ from bert4keras.layers.padding import MaskReader
 
 @registered
 class FeedForward(Recomputable):
-    """Two Dense layers with an activation between; several activations make it a gated linear unit.
+    """Two Dense layers with an activation in between, or with several a gated linear unit.
 
-    With activations [f, g, …] the hidden value is f(x·W0) · g(x·W1) · … (Shazeer, 2020,
+    With activations [f, g, …] the hidden layer is f(x·W0) · g(x·W1) · … (Shazeer, 2020,
     https://arxiv.org/abs/2002.05202).
 
     Args:
-        units: size of the hidden value; the output has the size of the input.
+        units: size of the hidden layer; the output has the size of the input.
         activation: one activation or a list of them.
         use_bias: whether the Dense layers have a bias.
         kernel_initializer: their initializer.

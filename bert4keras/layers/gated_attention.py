@@ -30,23 +30,23 @@ from bert4keras.layers.padding import MaskReader
 
 @registered
 class GatedAttentionUnit(MaskReader, Recomputable):
-    """Attention of a single head and gated feed-forward in one (https://arxiv.org/abs/2202.10447).
+    """Single-head attention and gated feed-forward in one (https://arxiv.org/abs/2202.10447).
 
-    With gate U, values V and a shared Z, all of them activated Dense layers of the input x, the
-    output is Dense(U · attention(query, key) V), where query and key are Z, each with a scale and
-    offset of its own. Inputs are x (batch, length, size), alone or as the first of a list. The call
-    takes `a_bias=True` and `p_bias='rotary'` like `MultiHeadAttention`, the tensors follow x.
+    The gate U, the values V and a shared Z are activated Dense layers of the input x. The output is
+    Dense(U · attention(query, key) V), where query and key are Z with a scale and an offset of
+    their own each. Inputs are x (batch, length, size), alone or as the first of a list. The call
+    takes `a_bias=True` and `p_bias='rotary'` like `MultiHeadAttention`; their tensors follow x.
 
     With `self_attention=False` the inputs are [query, key, value, *biases]: U and the query come
     from the first, the key from the second and V from the third.
 
-    The mask of x (of the value) hides keys; the mask of the output is that of the first input. For
-    `cache=` in the call see `MultiHeadAttention`.
+    The mask of x (or of the value) hides keys; the mask of the output is that of the first input.
+    The call takes a KV cache, `cache=`, like `MultiHeadAttention`.
 
     Args:
         units: size of U and V.
         key_size: size of query and key.
-        activation: activation of the Dense layers before attention.
+        activation: activation of the Dense layers before the attention.
         use_bias: whether Dense layers have a bias, and query and key an offset.
         normalization: see `attention_normalize`.
         self_attention: whether query, key and value are computed from one input.
@@ -101,15 +101,15 @@ class GatedAttentionUnit(MaskReader, Recomputable):
             self.dropout = Dropout(self.attention_dropout, dtype=self.dtype_policy, name="dropout")
 
     def scale_offset(self, name: str) -> ScaleOffset:
-        """Create and build what makes a query or key of Z."""
+        """Create and build the layer that turns Z into queries or keys."""
         layer = ScaleOffset(offset=self.use_bias, dtype=self.dtype_policy, name=name)
         layer.build((None, None, self.key_size))
         return layer
 
-    def separated(
+    def split_inputs(
         self, inputs: Tensor | Sequence[Tensor], a_bias: bool | None, p_bias: str | None
     ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
-        """Tell the sequences, the attention bias and the position bias among the inputs."""
+        """Split the inputs into sequences, attention bias and position bias."""
         inputs = as_list(inputs)
         if p_bias not in (None, "rotary"):
             raise ValueError(f"p_bias of {self.name} is None or 'rotary', not {p_bias!r}")
@@ -119,9 +119,9 @@ class GatedAttentionUnit(MaskReader, Recomputable):
         attention_bias = biases.pop(0) if a_bias else None
         return sequences, attention_bias, biases.pop(0) if p_bias else None
 
-    def check_count(self, right: bool, n_inputs: int) -> None:
-        """Refuse a wrong number of inputs."""
-        if not right:
+    def check_count(self, valid: bool, n_inputs: int) -> None:
+        """Raise a ValueError if the number of inputs is not valid."""
+        if not valid:
             sequences = "x" if self.self_attention else "query, key, value"
             raise ValueError(
                 f"{self.name} got {n_inputs} inputs: it takes [{sequences}], then the attention "
@@ -129,7 +129,7 @@ class GatedAttentionUnit(MaskReader, Recomputable):
             )
 
     def projected(self, sequences: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compute the gate U, query, key and value."""
+        """Compute the gate U, the query, the key and the value."""
         units = self.units
         if self.self_attention:
             hidden = self.i_dense(sequences[0])
@@ -151,7 +151,7 @@ class GatedAttentionUnit(MaskReader, Recomputable):
         training: bool | None = None,
         seed: Tensor | None = None,
     ) -> Tensor:
-        sequences, attention_bias, sinusoidal = self.separated(inputs, a_bias, p_bias)
+        sequences, attention_bias, sinusoidal = self.split_inputs(inputs, a_bias, p_bias)
         gate, query, key, value = self.projected(sequences)
         if sinusoidal is not None:
             query, key = apply_rotary_position_embeddings(sinusoidal, query, key)
@@ -170,7 +170,7 @@ class GatedAttentionUnit(MaskReader, Recomputable):
         return self.o_dense(gate * weighted_values(weights, value)[:, :, 0])
 
     def cache_arguments(self, cache: Any, inputs: Any) -> dict[str, Any]:
-        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        """Return the extra arguments of a call whose inputs are a part of a sequence."""
         to_context = not self.self_attention and inputs[1] is not inputs[0]
         return {"cache": cache.of_attention(to_context)}
 
@@ -186,7 +186,7 @@ class GatedAttentionUnit(MaskReader, Recomputable):
         cache: Any = None,
         training: bool | None = None,
     ) -> keras.KerasTensor:
-        sequences, _, _ = self.separated(inputs, a_bias, p_bias)
+        sequences, _, _ = self.split_inputs(inputs, a_bias, p_bias)
         return keras.KerasTensor(sequences[0].shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict:

@@ -1,4 +1,4 @@
-"""Sequences of labels: the conditional random field, the maximum-entropy Markov model."""
+"""Sequence labelling: the conditional random field and the maximum-entropy Markov model."""
 
 import functools
 from typing import Any
@@ -22,15 +22,15 @@ def visible_mean(values: Tensor, visible: Tensor) -> Tensor:
 
 
 def previous_visible(x: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """Find what stands at the visible position before each position.
+    """Gather the features of the last visible position before each position.
 
     Args:
         x: (batch, length, features).
         visible: (batch, length), booleans.
 
     Returns:
-        The features found (batch, length, features), zeros where there is no such position, and
-        whether there is one (batch, length).
+        The features (batch, length, features), zeros where there is no such position, and whether
+        there is one (batch, length).
     """
     length = ops.shape(visible)[1]
     positions = ops.arange(length, dtype="int32")
@@ -43,10 +43,10 @@ def previous_visible(x: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_sum_exp(x: Tensor, axis: int) -> Tensor:
-    """Logarithm of a sum of exponentials whose gradient adds up to 1.
+    """Logarithm of a sum of exponentials with a gradient that sums to 1.
 
-    That of `keras.ops.logsumexp` on PyTorch is exp(x − result), which loses digits where the result
-    is large, as sums along a text are.
+    The gradient of `keras.ops.logsumexp` on PyTorch is exp(x − result), which loses precision where
+    the result is large, as sums along a text are.
     """
     largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
     total = ops.sum(ops.exp(x - largest), axis=axis, keepdims=True)
@@ -54,18 +54,18 @@ def log_sum_exp(x: Tensor, axis: int) -> Tensor:
 
 
 def without_last_axis(label_ids: Tensor) -> Tensor:
-    """Label ids (batch, length) that may have come with a last axis of size 1."""
+    """Return label ids as (batch, length), without a last axis of size 1."""
     has_it = len(label_ids.shape) == 3 and label_ids.shape[-1] == 1
     return label_ids[..., 0] if has_it else label_ids
 
 
 class LabelChain(MaskReader):
-    """Base of the layers that score sequences of labels by emissions and transitions.
+    """Base of the layers that score label sequences by emissions and transitions.
 
     The call takes emissions (batch, length, labels), one score for each label at each position, and
-    returns them in float32 with minus infinity where the mask hides a position. That is how the
-    losses, metrics and `decode` know the padding. Hidden positions count as if they were cut out,
-    wherever they are; everything is computed in float32 under any dtype policy.
+    returns them in float32 with minus infinity at masked positions, by which the losses, metrics
+    and `decode` recognise padding. Masked positions are skipped wherever they are, as if the text
+    did not contain them. Everything is computed in float32 under any dtype policy.
 
         crf = ConditionalRandomField(lr_multiplier=2)
         scores = crf(Dense(n_labels)(hidden))
@@ -73,23 +73,23 @@ class LabelChain(MaskReader):
         model.compile(optimizer, loss=crf.sparse_loss, metrics=[crf.sparse_accuracy])
         tagger = Model(inputs, crf.decode(scores))  # shares its weights with `model`
 
-    A `Model` is saved with the loss of its layer. A `keras.Model` is not: load that with
-    `load_model(path, compile=False)`, and compile it with the `sparse_loss` of its own layer.
+    A `Model` is saved together with the loss of its layer. A `keras.Model` is not: load it with
+    `load_model(path, compile=False)` and compile it with the `sparse_loss` of its own layer.
 
     Args:
-        lr_multiplier: the transition scores are this times the weights, so that they learn at a
-            rate of their own (https://kexue.fm/archives/7196).
+        lr_multiplier: factor between the weights and the transition scores, which thereby have a
+            learning rate of their own (https://kexue.fm/archives/7196).
     """
 
-    # A position none of whose labels scores more is padding. Scripts mask with -inf and with -1e12.
+    # Where no label scores above this, the position is padding: scripts mask with -inf or -1e12.
     padding_score = -1e6
 
     def __init__(self, lr_multiplier: float = 1, **kwargs: Any) -> None:
-        # Emissions are to keep the precision that they come with.
+        # Emissions keep the precision in which they are given.
         super().__init__(**{"autocast": False, **kwargs})
         if not lr_multiplier > 0:
             raise ValueError(
-                f"{type(self).__name__} got lr_multiplier={lr_multiplier!r}, give a number above 0"
+                f"{type(self).__name__} got lr_multiplier={lr_multiplier!r}: give a number above 0"
             )
         self.lr_multiplier = lr_multiplier
 
@@ -102,26 +102,26 @@ class LabelChain(MaskReader):
         self.build_transitions(input_shape[-1])
 
     def build_transitions(self, labels: int) -> None:
-        """Create the weights that transition scores are made of."""
+        """Create the weights from which the transition scores are computed."""
         raise NotImplementedError(f"{type(self).__name__} must define build_transitions()")
 
     def add_transitions(self, name: str, shape: tuple[int, int]) -> Any:
-        """Create a weight that starts as Glorot's uniform distribution, times 1 / lr_multiplier."""
+        """Create a weight, initialised with Glorot's uniform distribution over lr_multiplier."""
         initializer = initializers.VarianceScaling(1 / self.lr_multiplier**2, "fan_avg", "uniform")
         return self.add_weight(name=name, shape=shape, initializer=initializer)
 
     @property
     def score_dtype(self) -> str:
-        """The type in which scores are computed: float32, or float64 if the weights are so."""
+        """The type in which scores are computed: float32, or float64 if the weights are float64."""
         return keras.backend.result_type(self.variable_dtype, "float32")
 
-    def effective(self, weight: Any) -> Tensor:
-        """A transition weight as it enters the scores."""
+    def scaled_weight(self, weight: Any) -> Tensor:
+        """Return a transition weight multiplied by `lr_multiplier`, as it enters the scores."""
         return self.lr_multiplier * ops.cast(weight, self.score_dtype)
 
     @property
     def trans(self) -> Tensor:
-        """Score of going from the row's label to the column's, (labels, labels)."""
+        """Transition scores from each label (row) to each label (column), (labels, labels)."""
         raise NotImplementedError(f"{type(self).__name__} must define trans")
 
     def call(self, inputs: Tensor, mask: Mask = None, decode: bool = False) -> Tensor:
@@ -129,7 +129,7 @@ class LabelChain(MaskReader):
         return self.best_labels(scores) if decode else scores
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
-        # Keras would apply it to a loss that is already a number for each text, or for the batch.
+        # Keras would apply a mask to the loss, which has already been summed over the positions.
         return None
 
     def compute_output_spec(
@@ -140,131 +140,135 @@ class LabelChain(MaskReader):
         return keras.KerasTensor(inputs.shape, dtype=self.score_dtype)
 
     def decode(self, emissions: Tensor, mask: Mask = None) -> Tensor:
-        """Find the best labels of each text, by the Viterbi algorithm, on the device.
+        """Find the best label sequence of each text by the Viterbi algorithm, on the device.
 
-        Works on arrays, in compiled functions, and on symbolic tensors, to build a model that
-        predicts labels. For each row it gives what `snippets.ViterbiDecoder(trans)` gives.
+        It takes arrays, tensors in compiled functions, and symbolic tensors, to build a model that
+        predicts labels. The result equals that of `snippets.ViterbiDecoder(trans)` for each text.
 
         Args:
             emissions: (batch, length, labels), as the layer takes or returns them.
             mask: (batch, length), true where visible; taken from the tensor if not given.
 
         Returns:
-            (batch, length), int32, the labels of the best path, those of smaller number on a tie; 0
-            at hidden positions, as `sequence_padding` pads labels.
+            (batch, length), int32, the labels of the best path, in a tie those with smaller ids; 0
+            at masked positions, as `sequence_padding` pads labels.
         """
         return self(emissions, mask=mask, decode=True)
 
     def visible(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Tell padding by its scores: the scores with 0 there, and what is visible."""
+        """Recognise padding by its scores: return them with 0 at padding, and what is visible."""
         scores = ops.cast(scores, self.score_dtype)
         visible = ops.any(scores > self.padding_score, axis=-1)
         return ops.where(visible[..., None], scores, 0), visible
 
-    def start(self, scores: Tensor) -> Tensor:
-        """State (batch, labels) of recursions before anything is visible: one path of score 0."""
+    def initial_state(self, scores: Tensor) -> Tensor:
+        """Return the state (batch, labels) before the first visible position: a path of score 0."""
         state = lowest(scores.dtype) * np.minimum(np.arange(scores.shape[-1]), 1)
         return ops.zeros_like(scores[:, 0]) + ops.cast(state, scores.dtype)
 
-    def transitions(self, visible: Tensor, trans: Tensor) -> Tensor:
-        """Transitions into a position, (batch, labels, labels), 0 where no label stands before."""
-        return ops.where(visible[:, None, None], trans, 0)
+    def transitions(self, has_previous: Tensor, trans: Tensor) -> Tensor:
+        """Return the transitions into a position, (batch, labels, labels), 0 into the first one."""
+        return ops.where(has_previous[:, None, None], trans, 0)
 
     def best_labels(self, scores: Tensor) -> Tensor:
-        """Find the best labels (batch, length) under scores that tell their padding."""
+        """Find the best labels (batch, length) for scores that the layer has returned."""
         scores, visible = self.visible(scores)
-        _, exists = previous_visible(scores, visible)
+        _, has_previous = previous_visible(scores, visible)
         trans, labels = self.trans, ops.arange(ops.shape(scores)[-1], dtype="int32")
 
         def forwards(best: Tensor, element: tuple) -> tuple[Tensor, Tensor]:
-            emission, visible, exists = element
-            paths = best[:, :, None] + self.transitions(exists, trans)
+            emission, visible, has_previous = element
+            paths = best[:, :, None] + self.transitions(has_previous, trans)
             visible = visible[:, None]
             origin = ops.where(visible, ops.cast(ops.argmax(paths, axis=1), "int32"), labels)
             best = ops.where(visible, ops.max(paths, axis=1) + emission, best)
-            # keras.ops.scan on TensorFlow wants what it collects to be of the type of the state.
+            # keras.ops.scan on TensorFlow requires the outputs to have the type of the state.
             return best, ops.cast(origin, best.dtype)
 
         def backwards(label: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
             return ops.take_along_axis(origin, label[:, None], axis=1)[:, 0], label
 
-        by_time = (ops.transpose(scores, (1, 0, 2)), ops.transpose(visible), ops.transpose(exists))
-        best, origins = scan(forwards, self.start(scores), by_time)
+        by_time = (
+            ops.transpose(scores, (1, 0, 2)),
+            ops.transpose(visible),
+            ops.transpose(has_previous),
+        )
+        best, origins = scan(forwards, self.initial_state(scores), by_time)
         last = ops.cast(ops.argmax(best, axis=-1), "int32")
         _, path = ops.scan(backwards, last, ops.cast(origins, "int32"), reverse=True)
         return ops.where(visible, ops.transpose(path), 0)
 
     def one_hot(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Label ids (batch, length) or (batch, length, 1), floats too, as one-hot vectors."""
+        """One-hot encode label ids (batch, length) or (batch, length, 1), which may be floats."""
         y_true = without_last_axis(y_true)
-        self.compare(y_true.shape, y_pred.shape[:-1], "sparse labels are ids (batch, length)")
-        label_ids, _ = self.possible(y_true, y_pred)
+        self.check_shape(y_true.shape, y_pred.shape[:-1], "sparse labels are ids (batch, length)")
+        label_ids, _ = self.checked_label_ids(y_true, y_pred)
         return ops.one_hot(label_ids, y_pred.shape[-1], dtype=self.score_dtype)
 
-    def possible(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
-        """Tell label ids that are not among the labels, (batch, length).
+    def checked_label_ids(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
+        """Find label ids (batch, length) that are out of range.
 
         Returns:
-            The ids with 0 for those, and where they are at visible positions.
+            The ids with 0 in place of those, and where one of those is at a visible position.
 
         Raises:
-            ValueError: there are such, and they are known outside of compiled code.
+            ValueError: there is one at a visible position, unless this runs in compiled code.
         """
         label_ids, n_labels = ops.cast(y_true, "int32"), y_pred.shape[-1]
-        inside = ops.logical_and(label_ids >= 0, label_ids < n_labels)
-        wrong = ops.logical_and(ops.logical_not(inside), self.visible(y_pred)[1])
+        in_range = ops.logical_and(label_ids >= 0, label_ids < n_labels)
+        wrong = ops.logical_and(ops.logical_not(in_range), self.visible(y_pred)[1])
         known = known_values(wrong)
         if known is not None and known.any():
             row, position = (int(i) for i in np.argwhere(known)[0])
             raise ValueError(
                 f"{self.name} has {n_labels} labels, from 0 to {n_labels - 1}, and got "
                 f"{int(known_values(label_ids)[row, position])} at position {position} of row {row}"
-                ", which no mask hides: hide what has no label, or correct the labels"
+                ", which is not masked: mask positions without a label, or correct the labels"
             )
-        return ops.where(inside, label_ids, 0), wrong
+        return ops.where(in_range, label_ids, 0), wrong
 
-    def compare(self, given: Any, expected: Any, meaning: str) -> None:
-        """Refuse labels whose shape cannot be the expected one."""
+    def check_shape(self, given: Any, expected: Any, meaning: str) -> None:
+        """Raise a ValueError if the shape of labels cannot be the expected one."""
         given, expected = tuple(given), tuple(expected)
         both = zip(given, expected, strict=False)
         if len(given) != len(expected) or any(a != b and a and b for a, b in both):
             raise ValueError(
-                f"{self.name}: {meaning}, of the shape {expected} for these scores, but they have "
-                f"the shape {given}"
+                f"{self.name}: {meaning} and must have the shape {expected} for these scores, but "
+                f"they have the shape {given}"
             )
 
-    def prepared(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Check one-hot labels; they and the scores, 0 at padding, and what is visible."""
+    def prepare(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Check one-hot labels; return them and the scores, both 0 at padding, and the mask."""
         meaning = "dense labels are one-hot vectors (batch, length, labels)"
-        self.compare(y_true.shape, y_pred.shape, meaning)
+        self.check_shape(y_true.shape, y_pred.shape, meaning)
         scores, visible = self.visible(y_pred)
         y_true = ops.where(visible[..., None], ops.cast(y_true, scores.dtype), 0)
         return y_true, scores, visible
 
     def dense_loss(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Loss for labels as one-hot vectors (batch, length, labels); `y_pred` from the call."""
-        return self.loss(*self.prepared(y_true, y_pred))
+        return self.loss(*self.prepare(y_true, y_pred))
 
     def sparse_loss(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Loss for label ids (batch, length), of any value at padding; `y_pred` from the call.
 
-        An id that is none of the labels at a visible position is an error; inside of a compiled
-        function it makes the loss NaN, without a gradient.
+        An id out of range at a visible position is an error. In a compiled function it makes the
+        loss NaN, without a gradient.
         """
         loss = self.dense_loss(self.one_hot(y_true, y_pred), y_pred)
-        wrong = ops.any(self.possible(without_last_axis(y_true), y_pred)[1], axis=1)
+        wrong = ops.any(self.checked_label_ids(without_last_axis(y_true), y_pred)[1], axis=1)
         return ops.where(wrong if len(loss.shape) else ops.any(wrong), float("nan"), loss)
 
     def dense_accuracy(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Share of visible positions whose label has the best score; `y_true` one-hot vectors.
 
-        This is a quick look on each position by itself, without a search for the best path.
+        It judges each position by itself, without a search for the best path.
         """
-        shares = []
-        for scores, labels, visible in self.views(*self.prepared(y_true, y_pred)):
-            right = ops.argmax(labels, axis=-1) == ops.argmax(scores, axis=-1)
-            shares.append(visible_mean(ops.cast(right, scores.dtype), visible))
-        return sum(shares) / len(shares)
+        accuracies = []
+        for scores, labels, visible in self.views(*self.prepare(y_true, y_pred)):
+            correct = ops.argmax(labels, axis=-1) == ops.argmax(scores, axis=-1)
+            accuracies.append(visible_mean(ops.cast(correct, scores.dtype), visible))
+        return sum(accuracies) / len(accuracies)
 
     def sparse_accuracy(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """`dense_accuracy` for label ids (batch, length)."""
@@ -273,11 +277,11 @@ class LabelChain(MaskReader):
     def views(
         self, y_true: Tensor, scores: Tensor, visible: Tensor
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """List the scores that each position is judged by, with labels and mask in their order."""
+        """List triples of scores, labels and mask by which positions are judged one by one."""
         raise NotImplementedError(f"{type(self).__name__} must define views()")
 
     def loss(self, y_true: Tensor, scores: Tensor, visible: Tensor) -> Tensor:
-        """Loss of one-hot labels, both they and the scores 0 at padding."""
+        """Compute the loss of one-hot labels; labels and scores are 0 at padding."""
         raise NotImplementedError(f"{type(self).__name__} must define loss()")
 
     def get_config(self) -> dict:
@@ -288,9 +292,9 @@ class LabelChain(MaskReader):
 class ConditionalRandomField(LabelChain):
     """Linear-chain conditional random field (Lafferty et al., 2001; https://kexue.fm/archives/5542).
 
-    The probability of a sequence of labels is proportional to exp(sum of emissions and transitions
-    along it). `sparse_loss` and `dense_loss` give −log p of each text, (batch,). See `LabelChain`
-    for its use.
+    The probability of a label sequence is proportional to exp(sum of its emissions and
+    transitions). `sparse_loss` and `dense_loss` give −log p of each text, (batch,). `LabelChain`
+    shows how to use the layer.
     """
 
     def build_transitions(self, labels: int) -> None:
@@ -298,20 +302,24 @@ class ConditionalRandomField(LabelChain):
 
     @property
     def trans(self) -> Tensor:
-        return self.effective(self._trans)
+        return self.scaled_weight(self._trans)
 
     def loss(self, y_true: Tensor, scores: Tensor, visible: Tensor) -> Tensor:
-        before, exists = previous_visible(y_true, visible)
+        previous, has_previous = previous_visible(y_true, visible)
         trans = self.trans
-        target = ops.sum(y_true * (scores + ops.matmul(before, trans)), axis=(1, 2))
+        target = ops.sum(y_true * (scores + ops.matmul(previous, trans)), axis=(1, 2))
 
         def step(total: Tensor, element: tuple) -> Tensor:
-            emission, visible, exists = element
-            paths = total[:, :, None] + self.transitions(exists, trans)
+            emission, visible, has_previous = element
+            paths = total[:, :, None] + self.transitions(has_previous, trans)
             return ops.where(visible[:, None], log_sum_exp(paths, axis=1) + emission, total)
 
-        by_time = (ops.transpose(scores, (1, 0, 2)), ops.transpose(visible), ops.transpose(exists))
-        return log_sum_exp(fold(step, self.start(scores), by_time), axis=-1) - target
+        by_time = (
+            ops.transpose(scores, (1, 0, 2)),
+            ops.transpose(visible),
+            ops.transpose(has_previous),
+        )
+        return log_sum_exp(fold(step, self.initial_state(scores), by_time), axis=-1) - target
 
     def views(
         self, y_true: Tensor, scores: Tensor, visible: Tensor
@@ -323,14 +331,14 @@ class ConditionalRandomField(LabelChain):
 class MaximumEntropyMarkovModel(LabelChain):
     """Maximum-entropy Markov model in both directions (https://kexue.fm/archives/7213).
 
-    A label is predicted from the mean of its emission and of the transition from its true
-    neighbour, once the one before and once the one after; a label without neighbour by the emission
-    alone. `sparse_loss` and `dense_loss` give the mean cross-entropy over the visible positions of
-    the batch and both directions, one number. `decode` takes the best path under the emissions and
-    `trans`, as with a CRF. See `LabelChain` for its use.
+    A label is predicted from the mean of its emission and of the transition from the true label
+    before it, and likewise from the true label after it; a label without such a neighbour from the
+    emission alone. `sparse_loss` and `dense_loss` give a scalar, the mean cross-entropy over the
+    visible positions of the batch and both directions. `decode` takes the best path under the
+    emissions and `trans`, as with a CRF. `LabelChain` shows how to use the layer.
 
     Args:
-        hidden_dim: if given, the transitions are a product of two matrices (labels, hidden_dim),
+        hidden_dim: if given, the transitions are factorised into two matrices (labels, hidden_dim),
             for large numbers of labels.
         **kwargs: see `LabelChain`.
     """
@@ -352,10 +360,11 @@ class MaximumEntropyMarkovModel(LabelChain):
 
     @property
     def factors(self) -> list[Tensor]:
-        """The matrices whose product the transitions are."""
+        """Matrices whose product is the transition matrix."""
         if self.hidden_dim is None:
-            return [self.effective(self._trans)]
-        return [self.effective(self._l_trans), ops.transpose(self.effective(self._r_trans))]
+            return [self.scaled_weight(self._trans)]
+        left, right = map(self.scaled_weight, (self._l_trans, self._r_trans))
+        return [left, ops.transpose(right)]
 
     @property
     def trans(self) -> Tensor:
@@ -372,11 +381,11 @@ class MaximumEntropyMarkovModel(LabelChain):
         ]
 
     def dense_accuracy(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """See `LabelChain`; not for `compile(metrics=…)` on JAX, where it raises a RuntimeError."""
+        """`LabelChain.dense_accuracy`, but a RuntimeError as a metric of `compile` on JAX."""
         if compiled_without_weights(self.weights, y_pred):
             raise RuntimeError(
-                f"the accuracy of {self.name} depends on its transitions, and Keras hands no "
-                "weights to metrics on JAX: leave it out of compile(), and call it on the scores "
+                f"the accuracy of {self.name} depends on its transitions, but Keras passes no "
+                "weights to metrics on JAX: leave it out of compile() and call it on the scores "
                 "that model.predict() returns"
             )
         return super().dense_accuracy(y_true, y_pred)
@@ -385,10 +394,10 @@ class MaximumEntropyMarkovModel(LabelChain):
     def view(
         y_true: Tensor, scores: Tensor, visible: Tensor, factors: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores given the label before, by transitions from it."""
-        before, exists = previous_visible(y_true, visible)
-        mean = (scores + functools.reduce(ops.matmul, factors, before)) / 2
-        return ops.where(exists[..., None], mean, scores), y_true, visible
+        """Average the emissions with the transitions from the label before each position."""
+        previous, has_previous = previous_visible(y_true, visible)
+        mean = (scores + functools.reduce(ops.matmul, factors, previous)) / 2
+        return ops.where(has_previous[..., None], mean, scores), y_true, visible
 
     def loss(self, y_true: Tensor, scores: Tensor, visible: Tensor) -> Tensor:
         losses = [

@@ -1,4 +1,4 @@
-"""Layers that add a loss, or call a function."""
+"""Layers that add a loss or call a function."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from bert4keras.layers.base import Mask, Masks, as_list, mask_list
 class Loss(Layer):
     """Base of layers that add a loss over model tensors: override `compute_loss`.
 
-    A model that ends in such a layer compiles without a loss and trains on inputs alone:
+    A model that ends in such a layer is compiled without a loss and trained on inputs alone:
 
         class CrossEntropy(Loss):
             def compute_loss(self, inputs, mask=None):
@@ -24,15 +24,15 @@ class Loss(Layer):
 
         output = CrossEntropy(output_axis=1)([label_ids, scores])
 
-    `compute_loss` gets floats: token and segment ids are integers, but a loss computes with them,
-    as in `K.sum(loss * segment_ids)`. What the layer returns keeps its type.
+    `compute_loss` gets all inputs as floats, since losses compute with token and segment ids, as in
+    `K.sum(loss * segment_ids)`. The outputs of the layer keep their types.
 
     Args:
         output_axis: which input the layer returns: an index, a list of indices, or None for all.
     """
 
     def __init__(self, output_axis: int | Sequence[int] | None = None, **kwargs: Any) -> None:
-        # Targets come as inputs: integer-like floats must reach the loss unrounded.
+        # Targets come as inputs, and must not be rounded to a lower precision.
         super().__init__(**{"autocast": False, **kwargs})
         self.output_axis = output_axis
         self.supports_masking = True
@@ -42,7 +42,7 @@ class Loss(Layer):
         raise NotImplementedError(f"{type(self).__name__} must override compute_loss()")
 
     def selected(self, values: Any) -> Any:
-        """Pick what the layer passes on, out of its inputs or their masks."""
+        """Select the outputs of the layer among its inputs, or their masks among the masks."""
         if self.output_axis is None or not isinstance(values, list | tuple):
             return values
         if isinstance(self.output_axis, list | tuple):
@@ -67,17 +67,17 @@ class Loss(Layer):
 
 @registered
 class Lambda(keras.layers.Lambda):
-    """`keras.layers.Lambda` whose function gets floats, as in Keras 2, where all inputs were.
+    """`keras.layers.Lambda` whose function gets floats, which all inputs were in Keras 2.
 
-    Integers and booleans among the inputs are converted to the default float type, and floats stay
-    as they are, also where a policy says to compute in another type. The output has the type that
-    the function gives, and its shape unless `output_shape` is given. It has no mask unless `mask`
+    Integer and boolean inputs are converted to the default float type. Float inputs keep their
+    type, even if the dtype policy computes in another one. The output has the type of the
+    function's result, and its shape unless `output_shape` is given. It has no mask unless `mask`
     gives one.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"autocast": False, **kwargs})
-        self.supports_masking = True  # Keras would warn of each mask that ends here
+        self.supports_masking = True  # otherwise Keras warns of each mask that ends here
 
     def call(self, inputs: Any, mask: Masks = None, training: bool | None = None) -> Any:
         return super().call(as_floats(inputs), mask=mask, training=training)

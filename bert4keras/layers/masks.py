@@ -1,4 +1,4 @@
-"""Attention masks: who sees whom."""
+"""Attention masks: which positions a query may attend to."""
 
 import functools
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ from bert4keras.layers.base import Mask
 class AttentionBias(Layer):
     """Combine attention biases into one.
 
-    Booleans alone give a boolean, true where all of them are. Floats are added up, and booleans
-    hide with minus infinity. Inputs broadcast to (batch, heads, query length, key length).
+    If all inputs are boolean, the output is their conjunction. Otherwise the float inputs are added
+    up, with minus infinity where a boolean input is false. All inputs are broadcastable to (batch,
+    heads, query length, key length).
     """
 
     positionwise = True
@@ -36,26 +37,26 @@ class AttentionBias(Layer):
 class AttentionMask(Layer):
     """Base of the layers that derive a boolean attention bias (batch or 1, 1, length, length).
 
-    `AttentionBias` combines several. With `rows=` (n,) in the call only the rows of these queries
-    are computed, (batch or 1, 1, n, length).
+    `AttentionBias` combines several. If `query_positions` (n,) are given in the call, only the bias
+    of these queries is computed, (batch or 1, 1, n, length).
     """
 
     def order(self, inputs: Tensor) -> Tensor:
-        """What decides who sees whom: one number for each position, (batch or 1, length)."""
+        """Return the number of each position that `visible` compares, (batch or 1, length)."""
         return ops.expand_dims(ops.arange(ops.shape(inputs)[1]), 0)
 
     def visible(self, query: Tensor, key: Tensor) -> Tensor:
-        """Compare numbers (batch or 1, n, 1) with numbers (batch or 1, 1, length)."""
+        """Tell from their numbers whether queries (…, n, 1) may attend to keys (…, 1, length)."""
         raise NotImplementedError(f"{type(self).__name__} must define visible()")
 
-    def call(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
+    def call(self, inputs: Tensor, query_positions: Tensor | None = None) -> Tensor:
         keys = self.order(inputs)
-        queries = keys if rows is None else ops.take(keys, rows, axis=1)
+        queries = keys if query_positions is None else ops.take(keys, query_positions, axis=1)
         return ops.expand_dims(self.visible(queries[:, :, None], keys[:, None, :]), 1)
 
     def cache_arguments(self, cache: Any, inputs: Tensor) -> dict[str, Any]:
-        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
-        return {"rows": cache.slots}
+        """Return the extra arguments of a call whose inputs are a part of a sequence."""
+        return {"query_positions": cache.slots}
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
         return None
@@ -63,7 +64,7 @@ class AttentionMask(Layer):
 
 @registered
 class LMMask(AttentionMask):
-    """Lower triangle: each position sees itself and what is before it. Input: (batch, length)."""
+    """Causal mask: each position sees itself and those before it. Input: (batch, length)."""
 
     def visible(self, query: Tensor, key: Tensor) -> Tensor:
         return key <= query
@@ -71,10 +72,10 @@ class LMMask(AttentionMask):
 
 @registered
 class UniLMMask(AttentionMask):
-    """UniLM's mask (Dong et al., 2019): segment 0 sees all of itself, segment 1 looks back only.
+    """UniLM's mask (Dong et al., 2019): segment 0 is bidirectional, segment 1 causal.
 
-    Input: segment ids (batch, length). A position sees those whose cumulative sum of segment ids is
-    not larger than its own.
+    Input: segment ids (batch, length). A position sees the positions at which the cumulative sum of
+    segment ids is not larger than at its own.
     """
 
     def order(self, inputs: Tensor) -> Tensor:
@@ -89,8 +90,8 @@ class LocalMask(AttentionMask):
     """Sliding window: each position sees those at most `window // 2` away. Input: (batch, length).
 
     Args:
-        window: how many positions are visible, itself included, if odd (`local_attention` in the
-            configs of ModernBERT, which are even).
+        window: width of the window. A position sees `window` positions including itself if this is
+            odd, `window + 1` if it is even, as `local_attention` is in the configs of ModernBERT.
     """
 
     def __init__(self, window: int, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Layers that merge tensors, join them and cut them, masks included."""
+"""Layers that merge, join and split tensors together with their masks."""
 
 import functools
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from bert4keras.layers.base import Mask, Masks, as_list, mask_list, require_posi
 
 
 class MaskKeepingMerge(Layer):
-    """Base of the layers that merge tensors number by number, as in Keras 2.
+    """Base of the layers that merge tensors element by element, as in Keras 2.
 
-    What one of the inputs hides is hidden in the output, and hidden numbers are merged like all
-    others. The merges of Keras 3 drop every mask if a single input has none, so that vectors of
-    tokens (masked) plus features (not masked) would forget where the padding is.
+    A position that is masked in one of the inputs is masked in the output, and masked elements are
+    merged like all others. The merging layers of Keras 3 drop every mask if a single input has
+    none: the sum of token embeddings (masked) and features (not masked) would lose the padding.
     """
 
     def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
@@ -28,10 +28,10 @@ class MaskKeepingMerge(Layer):
 
 
 class PlainMerge(MaskKeepingMerge):
-    """Base of those for which Keras 3 has other numbers where an input is masked."""
+    """Base of the merging layers that Keras 3 computes differently where an input is masked."""
 
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        """Merge two tensors of as many axes."""
+        """Merge two tensors with the same number of axes."""
         raise NotImplementedError(f"{type(self).__name__} must define merge()")
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -48,7 +48,7 @@ class Add(MaskKeepingMerge, keras.layers.Add):
     """Sum of tensors; see `MaskKeepingMerge` for its mask.
 
     Args:
-        masked_by: number of the input whose mask is that of the sum; that of all inputs by default.
+        masked_by: index of the input whose mask the sum has; by default all masks are combined.
         **kwargs: see `keras.layers.Add`.
     """
 
@@ -77,7 +77,7 @@ class Average(MaskKeepingMerge, keras.layers.Average):
 
 @registered
 class Multiply(PlainMerge, keras.layers.Multiply):
-    """Product of tensors, number by number; see `MaskKeepingMerge` for its mask."""
+    """Element-wise product of tensors; see `MaskKeepingMerge` for its mask."""
 
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
         return ops.multiply(x, y)
@@ -85,7 +85,7 @@ class Multiply(PlainMerge, keras.layers.Multiply):
 
 @registered
 class Maximum(PlainMerge, keras.layers.Maximum):
-    """The largest of the numbers of tensors; see `MaskKeepingMerge` for its mask."""
+    """Element-wise maximum of tensors; see `MaskKeepingMerge` for its mask."""
 
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
         return ops.maximum(x, y)
@@ -93,7 +93,7 @@ class Maximum(PlainMerge, keras.layers.Maximum):
 
 @registered
 class Minimum(PlainMerge, keras.layers.Minimum):
-    """The smallest of the numbers of tensors; see `MaskKeepingMerge` for its mask."""
+    """Element-wise minimum of tensors; see `MaskKeepingMerge` for its mask."""
 
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
         return ops.minimum(x, y)
@@ -103,8 +103,9 @@ class Minimum(PlainMerge, keras.layers.Minimum):
 class Concatenate(MaskKeepingMerge, keras.layers.Concatenate):
     """Join tensors along an axis, the last one by default.
 
-    Joined along features, the output hides what one of the inputs hides; joined along the sequence
-    or the batch, it has the masks joined as well, and all of an input without a mask is visible.
+    Joined along the features, a position is masked if it is masked in one of the inputs. Joined
+    along the sequence or the batch, the masks are joined as well, and an input without a mask
+    counts as visible everywhere.
     """
 
     def compute_mask(self, inputs: Sequence[Tensor], mask: Masks = None) -> Mask:
@@ -112,7 +113,7 @@ class Concatenate(MaskKeepingMerge, keras.layers.Concatenate):
 
 
 def joined_masks(inputs: Sequence[Tensor], masks: Sequence[Mask], axis: int) -> Mask:
-    """The mask of tensors that are joined along an axis; see `Concatenate`."""
+    """Compute the mask of tensors that are joined along an axis, as described in `Concatenate`."""
     known = [m for m in masks if m is not None]
     if not known:
         return None
@@ -164,9 +165,9 @@ def concatenate(inputs: Sequence[Tensor], axis: int = -1, **kwargs: Any) -> Tens
 
 @registered
 class CopyMask(Layer):
-    """The first of two tensors, with the mask of the second: `CopyMask()([h * 2, h])`.
+    """Return the first of two tensors with the mask of the second: `CopyMask()([h * 2, h])`.
 
-    Arithmetic and `keras.ops` on symbolic tensors drop masks; this brings one back.
+    Arithmetic and `keras.ops` on symbolic tensors drop masks; this layer restores one.
     """
 
     positionwise = True
@@ -198,21 +199,21 @@ class Concatenate1D(Layer):
 
 @registered
 class BatchConcat(Concatenate1D):
-    """Join batches (batch_i, ...) along axis 0, masks included: the way back from `BatchSplit`."""
+    """Join batches (batch_i, ...) along axis 0, masks included; reverses `BatchSplit`."""
 
     axis = 0
 
 
 @registered
 class BatchSplit(Layer):
-    """Cut batches into parts along axis 0, masks included.
+    """Split batches into parts along axis 0, masks included.
 
     The output is a flat list: all parts of the first input, then all of the second, …
 
     Args:
-        parts: the number of parts, each of ceil(batch / parts) rows except at the end, where the
-            rows run out; or a list of whole numbers, to which the sizes are proportional: part i
-            ends before row floor(batch · sum(parts[: i + 1]) / sum(parts)).
+        parts: the number of parts, each of ceil(batch / parts) examples except the last ones, which
+            get what is left; or a list of integers to which the sizes of the parts are
+            proportional: part i ends before floor(batch · sum(parts[: i + 1]) / sum(parts)).
     """
 
     def __init__(self, parts: int | Sequence[int], **kwargs: Any) -> None:
@@ -223,13 +224,13 @@ class BatchSplit(Layer):
         self.n_parts = parts if isinstance(parts, int) else len(parts)
 
     def split(self, x: Tensor) -> list[Tensor]:
-        """Cut one tensor; a symbolic batch of unknown size gives parts of unknown size."""
+        """Split one tensor; a symbolic batch of unknown size gives parts of unknown size."""
         batch = ops.shape(x)[0]
         if batch is None:
             return [keras.KerasTensor(x.shape, dtype=x.dtype) for _ in range(self.n_parts)]
         if isinstance(self.parts, int):
-            rows = -(-batch // self.parts)
-            ends = [i * rows for i in range(self.parts + 1)]
+            size = -(-batch // self.parts)
+            ends = [i * size for i in range(self.parts + 1)]
         else:
             ends = [batch * share // sum(self.parts) for share in accumulate([0, *self.parts])]
         return [x[start:end, ...] for start, end in pairwise(ends)]
@@ -242,7 +243,7 @@ class BatchSplit(Layer):
         parts = []
         for m in masks:
             if isinstance(m, keras.KerasTensor):
-                # The mask of a symbolic tensor needs a history, a call of a layer.
+                # The mask of a symbolic tensor needs a history: it has to come out of a layer.
                 parts += BatchSplit(self.parts)(m)
             else:
                 parts += [None] * self.n_parts if m is None else self.split(m)

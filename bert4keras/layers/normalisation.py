@@ -1,4 +1,4 @@
-"""Layers that scale, move and normalise."""
+"""Layers that scale, shift and normalise."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +16,13 @@ from bert4keras.layers.base import Mask, Masks, activation_config, as_list, buil
 
 @registered
 class ScaleOffset(Layer):
-    """x · gamma + beta, where a condition may shift both.
+    """Compute x · gamma + beta, where gamma and beta may depend on a condition.
 
     With `conditional`, the inputs are [x, condition] and a bias-free Dense of the condition is
     added to gamma and to beta; both start at zero (https://kexue.fm/archives/7124).
 
     Args:
-        scale: True for a trainable gamma, a number for a fixed one, False for none.
+        scale: True for a trainable gamma, a number for a constant one, False for none.
         offset: likewise for beta.
         conditional: whether a condition (batch, [length,] features) comes with the inputs.
         hidden_units: if given, the condition first goes through a bias-free Dense of that size.
@@ -83,7 +83,7 @@ class ScaleOffset(Layer):
                 setattr(self, name, built_dense(self, name, size, shape, **kernel))
 
     def scaled(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """Apply gamma and beta to `x`, both moved by the condition if there is one."""
+        """Apply gamma and beta to `x`, each plus a term of the condition if there is one."""
         if condition is not None:
             if self.hidden_units is not None:
                 condition = self.hidden_dense(condition)
@@ -124,15 +124,15 @@ class ScaleOffset(Layer):
 
 @registered
 class LayerNormalization(ScaleOffset):
-    """Layer normalisation (Ba et al., 2016), conditional if asked for.
+    """Layer normalisation (Ba et al., 2016), optionally conditional.
 
-    Statistics are computed in float32 whatever the compute type is.
+    Statistics are computed in float32 under any dtype policy.
 
     Args:
         zero_mean: subtract the mean over the last axis.
-        unit_variance: divide by the standard deviation over the last axis; without `zero_mean` that
-            is the root mean square (Zhang & Sennrich, 2019).
-        epsilon: what is added to the variance; the Keras epsilon (1e-7) if not given.
+        unit_variance: divide by the standard deviation over the last axis, or without `zero_mean`
+            by the root mean square (RMSNorm; Zhang & Sennrich, 2019).
+        epsilon: added to the variance; the Keras epsilon (1e-7) if not given.
         around_one: multiply by 1 + gamma, which starts at zero, as in Gemma.
         **kwargs: see `ScaleOffset`.
     """
@@ -170,10 +170,10 @@ class LayerNormalization(ScaleOffset):
 
 @registered
 class Saturation(Layer):
-    """Bound numbers to what float16 holds, up to 64504: infinity would be NaN in the next norm.
+    """Clip values to ±64504, within the range of float16: infinity becomes NaN in the next norm.
 
-    The inner activations of T5, which was trained in bfloat16, are larger than float16 allows;
-    `transformers` bounds them alike.
+    T5 was trained in bfloat16, and some of its hidden states are too large for float16.
+    `transformers` clips them in the same way.
     """
 
     positionwise = True

@@ -1,4 +1,4 @@
-"""Layers that tell padding from text, and where a mask was lost on the way to them."""
+"""Layers that distinguish padding from text, and a warning if their mask was lost before."""
 
 import warnings
 from collections.abc import Sequence
@@ -24,63 +24,63 @@ KERAS_MERGES = (
 
 
 class MaskReader(Layer):
-    """Base of the layers that tell padding from text, and warn if the mask was lost on the way.
+    """Base of the layers that distinguish padding from text, and warn if their mask was lost.
 
-    In a functional model masks get lost unseen: in arithmetic on symbolic tensors, in `keras.ops`,
-    and in the merges of Keras if one of their inputs has none. A layer that drops a mask is another
-    matter: it does so on purpose, or Keras warns. `mask=` in the call says what is visible.
+    In a functional model masks get lost silently: in arithmetic on symbolic tensors, in
+    `keras.ops`, and in the merging layers of Keras if one of their inputs has none. Other layers
+    drop a mask on purpose, or Keras warns. There is no warning if `mask=` is given in the call.
     """
 
     n_sequences = 1
-    """How many of the inputs are sequences, which may have masks."""
+    """Number of inputs that are sequences, and may have masks."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         inputs = as_list(args[0]) if args and kwargs.get("mask") is None else []
-        losers = map(loser_of_mask, inputs[: self.n_sequences])
-        operation = next(filter(None, losers), None)
+        operations = map(find_mask_dropping, inputs[: self.n_sequences])
+        operation = next(filter(None, operations), None)
         if operation is not None:
-            warnings.warn(message_of_loss(self, operation), stacklevel=2)
+            warnings.warn(lost_mask_message(self, operation), stacklevel=2)
         return super().__call__(*args, **kwargs)
 
 
-def message_of_loss(reader: Layer, operation: keras.Operation) -> str:
-    """Tell where a layer's mask was lost, and what to do."""
+def lost_mask_message(reader: Layer, operation: keras.Operation) -> str:
+    """Say where the mask of a layer was lost, and how to keep it."""
     name = type(operation).__name__
     what = "an operation on symbolic tensors"
-    instead = "bring it back by CopyMask()([result, masked]) of bert4keras.layers"
+    remedy = "restore it by CopyMask()([result, masked]) of bert4keras.layers"
     if isinstance(operation, KERAS_MERGES):
-        what, instead = f"keras.layers.{name}", f"use {name} of bert4keras.layers"
+        what, remedy = f"keras.layers.{name}", f"use {name} of bert4keras.layers"
     return (
         f"{type(reader).__name__} takes padding for text, because {operation.name!r}, {what}, "
-        f"drops the padding mask: {instead}, or pass mask= in the call of {type(reader).__name__}"
+        f"drops the padding mask: {remedy}, or pass mask= in the call of {type(reader).__name__}"
     )
 
 
-def loser_of_mask(x: Any) -> keras.Operation | None:
-    """Find the operation in which a symbolic tensor lost the mask of what it is computed from."""
+def find_mask_dropping(x: Any) -> keras.Operation | None:
+    """Find the operation that dropped the mask of what a symbolic tensor is computed from."""
     pending, seen = [x], set()
     while pending:
         x = pending.pop()
         history = keras_private.history(x)
         if history is None or id(x) in seen or len(x.shape) < 3 or x.shape[1] == 1:
-            continue  # no symbolic tensor, or no sequence
+            continue  # not a symbolic tensor, or not a sequence
         seen.add(id(x))
         operation, node, _ = history
-        before = keras_private.call_inputs(operation, node)
-        masked = [y for y in before if symbolic_mask(y) is not None]
-        if drops_masks(operation, before, masked):
+        inputs = keras_private.call_inputs(operation, node)
+        masked = [y for y in inputs if symbolic_mask(y) is not None]
+        if drops_masks(operation, inputs, masked):
             return operation
         if isinstance(operation, MaskReader):
-            continue  # it has looked already
+            continue  # it has checked its own inputs
         if symbolic_mask(x) is not None:
             pending += masked
-        elif not masked:  # otherwise it is dropped on purpose
-            pending += before
+        elif not masked:  # otherwise the mask was dropped on purpose
+            pending += inputs
     return None
 
 
 def symbolic_mask(x: Any) -> Any:
-    """The mask of a symbolic tensor; that of a model's output is known to the model only."""
+    """Return the mask of a symbolic tensor; only the model knows that of a model's output."""
     model, _, index = keras_private.history(x) or (None, None, None)
     return keras_private.mask_of(model.outputs[index] if isinstance(model, keras.Model) else x)
 
@@ -88,7 +88,7 @@ def symbolic_mask(x: Any) -> Any:
 def drops_masks(
     operation: keras.Operation, inputs: Sequence[Tensor], masked: Sequence[Tensor]
 ) -> bool:
-    """Tell whether an operation loses masks of its inputs although nobody has meant it to."""
+    """Tell whether an operation drops masks of its inputs unintentionally."""
     if not masked or isinstance(operation, MaskKeepingMerge):
         return False
     if not isinstance(operation, KERAS_MERGES):

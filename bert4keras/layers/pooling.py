@@ -1,4 +1,4 @@
-"""Layers that pick or pool vectors of a sequence."""
+"""Layers that select or pool the vectors of a sequence."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from bert4keras.layers.padding import MaskReader
 
 @registered
 class FirstToken(Layer):
-    """The vector of position 0, (batch, size): what BERT pools. Input: (batch, length, size)."""
+    """Select the vector of position 0, which BERT pools: (batch, length, size) → (batch, size)."""
 
     def call(self, inputs: Tensor) -> Tensor:
         return inputs[:, 0]
@@ -25,9 +25,9 @@ class FirstToken(Layer):
 
 @registered
 class GatherPositions(Layer):
-    """The vectors at given positions: [(batch, length, size), (batch, n)] → (batch, n, size).
+    """Gather vectors at given positions: [(batch, length, size), (batch, n)] → (batch, n, size).
 
-    The output has no mask: positions are chosen by whoever gives them, and none of them is padding.
+    The output has no mask, since positions that are asked for are not padding.
     """
 
     def call(self, inputs: list[Tensor]) -> Tensor:
@@ -41,7 +41,7 @@ class GatherPositions(Layer):
 class GlobalPooling1D(MaskReader):
     """Base of the layers that pool sequences to vectors (batch, features), padding left out.
 
-    A sequence of nothing but padding gives zeros.
+    A sequence that consists of padding alone gives zeros.
 
     Args:
         data_format: 'channels_last' for inputs (batch, length, features), 'channels_first' for
@@ -70,7 +70,7 @@ class GlobalPooling1D(MaskReader):
 
 @registered
 class GlobalAveragePooling1D(GlobalPooling1D):
-    """Mean over the visible positions, taken in float32."""
+    """Mean over the visible positions, computed in float32."""
 
     def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
         x = sequence_masking(ops.cast(inputs, "float32"), mask, 0, self.axis)

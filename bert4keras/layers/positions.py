@@ -1,4 +1,4 @@
-"""Embeddings of positions and of the distances between them."""
+"""Embeddings of absolute and relative positions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,16 +17,16 @@ from bert4keras.layers.embeddings import TableLayer
 
 
 class PositionEmbeddingBase(Layer):
-    """What position embeddings share: where positions come from, how they join the input.
+    """Base of the position embeddings: which positions they embed, how they enter the input.
 
     Args:
         output_dim: size of a position's vector.
         merge_mode: 'add', 'mul', 'concat' (to the input, along the last axis), or 'zero', which
-            returns the positions alone, (1, length, output_dim) unless they are custom.
+            returns the position vectors alone, (1, length, output_dim) unless they are custom.
         custom_position_ids: the inputs are [x, position ids (batch, length)]; otherwise positions
             count from 0.
 
-    The call takes `positions=` (batch, length) instead of either, when x is a part of a sequence.
+    If x is a part of a sequence, `positions=` (batch, length) in the call replaces either.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class PositionEmbeddingBase(Layer):
     ) -> None:
         # Position ids must not be rounded to bfloat16 (2049 would become 2048).
         super().__init__(**{"autocast": False, **kwargs})
-        # Keras' reader of .h5 files takes the word 'add' for the name of its function.
+        # When Keras reads a .h5 file, it replaces the string 'add' by the function of that name.
         merge_mode = getattr(merge_mode, "__name__", merge_mode)
         if merge_mode not in ("add", "mul", "concat", "zero"):
             raise ValueError(f"merge_mode is 'add', 'mul', 'concat' or 'zero', not {merge_mode!r}")
@@ -69,7 +69,7 @@ class PositionEmbeddingBase(Layer):
         return ops.concatenate([x, positions], axis=-1)
 
     def cache_arguments(self, cache: Any, inputs: Any) -> dict[str, Any]:
-        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        """Return the extra arguments of a call whose inputs are a part of a sequence."""
         return {"positions": cache.positions}
 
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Mask:
@@ -97,9 +97,9 @@ class PositionEmbedding(TableLayer, PositionEmbeddingBase):
 
     Args:
         input_dim: number of positions in the table.
-        hierarchical: reach input_dim² positions by the table alone: position i·n + j gets
-            alpha·u_i + (1 − alpha)·u_j, where u is the table without alpha·(its first row), over
-            1 − alpha (https://kexue.fm/archives/7947). True means alpha = 0.4, a number is alpha.
+        hierarchical: extend the table of n = input_dim vectors p to n² positions: position i·n + j
+            gets alpha·u_i + (1 − alpha)·u_j, where u = (p − alpha·p_0) / (1 − alpha)
+            (https://kexue.fm/archives/7947). True means alpha = 0.4, a number is alpha.
         embeddings_initializer: initializer of the table.
         **kwargs: see `PositionEmbeddingBase`.
     """
@@ -127,18 +127,19 @@ class PositionEmbedding(TableLayer, PositionEmbeddingBase):
         )
 
     @property
-    def reach(self) -> int:
-        """How many positions there are vectors for."""
+    def max_length(self) -> int:
+        """Number of positions that have a vector."""
         return self.input_dim**2 if self.hierarchical else self.input_dim
 
     def call(self, inputs: Tensor | Sequence[Tensor], positions: Tensor | None = None) -> Tensor:
         x = inputs[0] if self.custom_position_ids else inputs
         length = x.shape[1]
-        counted = positions is None and not self.custom_position_ids
-        if counted and length is not None and length > self.reach:
+        from_zero = positions is None and not self.custom_position_ids
+        if from_zero and length is not None and length > self.max_length:
             raise ValueError(
-                f"{self.name} has vectors for {self.reach} positions, but the input has {length}: "
-                "cut texts with maxlen=, or build the model with hierarchical_position=True"
+                f"{self.name} has vectors for {self.max_length} positions, but the input has "
+                f"{length}: truncate texts with maxlen=, or build the model with "
+                "hierarchical_position=True"
             )
         return super().call(inputs, positions)
 
@@ -215,15 +216,15 @@ class TextPositionEmbedding(PositionEmbedding):
 
 @registered
 class SinusoidalPositionEmbedding(PositionEmbeddingBase):
-    """Position embedding by sine and cosine, without weights (see `sinusoidal_embeddings`).
+    """Position embedding by sines and cosines, without weights (see `sinusoidal_embeddings`).
 
     Position ids may be fractions.
 
     Args:
         base: the wavelengths run from 2π to 2π `base`.
-        scaling: for rotary positions, how they reach beyond the length that a model was trained
-            with: None, or a dict of the kind 'linear', 'dynamic', 'yarn' or 'llama3' with the keys
-            of `rope_scaling` in Hugging Face configs (see `rotary_frequencies`).
+        scaling: how rotary positions are extended beyond the length that a model was trained with:
+            None, or a dict of the type 'linear', 'dynamic', 'yarn' or 'llama3' with the keys of
+            `rope_scaling` in Hugging Face configs (see `rotary_frequencies`).
         **kwargs: see `PositionEmbeddingBase`.
     """
 
@@ -250,16 +251,16 @@ class SinusoidalPositionEmbedding(PositionEmbeddingBase):
 
 @registered
 class RelativePositionEmbedding(TableLayer):
-    """A trainable vector for each distance of two positions (Shaw et al., 2018; NEZHA).
+    """A trainable vector for each relative position (Shaw et al., 2018; NEZHA).
 
-    Inputs are [query, key], of which only the lengths matter; `positions=` (those of the queries,
-    those of the keys) in the call says otherwise. The output (query length, key length, output_dim)
-    holds the vector of key position − query position; it is what `MultiHeadAttention` takes as the
-    position bias 'typical_relative'. Distances beyond ±(input_dim − 1) // 2 share the vector of
-    that distance.
+    Inputs are [query, key], of which only the lengths matter: positions count from 0, unless the
+    call is given `positions=` (query positions, key positions). The output (query length, key
+    length, output_dim) holds the vector of key position − query position. `MultiHeadAttention`
+    takes it as the position bias 'typical_relative'. Distances beyond ±(input_dim − 1) // 2 are
+    clipped.
 
     Args:
-        input_dim: number of distances in the table: 2 · (largest distance) + 1.
+        input_dim: number of relative positions in the table: 2 · (largest distance) + 1.
         output_dim: size of a vector.
         embeddings_initializer: initializer of the table.
     """
@@ -280,29 +281,29 @@ class RelativePositionEmbedding(TableLayer):
             initializer=self.embeddings_initializer,
         )
 
-    def rows(self) -> np.ndarray:
-        """The row of the table for each distance −d, …, d; what is farther counts as ±d."""
+    def table_indices(self) -> np.ndarray:
+        """Return the index in the table for each distance −d, …, d, to which others are clipped."""
         return np.arange(2 * ((self.input_dim - 1) // 2) + 1)
 
     def compute_position_ids(
         self, inputs: Sequence[Tensor], positions: Sequence[Tensor] | None = None
     ) -> Tensor:
-        """Look up which row of the table serves which pair: (query length, key length)."""
-        rows = self.rows()
-        largest = len(rows) // 2
-        rows = ops.convert_to_tensor(rows, dtype="int32")
+        """Look up the index in the table for each query and key, (query length, key length)."""
+        indices = self.table_indices()
+        largest = len(indices) // 2
+        indices = ops.convert_to_tensor(indices, dtype="int32")
         if positions is None:
             positions = [ops.arange(ops.shape(x)[1], dtype="int32") for x in inputs]
         query_positions, key_positions = positions
         distance = ops.expand_dims(key_positions, 0) - ops.expand_dims(query_positions, 1)
-        return ops.take(rows, ops.clip(distance, -largest, largest) + largest, axis=0)
+        return ops.take(indices, ops.clip(distance, -largest, largest) + largest, axis=0)
 
     def call(self, inputs: Sequence[Tensor], positions: Sequence[Tensor] | None = None) -> Tensor:
         table = ops.cast(self.embeddings, self.compute_dtype)
         return ops.take(table, self.compute_position_ids(inputs, positions), axis=0)
 
     def cache_arguments(self, cache: Any, inputs: Sequence[Tensor]) -> dict[str, Any]:
-        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        """Return the extra arguments of a call whose inputs are a part of a sequence."""
         keys = cache.visible if inputs[1] is inputs[0] else inputs[1]
         return {"positions": (cache.slots, ops.arange(ops.shape(keys)[1], dtype="int32"))}
 
@@ -328,15 +329,15 @@ class RelativePositionEmbedding(TableLayer):
 class RelativePositionTable(RelativePositionEmbedding):
     """The table of `RelativePositionEmbedding` itself, (input_dim, output_dim).
 
-    This is what `DisentangledAttention` takes. The input is any tensor; nothing of it matters, nor
-    of `positions=` in the call.
+    `DisentangledAttention` takes it as its position bias. Neither the input, any tensor, nor
+    `positions=` in the call has an influence.
     """
 
     def call(self, inputs: Tensor, positions: Any = None) -> Tensor:
         return ops.cast(ops.convert_to_tensor(self.embeddings), self.compute_dtype)
 
     def cache_arguments(self, cache: Any, inputs: Tensor) -> dict[str, Any]:
-        """None: the table is the same whatever the inputs are a part of."""
+        """Return no extra arguments: the table is the same for every part of a sequence."""
         return {}
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
@@ -348,18 +349,18 @@ class RelativePositionTable(RelativePositionEmbedding):
 
 @registered
 class RelativePositionEmbeddingT5(RelativePositionEmbedding):
-    """A trainable vector for each bucket of distances (T5, https://arxiv.org/abs/1910.10683).
+    """A trainable vector for each relative position bucket (T5, https://arxiv.org/abs/1910.10683).
 
-    Half of the buckets hold one distance each; the others grow with the logarithm of the distance
-    up to `max_distance`, and the last one holds all that is farther. With output_dim = heads this
-    is what `MultiHeadAttention` takes as the position bias 't5_relative'.
+    Half of the buckets hold one distance each; the others grow logarithmically up to
+    `max_distance`, and the last one holds all larger distances. With output_dim = heads,
+    `MultiHeadAttention` takes the output as the position bias 't5_relative'.
 
     Args:
         input_dim: number of buckets.
-        output_dim: size of a vector, one number per head.
+        output_dim: size of a vector: one value per head.
         max_distance: distance from which on there is a single bucket.
-        bidirectional: tell keys after the query from keys before it, with half of the buckets for
-            each (encoder). Otherwise all keys after the query count as distance 0 (decoder).
+        bidirectional: distinguish keys after the query from keys before it, with half of the
+            buckets for each (encoder). Otherwise keys after the query have distance 0 (decoder).
         embeddings_initializer: initializer of the table.
     """
 
@@ -384,15 +385,15 @@ class RelativePositionEmbeddingT5(RelativePositionEmbedding):
                 "distance beyond those that have a bucket of their own"
             )
 
-    def rows(self) -> np.ndarray:
+    def table_indices(self) -> np.ndarray:
         distance = np.arange(-self.max_distance, self.max_distance + 1)
         buckets = self.input_dim // 2 if self.bidirectional else self.input_dim
         back = np.abs(distance) if self.bidirectional else np.maximum(-distance, 0)
-        single = buckets // 2
-        growth = np.log(np.maximum(back, 1) / single) / np.log(self.max_distance / single)
-        shared = single + (growth * (buckets - single)).astype("int32")
-        rows = np.where(back < single, back, np.minimum(shared, buckets - 1))
-        return rows + buckets * (distance > 0) if self.bidirectional else rows
+        exact = buckets // 2
+        growth = np.log(np.maximum(back, 1) / exact) / np.log(self.max_distance / exact)
+        shared = exact + (growth * (buckets - exact)).astype("int32")
+        indices = np.where(back < exact, back, np.minimum(shared, buckets - 1))
+        return indices + buckets * (distance > 0) if self.bidirectional else indices
 
     def get_config(self) -> dict:
         return super().get_config() | {

@@ -1,4 +1,4 @@
-"""Spans by their start and end: global pointers."""
+"""Global pointers, which score spans by their start and end."""
 
 from typing import Any
 
@@ -14,16 +14,15 @@ from bert4keras.layers.padding import MaskReader
 
 @registered
 class GlobalPointer(MaskReader):
-    """A score for each pair of start and end, for each kind of span (https://kexue.fm/archives/8373).
+    """Score each pair of start and end for each type of span (https://kexue.fm/archives/8373).
 
     Input (batch, length, features), output (batch, heads, length, length): [b, h, i, j] scores the
-    span of kind h from position i to position j, both included. Pairs of which one position is
-    masked are minus infinity, and so are those that end before they start. Spans whose score is
-    above 0 are the answer; train with `multilabel_categorical_crossentropy` on each head's
-    flattened matrix.
+    span of type h from position i to position j, both included. Scores are minus infinity where one
+    of the positions is masked or the span ends before it starts. Spans with a score above 0 are
+    predicted; train with `multilabel_categorical_crossentropy` on each head's flattened matrix.
 
     Args:
-        heads: number of kinds of spans.
+        heads: number of span types.
         head_size: size of a head's query and key, even with `RoPE`.
         RoPE: rotate queries and keys by their positions.
         use_bias: whether Dense layers have a bias.
@@ -61,7 +60,8 @@ class GlobalPointer(MaskReader):
     def projected(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Compute queries and keys (batch, length, heads or 1, head_size) and a bias of the scores.
 
-        Scores of one head broadcast over all; the bias is (batch, heads, length, length) or None.
+        The scores of a single head are shared by all. The bias is (batch, heads, length, length) or
+        None.
         """
         batch, length = ops.shape(inputs)[:2]
         pairs = ops.reshape(self.dense(inputs), (batch, length, self.heads, 2 * self.head_size))
@@ -74,11 +74,11 @@ class GlobalPointer(MaskReader):
         if self.RoPE:
             sinusoidal = sinusoidal_embeddings(positions[None], self.head_size)
             query, key = apply_rotary_position_embeddings(sinusoidal, query, key)
-        # Scaled before the product, which would not overflow float16 then.
+        # Scaled before the product, so that it does not overflow float16.
         scores = ops.einsum("bmhd,bnhd->bhmn", query / self.head_size**0.5, key)
         scores = scores if bias is None else scores + bias
-        forwards = (positions[:, None] <= positions)[None, None] if self.tril_mask else None
-        return sequence_masking(scores, mask, "-inf", [2, 3], bias=forwards)
+        not_backwards = (positions[:, None] <= positions)[None, None] if self.tril_mask else None
+        return sequence_masking(scores, mask, "-inf", [2, 3], bias=not_backwards)
 
     def compute_mask(self, inputs: Tensor, mask: Mask = None) -> None:
         return None
@@ -100,10 +100,10 @@ class GlobalPointer(MaskReader):
 
 @registered
 class EfficientGlobalPointer(GlobalPointer):
-    """`GlobalPointer` with few weights per kind of span (https://kexue.fm/archives/8877).
+    """`GlobalPointer` with few weights per type of span (https://kexue.fm/archives/8877).
 
-    All kinds share one matrix of scores, which tells spans from others; each adds a score of the
-    start and one of the end, which tell its kind. Arguments are those of `GlobalPointer`.
+    All types share one matrix of scores, which detects spans; each type adds a score of the start
+    and one of the end, which classify them. The arguments are those of `GlobalPointer`.
     """
 
     def build(self, input_shape: Any) -> None:
@@ -114,6 +114,6 @@ class EfficientGlobalPointer(GlobalPointer):
 
     def projected(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         pairs = self.p_dense(inputs)
-        by_kind = ops.transpose(self.q_dense(pairs), (0, 2, 1)) / 2
-        bias = by_kind[:, ::2, None, :] + by_kind[:, 1::2, :, None]
+        by_type = ops.transpose(self.q_dense(pairs), (0, 2, 1)) / 2
+        bias = by_type[:, ::2, None, :] + by_type[:, 1::2, :, None]
         return pairs[:, :, None, ::2], pairs[:, :, None, 1::2], bias

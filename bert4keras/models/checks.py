@@ -166,9 +166,9 @@ def rules_at(model: keras.Model, node: Any) -> Iterator[tuple[list[int], Rule]]:
             )
     elif isinstance(layer, PositionEmbedding):
         if layer.custom_position_ids and not isinstance(layer, TextPositionEmbedding):
-            yield inputs_of_same_values(model, tensors[1]), Ids(layer.name, layer.reach)
+            yield inputs_of_same_values(model, tensors[1]), Ids(layer.name, layer.max_length)
         else:
-            yield inputs_of_same_length(model, tensors[0]), Length(layer.name, layer.reach)
+            yield inputs_of_same_length(model, tensors[0]), Length(layer.name, layer.max_length)
     elif isinstance(layer, GatherPositions):
         texts = tuple(inputs_of_same_length(model, tensors[0]))
         yield inputs_of_same_values(model, tensors[1]), GatheredPositions(layer.name, texts)

@@ -473,7 +473,7 @@ def test_disentangled_attention_is_that_of_numpy():
         (y @ weights[f"{n}_dense/kernel"] + weights[f"{n}_dense/bias"]).reshape(*y.shape[:-1], 2, 4)
         for n, y in (("q", x), ("k", x), ("v", x), ("q", table), ("k", table))
     )
-    rows = layer.table_rows()
+    rows = layer.table_indices()
     scores = np.zeros((2, 2, 30, 30))
     for i, j in itertools.product(range(30), repeat=2):
         row = rows[np.clip(i - j, -20, 20) + 20]
@@ -502,7 +502,7 @@ def test_disentangled_attention_is_that_of_transformers(buckets, max_distance, l
     )[0].numpy()
     distances = np.arange(-699, 700)
     expected = np.concatenate([position[0, :0:-1], position[:, 0]]) + buckets
-    rows = layer.table_rows()[np.clip(distances, -max_distance, max_distance) + max_distance]
+    rows = layer.table_indices()[np.clip(distances, -max_distance, max_distance) + max_distance]
     assert (rows == np.clip(expected, 0, 2 * buckets - 1)).all()
 
     config = transformers.DebertaV2Config(

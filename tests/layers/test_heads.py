@@ -66,7 +66,7 @@ def test_labels_that_are_none(kind, wrong):
         assert np.isfinite(NUMPY(layer.sparse_accuracy(ids, scores)))
     labels[1, 2] = wrong
     for function in (layer.sparse_loss, layer.sparse_accuracy):
-        with pytest.raises(ValueError, match=f"got {wrong} at position 2 of row 1, which no mask"):
+        with pytest.raises(ValueError, match=f"got {wrong} at position 2 of row 1, which is not masked"):
             function(labels, scores)
     if COMPILED:
         found = NUMPY(compiled(layer.sparse_loss, layer)(ops.convert_to_tensor(labels), scores))
@@ -449,11 +449,11 @@ def built_crf():
         (lambda: layers.ConditionalRandomField()(emissions(2, 3)), r"not the shape \(2, 3\)"),
         (
             lambda: built_crf().sparse_loss(emissions(2, 4, 3), emissions(2, 4, 3)),
-            r"ids \(batch, length\), of the shape \(2, 4\).* have the shape \(2, 4, 3\)",
+            r"ids \(batch, length\) and must .* \(2, 4\) for .* they have the shape \(2, 4, 3\)",
         ),
         (
             lambda: built_crf().sparse_loss(emissions(2, 5), emissions(2, 4, 3)),
-            r"of the shape \(2, 4\).* have the shape \(2, 5\)",
+            r"must have the shape \(2, 4\).* they have the shape \(2, 5\)",
         ),
         (
             lambda: built_crf().dense_loss(emissions(2, 4), emissions(2, 4, 3)),
