@@ -1,19 +1,19 @@
-"""What layers compute with: masking, attention, rotary positions, activations, losses.
+"""Functions that the layers compute with: masking, attention, positions, activations, losses.
 
-`keras`, `ops` and `K` are handed out here. Every function takes and returns tensors of the running
-backend (or symbolic Keras tensors) and is written in `keras.ops`.
+`keras`, `ops` and `K` can be imported from here too. Every function takes and returns tensors of
+the running backend (or symbolic Keras tensors) and is written in `keras.ops`.
 
     tensors        shapes and types, `sequence_masking`, Dense and normalisation as functions
     attention      scores, weights and their sums, `dot_product_attention`
     positions      rotary and sinusoidal embeddings
     activations    gelu_erf gelu_tanh swish leaky_relu, `set_gelu`, `activation`
-    losses         cross-entropy of several correct classes
+    losses         multi-label cross-entropy
     loops          fold scan
-    engines        what differs by engine: `compiled`, `recompute_grad`, a step of Adam, …
+    engines        all that differs by engine: `compiled`, `recompute_grad`, Adam in place, …
     sizes          sizes that are unknown until a model runs
     keras2         `K`, the backend functions of Keras 2
     gradients      values and gradients on each engine
-    saving         registered
+    saving         `registered`, for layers and functions in saved models
 """
 
 import keras

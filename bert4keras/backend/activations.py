@@ -1,4 +1,4 @@
-"""Activations, and what 'gelu' means."""
+"""Activations, and the choice of what 'gelu' means."""
 
 from collections.abc import Callable
 
@@ -23,13 +23,13 @@ def gelu_tanh(x: Tensor) -> Tensor:
 
 @registered
 def swish(x: Tensor) -> Tensor:
-    """x · sigmoid(x)."""
+    """Compute x · sigmoid(x)."""
     return ops.silu(x)
 
 
 @registered
 def leaky_relu(x: Tensor, alpha: float = 0.2) -> Tensor:
-    """x, or `alpha` · x where x is negative."""
+    """Return x where it is positive, `alpha` · x where it is negative."""
     return ops.leaky_relu(x, negative_slope=alpha)
 
 

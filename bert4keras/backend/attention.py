@@ -1,4 +1,4 @@
-"""Attention: scores, weights and their sums, with masks and biases."""
+"""Attention: scores, weights and weighted values, with masks and biases."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,17 +19,17 @@ def attention_normalize(
 ) -> Tensor:
     """Turn attention scores into attention weights.
 
-    A row in which nothing is visible gives zeros, not NaN.
+    A query for which no key is visible gets zeros, not NaN.
 
     Args:
         a: scores, (batch, [heads,] query length, key length).
         mask: (batch, key length), true where visible.
         axis: the axis of the keys.
-        method: 'softmax'; 'softmax_plus', whose scores are multiplied by log n / log 512 for n
-            visible keys, at least 16 (https://kexue.fm/archives/9019); 'squared_relu', relu²
+        method: 'softmax'; 'softmax_plus', which multiplies the scores by log n / log 512 for n
+            visible keys, n at least 16 (https://kexue.fm/archives/9019); 'squared_relu', relu²
             divided by the number of visible keys (https://kexue.fm/archives/8934); anything else
             returns the masked scores.
-        bias: see `sequence_masking`.
+        bias: added to the scores, or if boolean a further mask, as in `sequence_masking`.
     """
     if method not in ("softmax", "softmax_plus", "squared_relu"):
         return sequence_masking(a, mask, "-inf", axis, bias)
@@ -41,11 +41,11 @@ def attention_normalize(
     else:
         n_visible = ops.sum(ops.cast(visible, a.dtype), axis=axis, keepdims=True)
     if method == "softmax_plus":
-        # Before the masking: XLA computes it twice, and of the lowest number two results differ.
+        # Before the masking: XLA computes this twice, and the results differ for the lowest number.
         a = a * ops.cast(ops.log(ops.maximum(n_visible, 16)) / np.log(512), a.dtype)
     if visible is not None:
-        # The lowest number rather than minus infinity: its exponential is 0 all the same, and a row
-        # without visible keys stays finite, in its gradient too.
+        # The lowest number rather than minus infinity: its exponential is also 0, and a query
+        # without visible keys has finite scores and gradients.
         a = ops.where(visible, a, ops.cast(lowest(a.dtype), a.dtype))
     if method == "squared_relu":
         return ops.square(ops.relu(a)) / ops.maximum(n_visible, 1)
@@ -56,17 +56,17 @@ def attention_normalize(
 def attention_visibility(
     mask: Tensor | None, bias: Tensor | None, dtype: Any, axis: int = -1, ndim: int = 4
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Sort what is known about visible keys into a boolean and a float part.
+    """Split a mask and a bias into a boolean part, the visible keys, and a float part.
 
     Args:
         mask: (batch, key length), true where visible.
-        bias: boolean (a further mask) or float; minus infinity hides a key like a boolean does.
+        bias: boolean (a further mask) or float, where minus infinity hides a key.
         dtype: type of the scores.
         axis: the axis of the keys.
         ndim: number of axes of the scores.
 
     Returns:
-        What is visible (None: everything) and the float bias (None: there is none) in `dtype`, both
+        What is visible (None for everything) and the float bias in `dtype` (None for none), both
         broadcastable to the scores.
     """
     visible = None if mask is None else align(ops.cast(mask, "bool"), [0, axis % ndim], ndim)
@@ -78,17 +78,18 @@ def attention_visibility(
 
 
 Keys = Tensor | Sequence[Tensor]
-"""(batch, key length, key heads, size), or parts that follow each other, see `laid_out`."""
+"""(batch, key length, key heads, size), or consecutive parts as returned by `laid_out`."""
 
 
 def attention_scores(query: Tensor, key: Keys) -> Tensor:
-    """Products of queries and keys.
+    """Multiply queries by keys.
 
     Args:
         query: (batch, query length, heads, size).
-        key: (batch, key length, key heads, size), where `key heads` divides `heads` and each of
-            them serves as many neighbouring query heads (Ainslie et al., 2023,
-            https://arxiv.org/abs/2305.13245); or parts as `laid_out` gives them.
+        key: (batch, key length, key heads, size), where `key heads` divides `heads` and each key
+            head serves the same number of neighbouring query heads (grouped-query attention;
+            Ainslie et al., 2023, https://arxiv.org/abs/2305.13245); or consecutive parts as
+            returned by `laid_out`.
 
     Returns:
         (batch, heads, query length, key length).
@@ -101,11 +102,12 @@ def attention_scores(query: Tensor, key: Keys) -> Tensor:
 
 
 def weighted_values(weights: Tensor, value: Keys) -> Tensor:
-    """Sums of values by attention weights.
+    """Sum values with attention weights.
 
     Args:
         weights: (batch, heads, query length, key length).
-        value: (batch, key length, value heads, size), or parts; see `attention_scores`.
+        value: (batch, key length, value heads, size), or consecutive parts, as for
+            `attention_scores`.
 
     Returns:
         (batch, query length, heads, size).
@@ -122,7 +124,7 @@ def weighted_values(weights: Tensor, value: Keys) -> Tensor:
 
 
 def laid_out(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values to be kept, in the layout that products with a few queries read.
+    """Transpose keys and values for a KV cache, to the layout in which few queries read them.
 
     Args:
         key: (batch, key length, key heads, size).
@@ -130,23 +132,23 @@ def laid_out(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         (batch, key heads, size, key length) and (batch, key heads, key length, value size). Each
-        row may serve several neighbouring rows of queries, such as the beams of one prompt.
+        sequence may serve several neighbouring sequences of queries, such as the beams of a prompt.
     """
     return ops.transpose(key, (0, 2, 3, 1)), ops.transpose(value, (0, 2, 1, 3))
 
 
 def shared_rows(x: Tensor, part: Tensor) -> int:
-    """How many rows of `x` share a row of a part; both sizes are known."""
+    """Count the sequences of `x` that share one of `part`; both batch sizes are known."""
     return x.shape[0] // part.shape[0]
 
 
 def product(x: Tensor, y: Tensor, rows: int = 1) -> Tensor:
-    """Matrix products of which neighbouring heads, and rows, share the second factor.
+    """Multiply matrices where neighbouring heads, and sequences, share the second factor.
 
     Args:
         x: (batch · rows, heads, length, n).
         y: (batch, shared heads, n, m).
-        rows: how many rows of x share one of y.
+        rows: number of sequences of x that share one of y.
 
     Returns:
         (batch · rows, heads, length, m).
@@ -176,15 +178,15 @@ def dot_product_attention(
 ) -> Tensor:
     """Softmax attention that keeps neither scores nor weights: softmax(q·kᵀ · scale + bias)·v.
 
-    A query for which nothing is visible gets zeros.
+    A query for which no key is visible gets zeros.
 
     Args:
         query: (batch, query length, heads, size).
-        key: (batch, key length, key heads, size), or parts; see `attention_scores`.
+        key: (batch, key length, key heads, size), or parts, as for `attention_scores`.
         value: (batch, key length, key heads, value size), or parts.
-        scale: factor of the products.
+        scale: factor of the scores.
         visible: boolean, broadcastable to (batch, heads, query length, key length).
-        bias: float, likewise; added to the scaled products.
+        bias: float, broadcastable to the same shape; added to the scaled scores.
 
     Returns:
         (batch, query length, heads, value size).
@@ -205,7 +207,7 @@ def dot_product_attention(
 def plain_attention(
     query: Tensor, key: Keys, value: Keys, scale: float, bias: Tensor | None
 ) -> Tensor:
-    """`dot_product_attention` as two matrix products, which TensorFlow and XLA do best with.
+    """`dot_product_attention` as two matrix products, the fastest way on TensorFlow and XLA.
 
     On a CPU it takes 0.7 to 0.85 of the time of `keras.ops.dot_product_attention`.
     """
@@ -217,7 +219,7 @@ def plain_attention(
 def torch_attention(
     query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None
 ) -> Tensor:
-    """`dot_product_attention` by PyTorch's own kernel, which takes heads before positions."""
+    """`dot_product_attention` by the kernel of PyTorch, whose heads come before positions."""
     import torch
 
     output = torch.nn.functional.scaled_dot_product_attention(

@@ -1,4 +1,4 @@
-"""What differs by engine: compilation, recomputation, dropout, a step of Adam, known values."""
+"""All that differs by engine: compilation, recomputation, dropout, Adam, values of tensors."""
 
 import functools
 import os
@@ -16,9 +16,10 @@ from bert4keras.backend.tensors import Tensor
 
 
 def known_values(x: Tensor) -> np.ndarray | None:
-    """The numbers of a tensor or array, if they are known and here.
+    """Return the values of a tensor or array as a NumPy array if they are available, else None.
 
-    They are not inside of a compiled function, nor on an accelerator, which to wait for takes time.
+    They are not available within a compiled function, nor on an accelerator, since it would take
+    time to wait for it.
     """
     if isinstance(x, keras.KerasTensor):
         return None
@@ -46,14 +47,14 @@ def known_values(x: Tensor) -> np.ndarray | None:
 def compiled(function: Callable, model: keras.Model, any_shape: bool = False) -> Callable:
     """Compile a function that calls `model` for inference; its weights may change between calls.
 
-    It is compiled for every new shape of the arguments. PyTorch compiles nothing.
+    It is compiled for every new shape of the arguments. On PyTorch nothing is compiled.
 
     Args:
-        function: takes nests of arrays, of the same structure each time, and returns a nest of
-            tensors.
+        function: takes nested structures of arrays, always of the same structure, and returns a
+            nested structure of tensors.
         model: the built model whose variables the function reads.
-        any_shape: on TensorFlow, trace a second or third time when a size turns out to vary, and
-            then no more; the function must not need to know the sizes.
+        any_shape: on TensorFlow, retrace only until the sizes that vary are known, instead of for
+            every shape; the function must not depend on static sizes.
 
     Returns:
         A function of the same arguments, NumPy arrays or tensors.
@@ -67,17 +68,17 @@ def compiled(function: Callable, model: keras.Model, any_shape: bool = False) ->
 
 
 TRACING = threading.RLock()
-"""Held by who runs a function of a model for the first time, and with it the code of layers."""
+"""Lock held while a function of a model runs for the first time and traces its layers."""
 
 
 def shapes_of(nest: Any) -> tuple:
-    """Shapes and types of the arrays in a nest: functions are compiled for each of them."""
+    """Return shapes and types of the arrays in a nest, for each of which functions are compiled."""
     return tuple((tuple(x.shape), x.dtype) for x in keras.tree.flatten(nest) if x is not None)
 
 
 @contextmanager
 def first_in_turn(known: set, key: Hashable) -> Iterator[None]:
-    """Let one thread at a time do what is done for the first time, which is not in `known` yet."""
+    """Hold `TRACING` if `key` is not in `known` yet; it is added when the block has succeeded."""
     if key in known:
         yield
         return
@@ -98,10 +99,10 @@ def note_change() -> None:
 
 
 def compiled_by_tensorflow(function: Callable, model: keras.Model, any_shape: bool) -> Callable:
-    """`compiled` on TensorFlow, without XLA, which would compile for every shape."""
+    """`compiled` on TensorFlow, without XLA, which compiles for every shape."""
     import tensorflow as tf
 
-    graphs = {}  # TensorFlow would warn of several in one tf.function
+    graphs = {}  # TensorFlow warns of many graphs in one tf.function
 
     def call(*args: Any) -> Any:
         key = Changes.count, None if any_shape else shapes_of(args)
@@ -116,7 +117,7 @@ def compiled_by_tensorflow(function: Callable, model: keras.Model, any_shape: bo
 
 
 def compiled_by_jax(function: Callable, model: keras.Model, any_shape: bool) -> Callable:
-    """`compiled` on JAX, where weights that are no arguments would become constants."""
+    """`compiled` on JAX, where weights become constants unless they are arguments."""
     import jax
 
     @jax.jit
@@ -137,30 +138,30 @@ def compiled_by_jax(function: Callable, model: keras.Model, any_shape: bool) -> 
 
 
 def present_values(variables: Sequence[keras.Variable]) -> list[Tensor]:
-    """The values of variables, outside of all scopes; `value`, which looks for scopes, is slow."""
+    """Return the values of variables outside of all scopes; `value` looks for scopes."""
     return keras_private.values_of(variables)
 
 
 def on_present_values(values: Callable[[], Any], function: Callable[[Any], Any]) -> Any:
-    """Call a function on the values of variables on JAX, where training takes away their memory.
+    """Call a function on the values of variables on JAX, where training donates their buffers.
 
     If another thread has trained since they were read, they are read again.
 
     Args:
-        values: gives a nest of the present values.
-        function: takes that, and changes nothing.
+        values: returns a nest of the present values.
+        function: takes that nest, and has no side effects.
     """
     while True:
-        found = values()
+        present = values()
         try:
-            return function(found)
+            return function(present)
         except Exception:
-            if not any(x.is_deleted() for x in keras.tree.flatten(found)):
+            if not any(x.is_deleted() for x in keras.tree.flatten(present)):
                 raise
 
 
 def without_gradients(function: Callable, model: keras.Model, any_shape: bool) -> Callable:
-    """`compiled` on PyTorch: no graph is kept for gradients."""
+    """`compiled` on PyTorch: run without recording gradients."""
     import torch
 
     return torch.no_grad()(function)
@@ -170,32 +171,32 @@ def without_gradients(function: Callable, model: keras.Model, any_shape: bool) -
 
 
 def recompute_by_default() -> bool:
-    """Whether the environment variable RECOMPUTE asks for `recompute_grad`: 1, or 0 for no.
+    """Tell whether the environment variable RECOMPUTE asks for `recompute_grad` (1) or not (0).
 
     Raises:
-        ValueError: it says something else.
+        ValueError: it has another value.
     """
     value = os.environ.get("RECOMPUTE", "0")
     if value not in ("0", "1"):
         raise ValueError(
-            f"the environment variable RECOMPUTE is {value!r}: set it to 1 for less memory in "
-            "training, or to 0 (or not at all)"
+            f"the environment variable RECOMPUTE is {value!r}: set it to 1 to save memory in "
+            "training, to 0 otherwise, or unset it"
         )
     return value == "1"
 
 
 def recompute_grad(call: Callable) -> Callable:
-    """Decorate the `call` of a layer whose inner results may be computed twice instead of kept.
+    """Decorate the `call` of a layer whose activations may be recomputed instead of kept.
 
-    Where `layer.recompute` is true, a training step forgets what is computed inside the call, and
-    the backward pass computes it again from the inputs (Chen et al., 2016,
-    https://arxiv.org/abs/1604.06174): less memory for about a third more time. Inference, decoding
-    with a cache and the results are the same with and without. Layers without that attribute go by
+    This is gradient checkpointing. If `layer.recompute` is true, a training step drops what is
+    computed within the call, and the backward pass computes it again from the inputs (Chen et al.,
+    2016, https://arxiv.org/abs/1604.06174): less memory for about a third more time. It changes
+    neither results nor inference nor decoding with a KV cache. Layers without that attribute use
     `recompute_by_default`; a call that does not take `training` keeps everything.
 
-    Gradients flow to the arguments of the call and to the weights of the layer. A layer that drops
-    out does so by `self.dropout`, a `layers.Dropout`, whose random numbers must be the same in both
-    passes: the call hands its argument `seed` on to it.
+    Gradients flow to the arguments of the call and to the weights of the layer. A layer with
+    dropout has it in `self.dropout`, a `layers.Dropout`, which must drop the same elements in both
+    passes: the call passes its argument `seed` on to it.
     """
 
     @functools.wraps(call)
@@ -210,8 +211,8 @@ def recompute_grad(call: Callable) -> Callable:
 
         def function(*tensors: Tensor) -> Any:
             tensors = iter(tensors)
-            given = [next(tensors) if ops.is_tensor(x) else x for x in leaves]
-            new_args, new_kwargs = keras.tree.pack_sequence_as((args, kwargs), given)
+            new_leaves = [next(tensors) if ops.is_tensor(x) else x for x in leaves]
+            new_args, new_kwargs = keras.tree.pack_sequence_as((args, kwargs), new_leaves)
             return call(self, *new_args, **new_kwargs)
 
         return recomputed(function, [x for x in leaves if ops.is_tensor(x)])
@@ -220,7 +221,7 @@ def recompute_grad(call: Callable) -> Callable:
 
 
 def recomputed(function: Callable, tensors: Sequence[Tensor]) -> Any:
-    """Give `function(*tensors)`, whose inner results are computed again in the backward pass."""
+    """Return `function(*tensors)`, recomputing its activations in the backward pass."""
     match keras.backend.backend():
         case "tensorflow":
             return recomputed_by_tensorflow(function, tensors)
@@ -233,7 +234,7 @@ def recomputed(function: Callable, tensors: Sequence[Tensor]) -> Any:
 
 
 def recomputed_by_tensorflow(function: Callable, tensors: Sequence[Tensor]) -> Any:
-    """`recomputed` on TensorFlow, whose `tf.recompute_grad` takes no booleans."""
+    """`recomputed` on TensorFlow, where `tf.recompute_grad` takes no booleans."""
     import tensorflow as tf
 
     def function_of_floats(*floats: Tensor) -> Any:
@@ -246,8 +247,8 @@ def recomputed_by_tensorflow(function: Callable, tensors: Sequence[Tensor]) -> A
 def recomputed_by_jax(function: Callable, tensors: Sequence[Tensor]) -> Any:
     """`recomputed` on JAX.
 
-    XLA on a CPU drops the barriers of `jax.checkpoint`, finds the same computation twice and keeps
-    its results after all. Here the second pass depends on the gradient that it is for.
+    XLA on a CPU drops the optimization barriers of `jax.checkpoint`, merges the two equal
+    computations and keeps the activations after all. Here the second one depends on the gradient.
     """
     import jax
     from jax import numpy as jnp
@@ -256,8 +257,8 @@ def recomputed_by_jax(function: Callable, tensors: Sequence[Tensor]) -> Any:
 
     def backward(inputs: tuple, gradients: Any) -> tuple:
         first = jax.tree.leaves(gradients)[0].ravel()[0]
-        nothing = jnp.where(jnp.isnan(first), first, 0)
-        inputs = [x if x.dtype == bool else x + nothing.astype(x.dtype) for x in inputs]
+        zero = jnp.where(jnp.isnan(first), first, 0)
+        inputs = [x if x.dtype == bool else x + zero.astype(x.dtype) for x in inputs]
         return jax.vjp(function, *inputs)[1](gradients)
 
     recomputing = jax.custom_vjp(function)
@@ -266,9 +267,9 @@ def recomputed_by_jax(function: Callable, tensors: Sequence[Tensor]) -> Any:
 
 
 def dropout(x: Tensor, rate: float, seed: Tensor | None) -> Tensor:
-    """Set a share `rate` of the numbers to zero and enlarge the others by 1 / (1 - rate).
+    """Set a fraction `rate` of the elements to zero and multiply the others by 1 / (1 - rate).
 
-    `keras.random.dropout` takes a generator as seed, which gives other numbers each time.
+    Unlike `keras.random.dropout` it drops the same elements for the same seed.
 
     Args:
         x: any tensor.
@@ -276,7 +277,7 @@ def dropout(x: Tensor, rate: float, seed: Tensor | None) -> Tensor:
         seed: (2,), two integers drawn from a `keras.random.SeedGenerator`; None, on PyTorch only,
             for its global generator.
     """
-    # On TensorFlow and JAX 16 random bits decide on a number: 32, or a fraction, take longer.
+    # On TensorFlow and JAX 16 random bits decide on an element: 32, or floats, take longer.
     dropped = min(round(rate * 2**16), 2**16 - 1)
     scale = 1 / (1 - dropped / 2**16)
     match keras.backend.backend():
@@ -316,24 +317,24 @@ def adam_in_place(
     betas: tuple[float, float],
     epsilon: Tensor,
 ) -> bool:
-    """Take a step of Adam without new memory where the backend can, and tell whether it was taken.
+    """Take a step of Adam in place where the backend can, and return whether it was taken.
 
-    TensorFlow has one kernel for it, PyTorch operations in place. Each operation of `keras.ops`
-    would write its result to other memory; together they took a tenth of the time of training BERT.
-    JAX compiles them into one pass.
+    TensorFlow has a fused kernel for it, PyTorch has in-place operations. With `keras.ops` each
+    operation would write its result to new memory; together they took a tenth of the time of
+    training BERT. JAX compiles them into one pass.
 
     Args:
-        variable: what is trained; a bare variable of TensorFlow or one of Keras.
-        momentum: the first moment, of the shape of the variable, as are the next two.
+        variable: the trained variable, of Keras or a bare one of TensorFlow.
+        momentum: the first moment, in the shape of the variable like the next two.
         velocity: the second moment.
         gradient: the gradient.
-        rate: the learning rate, corrected for the bias of the moments; a scalar.
-        betas: the decays of the two moments.
-        epsilon: what is added to the root of the second moment; a scalar.
+        rate: the learning rate with bias correction of the moments; a scalar.
+        betas: the decay rates of the two moments.
+        epsilon: added to the square root of the second moment; a scalar.
     """
     weights = variable.value if isinstance(variable, keras.Variable) else variable
     match keras.backend.backend():
-        case "tensorflow" if variable.dtype in ("float32", "float64"):  # 0.999 is 1 in others
+        case "tensorflow" if variable.dtype in ("float32", "float64"):  # elsewhere 0.999 is 1
             import tensorflow as tf
 
             tf.raw_ops.ResourceApplyAdam(
@@ -365,10 +366,10 @@ def adam_in_place(
 
 
 def compiled_without_weights(weights: Sequence[Any], x: Tensor) -> bool:
-    """Tell on JAX whether `x` belongs to a compiled function that the weights are constants of.
+    """Tell on JAX whether `x` belongs to a compiled function in which the weights are constants.
 
-    Such a function would go on with the values they had when it was compiled. While `fit` runs,
-    they have no values at all. Other backends read weights where they are used.
+    Such a function would keep the values of the time when it was compiled. While `fit` runs, the
+    weights have no values at all. Other backends read weights whenever they are used.
     """
     if keras.backend.backend() != "jax":
         return False
@@ -377,7 +378,7 @@ def compiled_without_weights(weights: Sequence[Any], x: Tensor) -> bool:
     def constant(weight: Any) -> bool:
         try:
             return not isinstance(weight.value, jax.core.Tracer)
-        except TypeError:  # Keras took the value away, and has no initializer to ask any more.
+        except TypeError:  # Keras has removed the value, and the initializer too.
             return True
 
     return isinstance(x, jax.core.Tracer) and any(map(constant, weights))

@@ -10,10 +10,10 @@ from bert4keras.backend.tensors import Tensor
 
 
 def fold(step: Callable, state: Any, elements: Any) -> Any:
-    """Run `state = step(state, element)` over axis 0 of `elements` and return the last state.
+    """Run `state = step(state, element)` over axis 0 of `elements` and return the final state.
 
-    The graph holds one step whatever the length is, and gradients pass. `keras.ops.scan` alone does
-    not do on TensorFlow: it gives the loop no bound, and XLA refuses to differentiate such a loop.
+    The graph contains a single step, whatever the length, and is differentiable. `keras.ops.scan`
+    does not suffice on TensorFlow: XLA cannot differentiate its loop, which has no upper bound.
 
     Args:
         step: takes the state and an element, returns a state of the same shapes and types.
@@ -36,18 +36,18 @@ def scan(step: Callable, state: Any, elements: Sequence, reverse: bool = False) 
     On TensorFlow Keras 3.15 fails on several tensors (None, ...).
 
     Args:
-        step: takes the state and the elements of one place, returns the next state and what is
-            collected, both like the state.
+        step: takes the state and the elements at one index, returns the next state and the output,
+            which has the structure, shapes and types of the state.
         state: the initial state, a tensor or a nest of them.
         elements: tensors (length, ...).
-        reverse: go from the last place to the first.
+        reverse: run from the last index to the first.
 
     Returns:
-        The last state, and what was collected (length, ...), in the order of `elements`.
+        The final state, and the outputs (length, ...), in the order of `elements`.
     """
     if keras.backend.backend() != "tensorflow" or elements[0].shape[0] is not None:
         return ops.scan(step, state, tuple(elements), reverse=reverse)
-    places = ops.arange(ops.shape(elements[0])[0], dtype="int32")
+    indices = ops.arange(ops.shape(elements[0])[0], dtype="int32")
     return ops.scan(
-        lambda state, i: step(state, tuple(x[i] for x in elements)), state, places, reverse=reverse
+        lambda state, i: step(state, tuple(x[i] for x in elements)), state, indices, reverse=reverse
     )

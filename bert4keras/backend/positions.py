@@ -1,4 +1,4 @@
-"""Positions as sines and cosines: rotary and sinusoidal embeddings."""
+"""Rotary and sinusoidal position embeddings."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ ROTARY_SCALING = {
         "original_max_position_embeddings",
     ),
 }
-"""Kinds of `scaling` of rotary frequencies, with the keys that each of them needs."""
+"""Types of `scaling` of rotary frequencies, with the keys that each of them needs."""
 
 YARN_OPTIONS = (
     "attention_factor",
@@ -35,10 +35,10 @@ YARN_OPTIONS = (
 
 
 def scaling_kind(scaling: dict[str, Any] | None) -> str:
-    """Name the kind of a `scaling`, see `rotary_frequencies`, whose keys are checked.
+    """Return the type of a `scaling` of `rotary_frequencies` after checking its keys.
 
     Raises:
-        ValueError: the kind is not known, a key is missing, or there are keys without a meaning.
+        ValueError: the type is not known, a key is missing, or there are unknown keys.
     """
     if scaling is None:
         return "default"
@@ -49,8 +49,8 @@ def scaling_kind(scaling: dict[str, Any] | None) -> str:
     known = {*needed, "rope_type", "type", *(YARN_OPTIONS if kind == "yarn" else ())}
     if needed - scaling.keys() or scaling.keys() - known:
         raise ValueError(
-            f"scaling of the kind {kind!r} needs {sorted(needed)} and understands {sorted(known)}, "
-            f"but it has {sorted(scaling)}"
+            f"scaling of the type {kind!r} needs the keys {sorted(needed)} and knows "
+            f"{sorted(known)}, but it has {sorted(scaling)}"
         )
     return kind
 
@@ -58,32 +58,33 @@ def scaling_kind(scaling: dict[str, Any] | None) -> str:
 def rotary_frequencies(
     dim: int, base: float = 10000.0, scaling: dict[str, Any] | None = None
 ) -> tuple[np.ndarray, float]:
-    """Frequencies of rotary positions, and the factor of sine and cosine.
+    """Compute the frequencies of rotary positions, and the factor of sine and cosine.
 
-    Unscaled, they are base^(−2i / dim). Scaling stretches a model's reach beyond the length that it
-    was trained with. It is a dict with the keys of `rope_scaling` in Hugging Face configs:
+    Unscaled, they are base^(−2i / dim). Scaling extends a model beyond the length that it was
+    trained with. It is a dict with the keys of `rope_scaling` in Hugging Face configs:
 
-    * linear: all divided by `factor` (Chen et al., 2023, https://arxiv.org/abs/2306.15595);
+    * linear: all are divided by `factor` (Chen et al., 2023, https://arxiv.org/abs/2306.15595);
     * dynamic: computed in `sinusoidal_embeddings`, since it depends on the length;
-    * yarn: divided by `factor` where fewer than `beta_slow` (1) turns fit into the original length,
-      as they are from `beta_fast` (32) turns on, linear in i between; sine and cosine times
-      `attention_factor`, 0.1 · ln factor + 1 by default (Peng et al., 2023,
-      https://arxiv.org/abs/2309.00071), with `mscale` and `mscale_all_dim` the ratio of two such
-      terms (DeepSeek-AI, 2024, https://arxiv.org/abs/2405.04434);
-    * llama3: the same by wavelength, linear in the number of turns, from `low_freq_factor` to
-      `high_freq_factor` turns in the original length (Llama 3.1, `apply_scaling` in
+    * yarn: frequencies with fewer than `beta_slow` (1) rotations within the original length are
+      divided by `factor`, those with `beta_fast` (32) or more are kept, and a ramp that is linear
+      in i lies between; sine and cosine are multiplied by `attention_factor`, 0.1 · ln factor + 1
+      by default (Peng et al., 2023, https://arxiv.org/abs/2309.00071), with `mscale` and
+      `mscale_all_dim` the ratio of two such terms (DeepSeek-AI, 2024,
+      https://arxiv.org/abs/2405.04434);
+    * llama3: likewise, with a ramp that is linear in the number of rotations within the original
+      length, from `low_freq_factor` to `high_freq_factor` (Llama 3.1, `apply_scaling` in
       https://github.com/meta-llama/llama-models).
 
     Args:
         dim: even size of the rotated vectors.
         base: the wavelengths run from 2π to 2π `base`.
-        scaling: None, or the dict; `rope_type` (or `type`) names the kind.
+        scaling: None, or the dict; `rope_type` (or `type`) is its type.
 
     Returns:
         (dim / 2,), float64, and the factor.
 
     Raises:
-        ValueError: the scaling is not understood.
+        ValueError: the scaling has an unknown type or wrong keys.
     """
     kind = scaling_kind(scaling)
     frequencies = np.power(float(base), -2.0 * np.arange(dim // 2) / dim)
@@ -92,9 +93,9 @@ def rotary_frequencies(
     if kind == "yarn":
         return yarn_frequencies(frequencies, dim, base, scaling), yarn_factor(scaling)
     if kind == "llama3":
-        turns = scaling["original_max_position_embeddings"] * frequencies / (2 * np.pi)
+        rotations = scaling["original_max_position_embeddings"] * frequencies / (2 * np.pi)
         low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-        kept = np.clip((turns - low) / (high - low), 0, 1)
+        kept = np.clip((rotations - low) / (high - low), 0, 1)
         return frequencies * (kept + (1 - kept) / scaling["factor"]), 1.0
     return frequencies, 1.0
 
@@ -102,11 +103,11 @@ def rotary_frequencies(
 def yarn_frequencies(
     frequencies: np.ndarray, dim: int, base: float, scaling: dict[str, Any]
 ) -> np.ndarray:
-    """Frequencies scaled by YaRN, see `rotary_frequencies`."""
+    """Scale frequencies by YaRN, as described in `rotary_frequencies`."""
 
-    def index_of(turns: float) -> float:
+    def index_of(rotations: float) -> float:
         length = scaling["original_max_position_embeddings"]
-        return dim * np.log(length / (turns * 2 * np.pi)) / (2 * np.log(base))
+        return dim * np.log(length / (rotations * 2 * np.pi)) / (2 * np.log(base))
 
     low, high = index_of(scaling.get("beta_fast") or 32), index_of(scaling.get("beta_slow") or 1)
     if scaling.get("truncate", True):
@@ -117,7 +118,7 @@ def yarn_frequencies(
 
 
 def yarn_factor(scaling: dict[str, Any]) -> float:
-    """The factor of sine and cosine under YaRN, see `rotary_frequencies`."""
+    """Compute the factor of sine and cosine of YaRN, as described in `rotary_frequencies`."""
 
     def term(scale: float) -> float:
         return 0.1 * scale * np.log(max(scaling["factor"], 1)) + 1
@@ -138,16 +139,16 @@ def sinusoidal_embeddings(
         pos: (...), integers or floats; always computed in float32, for large positions.
         dim: even size of the last axis.
         base: the wavelengths run from 2π to 2π `base`.
-        scaling: see `rotary_frequencies`. 'dynamic' is NTK-aware scaling (bloc97 and emozilla,
-            2023, section A.2 of https://arxiv.org/abs/2309.00071): beyond the original length `m`,
-            for a length `n` (the largest position plus 1), the base is multiplied by
+        scaling: as in `rotary_frequencies`. 'dynamic' is dynamic NTK-aware scaling (bloc97 and
+            emozilla, 2023, section A.2 of https://arxiv.org/abs/2309.00071): for lengths `n` (the
+            largest position plus 1) beyond the original length `m`, the base is multiplied by
             (factor · n / m − factor + 1)^(dim / (dim − 2)).
 
     Returns:
         (..., dim), float32: sin, cos, sin, cos, …
     """
     if dim % 2:
-        raise ValueError(f"sinusoidal embeddings have an even size, not {dim}")
+        raise ValueError(f"sinusoidal embeddings need an even size, not {dim}")
     frequencies, factor = rotary_frequencies(dim, base, scaling)
     frequencies = ops.convert_to_tensor(frequencies, dtype="float32")
     pos = ops.cast(pos, "float32")
@@ -168,12 +169,12 @@ class Sinusoidal(keras.initializers.Initializer):
     """Initialise a table (positions, dim) with `sinusoidal_embeddings`."""
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Tensor:
-        """Give the table."""
+        """Return the table."""
         return ops.cast(sinusoidal_embeddings(np.arange(shape[0]), shape[1]), dtype or "float32")
 
 
 def initializer(identifier: str | Callable | dict) -> Callable:
-    """Look up an initializer by name: 'Sinusoidal' here, all others in Keras."""
+    """Look up an initializer by name: 'Sinusoidal' is defined here, all others in Keras."""
     return Sinusoidal() if identifier == "Sinusoidal" else keras.initializers.get(identifier)
 
 
@@ -187,7 +188,7 @@ def apply_rotary_position_embeddings(
     Args:
         sinusoidal: (batch or 1, length, dim) from `sinusoidal_embeddings`.
         *tensors: (batch, length, ..., dim), all with the same number of axes.
-        half: the pairs are the features (i, i + dim / 2), as in GPT-NeoX and LLaMA, rather than
+        half: pair the features (i, i + dim / 2), as in GPT-NeoX and LLaMA, rather than
             (2i, 2i + 1).
 
     Returns:
@@ -202,7 +203,7 @@ def apply_rotary_position_embeddings(
     else:
         sin, cos = ops.repeat(sin, 2, axis=-1), ops.repeat(cos, 2, axis=-1)
 
-    def turned(x: Tensor) -> Tensor:
+    def rotated_by_90(x: Tensor) -> Tensor:
         if half:
             first, second = ops.split(x, 2, axis=-1)
             return ops.concatenate([-second, first], axis=-1)
@@ -210,6 +211,6 @@ def apply_rotary_position_embeddings(
         return ops.reshape(pairs, ops.shape(x))
 
     def rotate(x: Tensor) -> Tensor:
-        return x * ops.cast(cos, x.dtype) + turned(x) * ops.cast(sin, x.dtype)
+        return x * ops.cast(cos, x.dtype) + rotated_by_90(x) * ops.cast(sin, x.dtype)
 
     return rotate(tensors[0]) if len(tensors) == 1 else [rotate(x) for x in tensors]

@@ -1,6 +1,6 @@
-"""Sizes that are unknown until a model runs: what `K.shape` gives, and how `K` computes with it.
+"""Sizes that are unknown until a model runs: what `K.shape` returns, and how `K` computes with it.
 
-Every function of `K` is entered in `FUNCTIONS` here, so that a saved model finds it by name.
+Every function of `K` is registered in `FUNCTIONS` here, so that a saved model finds it by name.
 """
 
 import functools
@@ -16,20 +16,20 @@ _SIZE_FUNCTIONS: dict[str, Callable] = {}
 
 
 def entry(function: Callable) -> Callable:
-    """Offer a function as `K.<its name>`."""
+    """Register a function as `K.<its name>`."""
     FUNCTIONS[function.__name__.rstrip("_")] = function
     return function
 
 
 @keras.saving.register_keras_serializable(package="bert4keras")
 class SizeOperation(keras.Operation):
-    """A node of a functional model that computes a size, or computes with one.
+    """Operation of a functional model that computes a size, or computes with one.
 
-    The sizes of a symbolic tensor are unknown until the model runs. This node calls a function by
-    its name at that time, with numbers in the place of `Dimension` objects.
+    Some sizes of a symbolic tensor are unknown until the model runs. This operation then calls a
+    function by its name, with numbers in place of `Dimension` objects.
 
     Args:
-        function: a name in `_SIZE_FUNCTIONS`, which give a size, or in `K`.
+        function: a name in `_SIZE_FUNCTIONS`, whose functions return sizes, or in `K`.
     """
 
     def __init__(self, function: str, name: str | None = None):
@@ -42,10 +42,10 @@ class SizeOperation(keras.Operation):
         return function(*args, **kwargs)
 
     def compute_output_spec(self, *args, **kwargs) -> keras.KerasTensor:
-        """Return a `Dimension`, or what the function gives, with the sizes that are sure."""
+        """Return a `Dimension`, or a symbolic tensor in which only certain sizes are known."""
         if self.function in _SIZE_FUNCTIONS:
             return Dimension()
-        # What changes with the size is unknown. Any two numbers would do.
+        # A size that differs between the two calls is unknown. Any two numbers would do.
         first, second = (
             self.call(*_replace_dimensions(args, size), **_replace_dimensions(kwargs, size))
             for size in (83, 89)
@@ -63,10 +63,10 @@ def _replace_dimensions(structure, size: int):
 
 
 class Dimension(keras.KerasTensor):
-    """A size of a symbolic tensor that is not known before the model runs.
+    """Size of a symbolic tensor that is unknown until the model runs.
 
-    It is a scalar symbolic tensor like any other. In addition `+ - * // %` with numbers and with
-    other sizes give a size again, which can be part of a shape on every backend.
+    It is a scalar symbolic tensor like any other. In addition, `+ - * // %` with numbers and other
+    sizes give a size again, which can be part of a shape on every backend.
     """
 
     def __init__(self):
@@ -96,9 +96,10 @@ _SIZE_FUNCTIONS["size"] = lambda x, axis: ops.shape(x)[axis]
 
 
 class Shape(tuple):
-    """The sizes of a tensor; a tuple whose slices and sums (`shape[:-1] + (2, 3)`) are shapes too.
+    """Sizes of a tensor: a tuple whose slices and sums (`shape[:-1] + (2, 3)`) are shapes too.
 
-    It goes wherever a shape goes, and `K.concatenate` joins it with lists of numbers.
+    It can be passed wherever a shape is expected, and `K.concatenate` joins it with lists of
+    numbers.
     """
 
     __slots__ = ()
@@ -114,7 +115,7 @@ class Shape(tuple):
         return Shape((*other, *self))
 
     def __mul__(self, other):
-        # A tuple would be repeated, the tensor of Keras 2 would be multiplied.
+        # This would repeat the tuple, whereas it multiplied the tensor of Keras 2.
         raise TypeError("K.shape(x) is a tuple: compute with its entries, K.shape(x)[0] * 2")
 
     __rmul__ = __mul__
@@ -132,7 +133,7 @@ def _is_size(x) -> bool:
 
 
 def is_number(x) -> bool:
-    """Tell whether this is a whole number."""
+    """Tell whether this is an integer."""
     return isinstance(x, int | np.integer) and not isinstance(x, bool)
 
 
@@ -150,5 +151,5 @@ def takes_sizes(function: Callable) -> Callable:
 
 
 def _plain_tuples(x):
-    """Replace `Shape`, which `keras.tree` takes for a leaf."""
+    """Turn `Shape` objects, which `keras.tree` takes for leaves, into tuples."""
     return tuple(map(_plain_tuples, x)) if isinstance(x, tuple) else x

@@ -1,4 +1,4 @@
-"""Tensors: their shapes and types, masking, Dense and normalisation as functions."""
+"""Functions of tensors: shapes and types, masking, Dense layers and normalisation."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -32,12 +32,12 @@ def align(tensor: Tensor, axes: Sequence[int], ndim: int | None = None) -> Tenso
     if len(axes) != rank or (ndim is None and min(axes) < 0):
         raise ValueError(
             f"align() got axes={list(axes)} and ndim={ndim} for a tensor with {rank} axes: "
-            "give one target per axis, and `ndim` if any target is negative"
+            "give one target for each axis, and ndim if a target is negative"
         )
     ndim = ndim or max(axes) + 1
     targets = [axis % ndim for axis in axes]
     if targets != sorted(set(targets)):
-        raise ValueError(f"align() keeps the order of axes, but {list(axes)} of {ndim} changes it")
+        raise ValueError(f"align() keeps the order of axes, but {list(axes)} of {ndim} change it")
     new_axes = [axis for axis in range(ndim) if axis not in targets]
     return ops.expand_dims(tensor, new_axes) if new_axes else tensor
 
@@ -71,7 +71,7 @@ def reshape(tensor: Tensor, *args: Any) -> Tensor:
 
 
 def batch_gather(params: Tensor, indices: Tensor) -> Tensor:
-    """Pick from the axis after the shared batch axes.
+    """Gather along the axis after the shared batch axes.
 
     Args:
         params: (*batch, length, ...).
@@ -96,7 +96,7 @@ def divisible_temporal_padding(x: Tensor, n: int) -> Tensor:
 
 
 def pooling(mode: str) -> Callable:
-    """The function of `keras.ops` that pools by a mode, 'max' or 'avg'."""
+    """Return the function of `keras.ops` that pools by a mode, 'max' or 'avg'."""
     modes = {"max": ops.max_pool, "avg": ops.average_pool}
     if mode not in modes:
         raise ValueError(f"pool_mode must be 'max' or 'avg', not {mode!r}")
@@ -119,14 +119,14 @@ def pool1d(
 
 
 def as_floats(tensors: Any) -> Any:
-    """Convert the integers and booleans in a nest of tensors to the default float type.
+    """Convert the integer and boolean tensors in a nest to the default float type.
 
-    That is what all inputs and targets of a Keras 2 model were.
+    All inputs and targets of a Keras 2 model had that type.
     """
 
     def as_float(x: Tensor) -> Tensor:
-        counts = x is not None and (is_bool(x) or is_int(x))
-        return ops.cast(x, keras.config.floatx()) if counts else x
+        is_discrete = x is not None and (is_bool(x) or is_int(x))
+        return ops.cast(x, keras.config.floatx()) if is_discrete else x
 
     return keras.tree.map_structure(as_float, tensors)
 
@@ -152,14 +152,14 @@ def sequence_masking(
     bias: Tensor | None = None,
     return_mask: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor | None]:
-    """Put `value` where positions are masked out.
+    """Replace masked positions by `value`.
 
     Args:
         x: any tensor whose axis 0 is the batch.
         mask: (batch, length), true or non-zero where visible.
-        value: what masked positions become; 'inf' and '-inf' are understood.
+        value: the value at masked positions, a number, 'inf' or '-inf'.
         axis: the axis, or axes, of `x` that `mask` runs along; 1 by default. With several axes an
-            element is visible if it is so along each of them.
+            element is visible if it is visible along each of them.
         bias: broadcastable to `x`. A boolean one is a further mask, a float one is added to `x`
             before masking.
         return_mask: return the combined boolean mask as well (None if there is none).
@@ -182,12 +182,12 @@ def sequence_masking(
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """`keras.ops.softmax`, which warns where a single key is nothing to choose from."""
+    """`keras.ops.softmax` without its warning for an axis of size 1, where the result is 1."""
     return x * 0 + 1 if x.shape[axis] == 1 else ops.softmax(x, axis=axis)
 
 
 def lowest(dtype: Any) -> float:
-    """A number of a float type that vanishes in a softmax and is still finite."""
+    """Return a finite number of a float type whose exponential is 0 in a softmax."""
     name = keras.backend.standardize_dtype(dtype)
     return float(np.finfo("float16").min) / 2 if name == "float16" else -1e38
 
@@ -198,17 +198,17 @@ def lowest(dtype: Any) -> float:
 def affine(
     x: Tensor, kernel: Tensor, bias: Tensor | None = None, activation: Callable | None = None
 ) -> Tensor:
-    """activation(x · kernel + bias), as one operation where the backend has it.
+    """Compute activation(x · kernel + bias), as one operation where the backend has one.
 
-    PyTorch adds the bias within the product. TensorFlow's graphs join all three, if nothing stands
-    between them and they are matrices: in bfloat16 on a CPU, a model of BERT's size takes 0.85 of
-    the time.
+    PyTorch adds the bias within the product. TensorFlow's graphs fuse all three if they are applied
+    to matrices without another operation in between: in bfloat16 on a CPU, a model of the size of
+    BERT takes 0.85 of the time.
 
     Args:
         x: (..., size).
         kernel: (size, units).
         bias: (units,).
-        activation: a function of single numbers or of the last axis.
+        activation: an element-wise function, or one of the last axis.
 
     Returns:
         (..., units).
@@ -233,9 +233,9 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor
 
     Args:
         x: (..., size).
-        gamma: (size,), what the standardised values are multiplied by.
-        beta: (size,), what is added after that.
-        epsilon: what is added to the variance.
+        gamma: (size,), the scale.
+        beta: (size,), the offset.
+        epsilon: added to the variance.
     """
     if keras.backend.backend() == "torch":
         import torch
@@ -249,7 +249,7 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor
 def standardized(
     x: Tensor, epsilon: float, zero_mean: bool = True, unit_variance: bool = True
 ) -> Tensor:
-    """What `layer_norm` scales and moves, in float32; see `layers.LayerNormalization`."""
+    """Subtract the mean and divide by the standard deviation over the last axis, in float32."""
     x = ops.cast(x, "float32")
     if zero_mean:
         x = x - ops.mean(x, axis=-1, keepdims=True)
@@ -262,14 +262,14 @@ def standardized(
 
 
 def search_layer(inputs: Any, name: str) -> keras.Layer | None:
-    """Find a layer by name among those that symbolic tensors, or a layer, were computed by.
+    """Find a layer by name among those by which symbolic tensors, or a layer, are computed.
 
     Args:
         inputs: a symbolic tensor, a list of them, or a layer that has been called.
         name: name of the layer.
 
     Returns:
-        The layer, or None if there is none of that name.
+        The layer, or None if there is no layer of that name.
     """
     if isinstance(inputs, keras.Layer):
         pending = [inputs]
@@ -282,25 +282,25 @@ def search_layer(inputs: Any, name: str) -> keras.Layer | None:
             return layer
         if id(layer) not in seen:
             seen.add(id(layer))
-            before = [x for node in keras_private.calls_of(layer) for x in node.input_tensors]
-            pending += [keras_private.history(x)[0] for x in before]
+            inputs = [x for node in keras_private.calls_of(layer) for x in node.input_tensors]
+            pending += [keras_private.history(x)[0] for x in inputs]
     return None
 
 
 def root_mean_square(
     x: Tensor, axis: int | Sequence[int] | None = None, keepdims: bool = False
 ) -> Tensor:
-    """Square root of the mean of squares along `axis` (everything by default)."""
+    """Square root of the mean of squares along `axis` (all axes by default)."""
     return ops.sqrt(ops.mean(ops.square(x), axis=axis, keepdims=keepdims))
 
 
 def piecewise_linear(t: Tensor, schedule: dict[int, float], from_zero: bool = True) -> Tensor:
-    """A function of the step that is linear between given points and constant outside of them.
+    """Interpolate linearly between given points of a schedule; it is constant outside of them.
 
     Args:
         t: the step, a number or tensor.
         schedule: step → value, e.g. {1000: 1, 2000: 0.1}; keys may be strings, as in JSON.
-        from_zero: start at (0, 0) unless the schedule says what holds at step 0.
+        from_zero: start at (0, 0) unless the schedule has a value for step 0.
 
     Returns:
         The value at `t`, float32.

@@ -446,8 +446,8 @@ def test_dynamic_scaling_starts_beyond_the_original_length():
     ("scaling", "message"),
     [
         ({"rope_type": "longrope"}, "rope_type is one of"),
-        ({"rope_type": "linear"}, r"needs \['factor'\]"),
-        ({"type": "linear", "factor": 2.0, "beta_fast": 3}, "understands"),
+        ({"rope_type": "linear"}, r"needs the keys \['factor'\]"),
+        ({"type": "linear", "factor": 2.0, "beta_fast": 3}, "needs the keys .* and knows"),
     ],
 )
 def test_rotary_scaling_that_is_not_understood_is_refused(scaling, message):

@@ -65,8 +65,9 @@ def test_labels_that_are_none(kind, wrong):
         np.testing.assert_array_equal(NUMPY(layer.sparse_loss(ids, scores)), expected)
         assert np.isfinite(NUMPY(layer.sparse_accuracy(ids, scores)))
     labels[1, 2] = wrong
+    message = f"got {wrong} at position 2 of row 1, which is not masked"
     for function in (layer.sparse_loss, layer.sparse_accuracy):
-        with pytest.raises(ValueError, match=f"got {wrong} at position 2 of row 1, which is not masked"):
+        with pytest.raises(ValueError, match=message):
             function(labels, scores)
     if COMPILED:
         found = NUMPY(compiled(layer.sparse_loss, layer)(ops.convert_to_tensor(labels), scores))

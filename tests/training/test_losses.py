@@ -302,7 +302,7 @@ WRONG_LABELS = {
 def test_labels_out_of_range_are_refused(loss, labels):
     labels, scores = np.array(labels), normal(2, 4)
     for given in (labels, tensor(labels)):
-        with pytest.raises(ValueError, match=r"are from 0 to .*, and there is (-1|4|5) at \["):
+        with pytest.raises(ValueError, match=r"must be from 0 to .*, but one is (-1|4|5) at \["):
             loss(given, scores)
     if keras.backend.backend() != "torch":  # which compiles nothing
         assert np.isnan(in_a_compiled_function(loss, labels, scores))

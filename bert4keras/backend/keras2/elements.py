@@ -1,4 +1,4 @@
-"""Functions of `K` that change or choose elements."""
+"""Functions of `K` that transform or select elements."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,16 @@ import keras
 from keras import ops
 
 from bert4keras.backend.keras2.shapes import int_shape, ndim
-from bert4keras.backend.keras2.types import alike, as_float_tensor, as_tensor, dtype
+from bert4keras.backend.keras2.types import as_float_tensor, as_tensor, dtype, to_common_type
 from bert4keras.backend.sizes import entry
 from bert4keras.backend.tensors import Tensor
 
 
 @entry
 def clip(x: Tensor, min_value: float | None, max_value: float | None) -> Tensor:
-    """Limit the values; None is no limit, and a maximum under the minimum counts as the minimum."""
+    """Clip the values; None is no limit, and a maximum below the minimum counts as the minimum."""
     limits = [limit for limit in (max_value, min_value) if limit is not None]
-    x, *limits = alike(x, *limits)
+    x, *limits = to_common_type(x, *limits)
     if max_value is not None:
         x = ops.minimum(x, limits[0])
     return x if min_value is None else ops.maximum(x, limits[-1])
@@ -39,7 +39,7 @@ def relu(
 
 @entry
 def l2_normalize(x: Tensor, axis: int | Sequence[int] | None = None) -> Tensor:
-    """Divide by the Euclidean norm along axes, which is taken for 1e-6 at least."""
+    """Divide by the Euclidean norm along axes, or by 1e-6 if the norm is smaller."""
     x = as_float_tensor(x)
     square = ops.sum(ops.square(x), axis=axis, keepdims=True)
     return x * ops.rsqrt(ops.maximum(square, 1e-12))
@@ -47,7 +47,7 @@ def l2_normalize(x: Tensor, axis: int | Sequence[int] | None = None) -> Tensor:
 
 @entry
 def hard_sigmoid(x: Tensor) -> Tensor:
-    """Return `0.2 * x + 0.5`, limited to 0 and 1; that of `keras.ops` has another slope."""
+    """Return `0.2 * x + 0.5`, clipped to 0 and 1; `keras.ops.hard_sigmoid` has another slope."""
     return ops.clip(0.2 * as_float_tensor(x) + 0.5, 0.0, 1.0)
 
 
@@ -83,7 +83,7 @@ def normalize_batch_in_training(
     reduction_axes: Sequence[int],
     epsilon: float = 1e-3,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise a batch by its own moments, and return these too: the result, mean, variance."""
+    """Normalise a batch by its own moments; return the result, the mean and the variance."""
     x = as_float_tensor(x)
     axes = tuple(axis % ndim(x) for axis in reduction_axes)
     mean, var = (moment(x, axis=axes, keepdims=True) for moment in (ops.mean, ops.var))
@@ -99,15 +99,15 @@ def in_top_k(predictions: Tensor, targets: Tensor, k: int) -> Tensor:
 
     Args:
         predictions: `(batch, classes)`.
-        targets: `(batch,)`, numbers of classes.
-        k: how many.
+        targets: `(batch,)`, class indices.
+        k: number of predictions.
     """
     return ops.in_top_k(ops.cast(as_tensor(targets), "int32"), as_float_tensor(predictions), k)
 
 
 @entry
 def print_tensor(x: Tensor, message: str = "") -> Tensor:
-    """Return a tensor that prints its value, behind a message, where it is computed."""
+    """Return a tensor that prints a message and its value when it is computed."""
     return PrintedTensor(message)(x) if isinstance(x, keras.KerasTensor) else _printed(x, message)
 
 
@@ -129,7 +129,7 @@ def _printed(x: Tensor, message: str) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="bert4keras")
 class PrintedTensor(keras.Operation):
-    """A node of a functional model that prints its input, see `print_tensor`."""
+    """Operation of a functional model that prints its input, for `print_tensor`."""
 
     def __init__(self, message: str, name: str | None = None):
         super().__init__(name=name)
@@ -140,7 +140,7 @@ class PrintedTensor(keras.Operation):
         return _printed(x, self.message)
 
     def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        """Return what is like the input."""
+        """Return a symbolic tensor like the input."""
         return keras.KerasTensor(x.shape, dtype=x.dtype)
 
     def get_config(self) -> dict:
@@ -156,7 +156,7 @@ def identity(x: Tensor, name: str | None = None) -> Tensor:
 
 @entry
 def stop_gradient(variables: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
-    """Let no gradient through, for a tensor or each tensor of a list."""
+    """Stop the gradient of a tensor, or of each tensor of a list."""
     if isinstance(variables, list | tuple):
         return [ops.stop_gradient(as_tensor(x)) for x in variables]
     return ops.stop_gradient(as_tensor(variables))
@@ -164,13 +164,13 @@ def stop_gradient(variables: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]
 
 @entry
 def gather(reference: Tensor, indices: Tensor) -> Tensor:
-    """Return rows of a tensor, in the shape of the indices."""
+    """Return the rows of a tensor at indices of any shape."""
     return ops.take(as_tensor(reference), ops.cast(as_tensor(indices), "int32"), axis=0)
 
 
 @entry
 def reverse(x: Tensor, axes: int | Sequence[int]) -> Tensor:
-    """Turn a tensor around along axes."""
+    """Reverse a tensor along axes."""
     return ops.flip(as_tensor(x), axis=axes if isinstance(axes, int) else tuple(axes))
 
 
@@ -182,6 +182,6 @@ def permute_dimensions(x: Tensor, pattern: Sequence[int]) -> Tensor:
 
 @entry
 def transpose(x: Tensor) -> Tensor:
-    """Turn the order of the axes around."""
+    """Reverse the order of the axes."""
     x = as_tensor(x)
     return ops.transpose(x, axes=tuple(reversed(range(ndim(x)))))

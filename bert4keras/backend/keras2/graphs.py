@@ -1,7 +1,4 @@
-"""What scripts for Keras 2 do with the graph: functions and gradients of symbolic tensors.
-
-`K.function`, `K.gradients` and `K.placeholder` are these.
-"""
+"""Functions and gradients of symbolic tensors: `K.function`, `K.gradients` and `K.placeholder`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,17 +19,17 @@ def placeholder(
     sparse: bool = False,
     name: str | None = None,
 ) -> keras.KerasTensor:
-    """Make a symbolic tensor that is fed: an input of a model.
+    """Create a symbolic tensor that is fed: an input of a model.
 
     Args:
         shape: the sizes, the batch included; None where they are unknown.
-        ndim: the number of axes, if there is no shape.
-        dtype: the type, that of floats by default.
+        ndim: the number of axes, if no shape is given.
+        dtype: the type, by default the default float type.
         sparse: whether it is sparse.
         name: its name.
 
     Raises:
-        ValueError: there is neither a shape nor a number of axes.
+        ValueError: neither a shape nor a number of axes is given.
     """
     if shape is None and ndim is None:
         raise ValueError("K.placeholder needs shape=, or ndim= if no size is known")
@@ -41,23 +38,23 @@ def placeholder(
 
 
 class Function:
-    """What computes the values of symbolic tensors.
+    """Function that computes the values of symbolic tensors.
 
     Args:
-        inputs: the tensors that are fed; numbers, such as `K.learning_phase()` was, say whether
-            layers run as in training.
+        inputs: the tensors that are fed; in place of one, a number (which `K.learning_phase()` was)
+            stands for the argument that says whether layers run as in training.
         outputs: the tensors that are computed, or a list of them.
 
     Raises:
-        TypeError: something is no symbolic tensor, such as the tensors inside of a layer.
+        TypeError: an input or output is not a symbolic tensor, such as a tensor within a layer.
     """
 
     def __init__(self, inputs: Sequence[Any], outputs: Any):
         for each in keras.tree.flatten([inputs, outputs]):
             if not isinstance(each, keras.KerasTensor | int | float):
                 raise TypeError(
-                    f"K.function takes symbolic tensors, such as model.inputs, not {each!r}; write "
-                    "a plain function of tensors"
+                    f"K.function takes symbolic tensors, such as model.inputs, not {each!r}: write "
+                    "a plain function of tensors instead"
                 )
         self.fed = [isinstance(each, keras.KerasTensor) for each in inputs]
         tensors = [each for each, fed in zip(inputs, self.fed, strict=True) if fed]
@@ -68,10 +65,10 @@ class Function:
         """Compute the outputs.
 
         Args:
-            values: one for each of the inputs; those for numbers may be left out.
+            values: one for each input; trailing values for numbers may be left out.
 
         Returns:
-            A NumPy array for each of the outputs, in a list if they were one.
+            A NumPy array for each output, in a list if the outputs were given as a list.
         """
         pairs = list(zip(values, self.fed, strict=False))
         x = [np.asarray(value) for value, fed in pairs if fed]
@@ -84,10 +81,10 @@ class Function:
 def function(
     inputs: Sequence[Any], outputs: Any, updates: Sequence | None = None, name: str | None = None
 ) -> Function:
-    """Make what computes the values of symbolic tensors, see `Function`.
+    """Create a `Function` that computes the values of symbolic tensors.
 
     Raises:
-        ValueError: there are updates, which belong to a training step.
+        ValueError: updates are given, which belong in a training step.
     """
     if updates:
         raise ValueError(
@@ -101,10 +98,10 @@ class Gradients(keras.Operation):
     """Differentiate the sum of a symbolic tensor.
 
     Args:
-        compute: computes the tensor of those with respect to which it is differentiated, followed
-            by what else it depends on.
+        compute: computes the tensor from the list of tensors with respect to which it is
+            differentiated, followed by all others on which it depends.
         variables: the weights with respect to which it is differentiated.
-        n_tensors: the number of the former.
+        n_tensors: the number of tensors with respect to which it is differentiated.
     """
 
     def __init__(self, compute: Callable, variables: Sequence[keras.Variable], n_tensors: int):
@@ -121,21 +118,21 @@ class Gradients(keras.Operation):
 
         def total(values: list[Tensor]) -> tuple[Tensor, None]:
             values, weights = values[: self.n_tensors], values[self.n_tensors :]
-            given = [with_mask(*each) for each in zip([*values, *others], masks, strict=True)]
+            inputs = [with_mask(*each) for each in zip([*values, *others], masks, strict=True)]
             with pure_scope(zip(self.variables, weights, strict=True)):
-                return ops.sum(self.compute(given)), None
+                return ops.sum(self.compute(inputs)), None
 
         _, _, gradients = value_and_gradients(total, at)
         return [ops.zeros_like(x) if g is None else g for x, g in zip(at, gradients, strict=True)]
 
     def compute_output_spec(self, *tensors: keras.KerasTensor) -> list[keras.KerasTensor]:
-        """Return tensors like those with respect to which it is differentiated."""
+        """Return symbolic tensors like those with respect to which it is differentiated."""
         at = [*tensors[: self.n_tensors], *self.variables]
         return [keras.KerasTensor(x.shape, dtype=x.dtype) for x in at]
 
 
 def with_mask(tensor: Tensor, mask: Tensor | None) -> Tensor:
-    """A tensor with the mask that another one had."""
+    """Return a tensor that carries a mask, if there is one."""
     if mask is not None:
         tensor = ops.copy(tensor)
         set_mask(tensor, mask)
@@ -146,15 +143,14 @@ def gradients(loss: Any, variables: Any) -> list[keras.KerasTensor]:
     """Differentiate symbolic tensors with respect to others that they depend on.
 
     Args:
-        loss: a symbolic tensor, or a list of them; what is differentiated is the sum of all that
-            is in them.
-        variables: symbolic tensors, such as what a layer of the same model gives, or weights.
+        loss: a symbolic tensor, or a list of them; the sum of all their elements is differentiated.
+        variables: symbolic tensors, such as the output of a layer of the same model, or weights.
 
     Returns:
         A symbolic tensor like each of `variables`: an output for a model or `K.function`.
 
     Raises:
-        TypeError: something is no symbolic tensor, as inside of a layer or a loss.
+        TypeError: an argument is not a symbolic tensor, such as a tensor within a layer or a loss.
     """
     losses = list(loss) if isinstance(loss, list | tuple) else [loss]
     variables = list(variables) if isinstance(variables, list | tuple) else [variables]
@@ -164,21 +160,20 @@ def gradients(loss: Any, variables: Any) -> list[keras.KerasTensor]:
         isinstance(x, keras.KerasTensor) for x in losses
     ):
         raise TypeError(
-            "K.gradients takes symbolic tensors, such as model.output. A layer or a loss sees "
-            "values, which do not know where they come from: use compile(step=…) of "
-            "bert4keras.models.Model for adversarial training and penalties, and "
-            "bert4keras.training.gradients_of for attribution"
+            "K.gradients takes symbolic tensors, such as model.output, not the tensors within a "
+            "layer or a loss: use compile(step=…) of bert4keras.models.Model for adversarial "
+            "training and gradient penalties, and bert4keras.training.gradients_of for attribution"
         )
     sources = {id(x): x for each in losses for x in keras.utils.get_source_inputs(each)}
     others = [x for key, x in sources.items() if key not in set(map(id, tensors))]
     compute = keras.Function([*tensors, *others], sum_of(losses))
-    found = iter(Gradients(compute, weights, len(tensors))(*tensors, *others))
-    by_id = dict(zip(map(id, [*tensors, *weights]), found, strict=True))
+    results = Gradients(compute, weights, len(tensors))(*tensors, *others)
+    by_id = dict(zip(map(id, [*tensors, *weights]), results, strict=True))
     return [by_id[id(x)] for x in variables]
 
 
 def sum_of(tensors: Sequence[Tensor]) -> Tensor:
-    """The sum of all that is in some tensors."""
+    """Sum all elements of several tensors."""
     total, *rest = [ops.sum(each) for each in tensors]
     for each in rest:
         total = total + each

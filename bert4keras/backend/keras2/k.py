@@ -1,27 +1,29 @@
 """`K`: the Keras 2 backend functions that existing scripts call, over `keras.ops`.
 
 Names, arguments and meaning are those of `keras.backend` 2.3.1. Most entries differ from
-`keras.ops` by their name only and stand in the tables `_UNARY`, `_BINARY`, `_REDUCTIONS` and
-`_OTHERS`; the rest are functions of `ROOMS`, by theme. The library itself does not use any of them.
+`keras.ops` only by their name and are listed in the tables `_UNARY`, `_BINARY`, `_REDUCTIONS` and
+`_OTHERS`; the others are functions of the modules in `ROOMS`. The library itself uses none of them.
 
-What differs from Keras 2:
+Differences from Keras 2:
 
-* `K.shape(x)` is a tuple (see `Shape`) and no tensor. Its entries are numbers where the size is
-  known. Where it is not, they are scalar tensors (TensorFlow) or, for the symbolic tensors of a
-  functional model, `Dimension` objects, which go on being sizes through `+ - * // %` and as the
-  target of `reshape`, `zeros`, `tile`, `arange` and so on. JAX and PyTorch know every size when a
-  step runs, and JAX needs targets that were computed from sizes alone: `K.sum(K.shape(x))` is a
-  tensor, `K.prod(K.shape(x)[1:])` is a size.
-* Every input of a Keras 2 model was float32, those of ours are integers. Where an integer or bool
-  meets a float, it becomes one: a tensor, a variable, an array or a number, alone or in a list. So
-  does what has a fractional result, as in `K.mean` and `K.exp`. Integers among themselves stay
-  integers, and indices (`K.gather`, `K.one_hot`, `K.arange`) may be floats. NumPy arrays, lists and
-  numbers take the type of the tensors beside them. `K.sum` of a bool tensor counts.
-* `K.zeros` and `K.ones` give tensors.
-* A random function without `seed` cannot be traced by JAX, and one with a number as seed gives the
-  same values every time. Inside a layer pass `seed=` a `keras.random.SeedGenerator` of the layer.
-* A JAX array refuses a symbolic tensor on its right: write `x * K.ones((3,))`.
-* Functions that need a graph and a session raise and name their replacement.
+* `K.shape(x)` is a tuple (a `Shape`), not a tensor. Its entries are numbers where the size is
+  known. Elsewhere they are scalar tensors (TensorFlow) or, for the symbolic tensors of a functional
+  model, `Dimension` objects, which remain sizes through `+ - * // %` and can be passed as a shape
+  to `reshape`, `zeros`, `tile`, `arange` and so on. JAX and PyTorch know every size when a step
+  runs, and JAX needs shapes that were computed from sizes alone: `K.sum(K.shape(x))` is a tensor,
+  `K.prod(K.shape(x)[1:])` is a size.
+* Every input of a Keras 2 model was float32, whereas ids are integers here. An integer or bool that
+  is combined with a float becomes a float: a tensor, a variable, an array or a number, alone or in
+  a list. So does the argument of a function with fractional results, such as `K.mean` and `K.exp`.
+  Integers combined with integers stay integers, and indices (`K.gather`, `K.one_hot`, `K.arange`)
+  may be floats. NumPy arrays, lists and numbers take the type of the tensors with which they are
+  combined. `K.sum` of a bool tensor counts.
+* `K.zeros` and `K.ones` return tensors, not variables.
+* A random function without `seed` cannot be traced by JAX, and one with a number as seed returns
+  the same values every time. Within a layer, pass a `keras.random.SeedGenerator` of the layer as
+  `seed`.
+* A JAX array cannot be the left operand of a symbolic tensor: write `x * K.ones((3,))`.
+* Functions that need a graph and a session raise an error that names their replacement.
 """
 
 import difflib
@@ -46,13 +48,13 @@ from bert4keras.backend.keras2 import (
 from bert4keras.backend.keras2.products import convolution, pool
 from bert4keras.backend.keras2.random import random_binomial
 from bert4keras.backend.keras2.shapes import spatial_padding
-from bert4keras.backend.keras2.types import alike, as_float_tensor, as_tensor, packed
+from bert4keras.backend.keras2.types import as_float_tensor, as_tensor, packed, to_common_type
 from bert4keras.backend.keras2.variables import get_value
 from bert4keras.backend.sizes import FUNCTIONS
 from bert4keras.backend.tensors import Tensor
 
 ROOMS = (control, elements, loops, losses, products, random, shapes, types, variables)
-"""What is imported for its functions, which enter themselves in `FUNCTIONS`."""
+"""Modules that are imported for their functions, which register themselves in `FUNCTIONS`."""
 
 _UNARY: dict[str, Callable] = {
     "abs": ops.absolute,
@@ -71,7 +73,7 @@ _FLOAT_UNARY: dict[str, Callable] = {
     "softsign": ops.softsign,
     "tanh": ops.tanh,
 }
-"""Functions whose results are fractions."""
+"""Functions with float results."""
 
 _COMPARISONS: dict[str, Callable] = {
     "equal": ops.equal,
@@ -116,7 +118,7 @@ _OTHERS: dict[str, Callable] = {
     "is_symbolic": keras.utils.is_keras_tensor,
     "pool2d": pool,
     "pool3d": pool,
-    "pow": lambda x, a: ops.power(*alike(x, a)),
+    "pow": lambda x, a: ops.power(*to_common_type(x, a)),
     "random_bernoulli": random_binomial,
     "separable_conv1d": convolution(ops.separable_conv, n_kernels=2),
     "separable_conv2d": convolution(ops.separable_conv, n_kernels=2),
@@ -135,17 +137,17 @@ _OTHERS: dict[str, Callable] = {
 
 
 def _unary(function: Callable, prepare: Callable) -> Callable:
-    """Offer a function of a tensor, which is prepared first."""
+    """Wrap a function of a tensor, which is prepared first."""
     return lambda x: function(prepare(x))
 
 
 def _binary(function: Callable, comparing: bool = False) -> Callable:
-    """Offer a function of two tensors of one type."""
-    return lambda x, y: function(*alike(x, y, comparing=comparing))
+    """Wrap a function of two tensors, which are converted to a common type first."""
+    return lambda x, y: function(*to_common_type(x, y, comparing=comparing))
 
 
 def _reduction(function: Callable, prepare: Callable) -> Callable:
-    """Offer a reduction along axes of a tensor, which is prepared first."""
+    """Wrap a reduction along axes of a tensor, which is prepared first."""
 
     def reduce(
         x: Tensor, axis: int | Sequence[int] | None = None, keepdims: bool = False
@@ -162,7 +164,7 @@ def _bool_tensor(x: Any) -> Tensor:
 
 
 _REPLACEMENTS: dict[str, str] = {
-    "control_dependencies": "nothing: what a function computes, it computes in its order",
+    "control_dependencies": "nothing: a function computes in the order in which it is written",
     "conv2d_transpose": "keras.ops.conv_transpose, which knows the sizes of its output",
     "conv3d_transpose": "keras.ops.conv_transpose, which knows the sizes of its output",
     "ctc_batch_cost": "keras.losses.CTC or keras.ops.ctc_loss, where class 0 is the blank",
@@ -184,15 +186,15 @@ class LegacyBackend:
     """The object `K`: a read-only set of functions.
 
     Raises:
-        AttributeError: a function has no meaning in Keras 3, or is unknown; the message says what
-            to use.
+        AttributeError: a function has no meaning in Keras 3, or is unknown; the message names a
+            replacement.
     """
 
     def __init__(self, functions: dict[str, Callable]):
         vars(self).update(functions)
 
     def __getattr__(self, name: str):
-        if name == "tf":  # Before Keras 2.3 the backend handed it on.
+        if name == "tf":  # Before Keras 2.3 it could be imported from the backend.
             import tensorflow
 
             return tensorflow
@@ -208,7 +210,7 @@ class LegacyBackend:
         raise AttributeError(message)
 
     def __setattr__(self, name: str, value):
-        raise AttributeError(f"K.{name} cannot be set: K is shared by all that import it.")
+        raise AttributeError(f"K.{name} cannot be set: K is shared by everything that imports it.")
 
     def __repr__(self) -> str:
         return f"<K: {len(vars(self))} functions of Keras 2 over keras.ops>"

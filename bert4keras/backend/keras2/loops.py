@@ -26,31 +26,31 @@ def rnn(
     unroll: bool = False,
     input_length: int | None = None,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Run a function over the time axis. To be called inside a layer.
+    """Run a step function over the time axis, within a layer.
 
     Args:
         step_function: takes the inputs of a step, `(batch, ...)`, and the list of states followed
             by the constants; returns the output of the step, `(batch, ...)`, and the new states.
         inputs: `(batch, time, ...)`.
         initial_states: tensors `(batch, ...)`, in the shape and type of the states.
-        go_backwards: whether to run from the last step to the first; the outputs are in the order
-            of running then.
-        mask: `(batch, time)` or `(batch, time, 1)`. Where it is false the states stay and the
-            output is that of the step before, zero at the first.
+        go_backwards: whether to run from the last step to the first; the outputs are then in this
+            order too.
+        mask: `(batch, time)` or `(batch, time, 1)`. Where it is false the states are kept and the
+            output is that of the previous step, zero at the first.
         constants: passed to each step.
-        unroll: whether to write out the steps, whose number must be known.
-        input_length: not needed.
+        unroll: whether to unroll the loop; the number of steps must be known.
+        input_length: ignored.
 
     Returns:
-        The last output, all outputs `(batch, time, ...)`, and the list of the last states.
+        The last output, all outputs `(batch, time, ...)`, and the list of final states.
 
     Raises:
         TypeError: the inputs are symbolic.
     """
     if isinstance(inputs, keras.KerasTensor):
         raise TypeError(
-            "K.rnn runs inside a layer. Put it in the call() of a keras.layers.Layer, or write "
-            "the step as a cell for keras.layers.RNN."
+            "K.rnn runs within a layer, not on symbolic tensors: put it into the call() of a "
+            "keras.layers.Layer, or write the step as a cell for keras.layers.RNN"
         )
     constants = list(constants or [])
     inputs = ops.swapaxes(ops.convert_to_tensor(inputs), 0, 1)
@@ -70,11 +70,11 @@ def rnn(
                 for new, old in zip([output, *states], carried, strict=True)
             )
         carried = [output, *states]
-        # ops.scan on TensorFlow requires that what is stacked is like what is carried.
+        # ops.scan on TensorFlow requires outputs that are like the carried state.
         return carried, carried
 
     states = [ops.convert_to_tensor(state) for state in initial_states]
-    # Only its shape and type count. They cannot be told without a call.
+    # Only its shape and type matter, which are not known without a call.
     first_output = ops.zeros_like(step_function(inputs[0], [*states, *constants])[0])
     if unroll:
         carried, outputs = [first_output, *states], []
@@ -98,13 +98,13 @@ def map_fn(fn: Callable, elems: Any, name: str | None = None, dtype: str | None 
 def foldl(
     fn: Callable, elems: Tensor, initializer: Tensor | None = None, name: str | None = None
 ) -> Tensor:
-    """Combine the elements along axis 0 by `fn(so_far, element)`; inside of a layer.
+    """Combine the elements along axis 0 by `fn(accumulated, element)`, within a layer.
 
     Args:
         fn: a function of two tensors of the same shape and type.
         elems: a tensor.
-        initializer: what to begin with, by default the first element.
-        name: not needed.
+        initializer: the initial value, by default the first element.
+        name: ignored.
     """
     elems = as_tensor(elems)
     if initializer is None:
@@ -116,5 +116,5 @@ def foldl(
 def foldr(
     fn: Callable, elems: Tensor, initializer: Tensor | None = None, name: str | None = None
 ) -> Tensor:
-    """Combine the elements from the last to the first, see `foldl`."""
+    """Combine the elements like `foldl`, from the last to the first."""
     return foldl(fn, ops.flip(as_tensor(elems), axis=0), initializer)

@@ -21,7 +21,7 @@ def categorical_crossentropy(
 ) -> Tensor:
     """Return the cross-entropy along an axis."""
     target, output = as_tensor(target), as_float_tensor(output)
-    # Keras tells the shape of a symbolic result only for the last axis.
+    # Keras infers the shape of a symbolic result only for the last axis.
     target, output = ops.moveaxis(target, axis, -1), ops.moveaxis(output, axis, -1)
     return ops.categorical_crossentropy(_like(target, output), output, from_logits=from_logits)
 
@@ -30,20 +30,20 @@ def categorical_crossentropy(
 def sparse_categorical_crossentropy(
     target: Tensor, output: Tensor, from_logits: bool = False, axis: int = -1
 ) -> Tensor:
-    """Return the cross-entropy along an axis with the class of a given number.
+    """Return the cross-entropy along an axis, with the correct classes given by index.
 
     Args:
-        target: the numbers, of any type, in the shape of `output` without the axis; a last axis
-            of 1 may follow, or all may stand in one row.
+        target: class indices of any type, in the shape of `output` without the axis, possibly with
+            a last axis of size 1, or flattened.
         output: probabilities, or logits.
-        from_logits: whether `output` are logits, False by default.
+        from_logits: whether `output` contains logits, False by default.
         axis: the axis of the classes, the last by default.
 
     Returns:
         A tensor of the shape of `output` without the axis.
     """
     target, output = as_tensor(target), as_float_tensor(output)
-    # Keras on TensorFlow only takes the last axis.
+    # Keras on TensorFlow supports only the last axis.
     output = ops.moveaxis(output, axis, -1)
     target = _in_shape(target, shape(output)[:-1])
     return ops.sparse_categorical_crossentropy(
@@ -57,6 +57,6 @@ def _like(target: Tensor, output: Tensor) -> Tensor:
 
 
 def _in_shape(target: Tensor, sizes: Shape) -> Tensor:
-    """Give labels the shape that Keras compares with, in which unknown sizes differ from known."""
+    """Reshape labels unless they have the expected shape, in which unknown sizes are None."""
     known = tuple(size if is_number(size) else None for size in sizes)
     return target if int_shape(target) == known else reshape(target, sizes)

@@ -1,4 +1,4 @@
-"""What layers and models of Keras 2 knew: how a layer was called, and a loss that was added."""
+"""Attributes of layers and models of Keras 2: the nodes of a layer, and `add_loss` of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class LayerCall:
 
     Attributes:
         outbound_layer: the layer that was called.
-        inbound_layers: the layers that gave it its inputs.
-        input_tensors: the inputs, as are the next three one for each tensor.
+        inbound_layers: the layers whose outputs were its inputs.
+        input_tensors: the inputs.
         output_tensors: the outputs.
-        input_masks: their masks, symbolic tensors or None.
-        output_masks: their masks.
+        input_masks: the masks of the inputs, symbolic tensors or None.
+        output_masks: the masks of the outputs, symbolic tensors or None.
     """
 
     outbound_layer: keras.Layer
@@ -34,12 +34,12 @@ class LayerCall:
 
     @property
     def input_shapes(self) -> Any:
-        """The shape of the input, or a list of several."""
+        """Shape of the input, or a list of the shapes of several."""
         return _single([int_shape(x) for x in self.input_tensors])
 
     @property
     def output_shapes(self) -> Any:
-        """The shape of the output, or a list of several."""
+        """Shape of the output, or a list of the shapes of several."""
         return _single([int_shape(x) for x in self.output_tensors])
 
 
@@ -64,12 +64,12 @@ def _single(values: list) -> Any:
 
 
 def inbound_nodes(layer: keras.Layer) -> list[LayerCall]:
-    """What `layer.inbound_nodes` was: the calls of a layer on symbolic tensors."""
+    """List the calls of a layer on symbolic tensors, as `layer.inbound_nodes` did in Keras 2."""
     return [_layer_call(node) for node in keras_private.calls_of(layer)]
 
 
 def outbound_nodes(layer: keras.Layer) -> list[LayerCall]:
-    """What `layer.outbound_nodes` was: the calls of others on what a layer gave."""
+    """List the calls of other layers on its outputs, as `layer.outbound_nodes` did in Keras 2."""
     return [_layer_call(node) for node in keras_private.calls_on(layer)]
 
 
@@ -77,68 +77,69 @@ def _call_at(layer: keras.Layer, node_index: int | None) -> LayerCall:
     calls = inbound_nodes(layer)
     if node_index is None and len(calls) != 1:
         raise ValueError(
-            f"layer {layer.name!r} has been called {len(calls)} times on symbolic tensors: name "
-            "one of the calls by node_index"
+            f"layer {layer.name!r} has been called {len(calls)} times on symbolic tensors: "
+            "choose a call by node_index"
         )
     node_index = node_index or 0
     if not -len(calls) <= node_index < len(calls):
         raise IndexError(
             f"layer {layer.name!r} has been called {len(calls)} times on symbolic tensors: there "
-            f"is no call {node_index}"
+            f"is no call with node_index={node_index}"
         )
     return calls[node_index]
 
 
 def output_at(layer: keras.Layer, node_index: int) -> Any:
-    """What `layer.get_output_at(node_index)` was: what a layer gave when it was called.
+    """Return the output of a call of a layer, as `layer.get_output_at(node_index)` did.
 
     Args:
         layer: a layer that has been called on symbolic tensors.
-        node_index: the number of the call; -1 is the last one.
+        node_index: the index of the call; -1 is the last one.
 
     Returns:
         A symbolic tensor, or a list of several.
 
     Raises:
-        IndexError: there are fewer calls.
+        IndexError: there is no such call.
     """
     return _single(_call_at(layer, node_index).output_tensors)
 
 
 def input_at(layer: keras.Layer, node_index: int) -> Any:
-    """What `layer.get_input_at(node_index)` was, see `output_at`."""
+    """Return the input of a call, as `layer.get_input_at(node_index)` did; like `output_at`."""
     return _single(_call_at(layer, node_index).input_tensors)
 
 
 def output_shape_at(layer: keras.Layer, node_index: int) -> Any:
-    """What `layer.get_output_shape_at(node_index)` was, see `output_at`."""
+    """Return the output shape of a call, as `layer.get_output_shape_at(node_index)` did."""
     return _call_at(layer, node_index).output_shapes
 
 
 def input_shape_at(layer: keras.Layer, node_index: int) -> Any:
-    """What `layer.get_input_shape_at(node_index)` was, see `output_at`."""
+    """Return the input shape of a call, as `layer.get_input_shape_at(node_index)` did."""
     return _call_at(layer, node_index).input_shapes
 
 
 def output_mask(layer: keras.Layer, node_index: int | None = None) -> Any:
-    """What `layer.output_mask` was, and `layer.get_output_mask_at(node_index)`.
+    """Return a mask, as `layer.output_mask` and `layer.get_output_mask_at(node_index)` did.
 
     Args:
         layer: a layer that has been called on symbolic tensors.
-        node_index: the number of the call; not needed if there is one.
+        node_index: the index of the call; not needed if there is a single one.
 
     Returns:
-        The mask, a symbolic tensor, or None for no mask; a list for several outputs.
+        The mask of the output, a symbolic tensor, or None if it has none; a list for several
+        outputs.
 
     Raises:
-        ValueError: there are several calls or none, and no number.
-        IndexError: there are fewer calls.
+        ValueError: there are several calls or none, and no index is given.
+        IndexError: there is no such call.
     """
     return _single(_call_at(layer, node_index).output_masks)
 
 
 def input_mask(layer: keras.Layer, node_index: int | None = None) -> Any:
-    """What `layer.input_mask` and `layer.get_input_mask_at` were, see `output_mask`."""
+    """Return the mask of the input, as `layer.input_mask` did; like `output_mask`."""
     return _single(_call_at(layer, node_index).input_masks)
 
 
@@ -165,14 +166,14 @@ class AddedLoss(keras.layers.Layer):
 
 
 def with_loss(model: keras.Model, loss: Tensor) -> keras.Model:
-    """What `model.add_loss(loss)` was, as a new model of the same layers.
+    """Add a loss like `model.add_loss(loss)` of Keras 2, in a new model of the same layers.
 
     Args:
         model: a functional model.
-        loss: a symbolic tensor that its inputs determine; a mean is taken of what is no scalar.
+        loss: a symbolic tensor computed from its inputs; if it is not a scalar, its mean is added.
 
     Returns:
-        A model of the same inputs and outputs, to be compiled without a loss. It shares all
+        A model with the same inputs and outputs, to be compiled without a loss. It shares all
         weights with `model`.
     """
     outputs = AddedLoss()([*keras.tree.flatten(model.output), loss])

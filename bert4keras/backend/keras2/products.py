@@ -1,4 +1,4 @@
-"""Functions of `K` that multiply: matrices, convolutions, pooling."""
+"""Functions of `K` for products: matrices, convolutions, pooling."""
 
 import string
 from collections.abc import Callable, Sequence
@@ -7,26 +7,26 @@ from typing import Any
 from keras import ops
 
 from bert4keras.backend.keras2.shapes import channels_first, int_shape, ndim, reshape, shape
-from bert4keras.backend.keras2.types import as_float_tensor, joinable
+from bert4keras.backend.keras2.types import as_float_tensor, to_common_type_tensors
 from bert4keras.backend.sizes import entry
 from bert4keras.backend.tensors import Tensor, pooling
 
 
 @entry
 def dot(x: Tensor, y: Tensor) -> Tensor:
-    """Sum over the last axis of `x` and the last but one of `y`; their other axes follow in order.
+    """Sum over the last axis of `x` and the second last of `y`; the other axes follow in order.
 
     `(a, b, c)` and `(d, c, e)` give `(a, b, d, e)`, as in `numpy.dot`.
     """
-    x, y = joinable([x, y])
-    # Not ops.dot, which multiplies batches on PyTorch, nor ops.tensordot, which stumbles over
-    # unknown sizes.
+    x, y = to_common_type_tensors([x, y])
+    # Not ops.dot, which multiplies batches on PyTorch, nor ops.tensordot, which fails on unknown
+    # sizes.
     return _contract(x, y, ndim(x) - 1, max(ndim(y) - 2, 0), batch_axes=0)
 
 
 def _contract(x: Tensor, y: Tensor, x_axis: int, y_axis: int, batch_axes: int) -> Tensor:
-    """Sum over an axis of each; leading batch axes are common, the other axes follow in order."""
-    # Keras takes small letters only.
+    """Sum over an axis of each; leading batch axes are shared, the other axes follow in order."""
+    # keras.ops.einsum takes only lower-case letters.
     x_letters, y_letters = string.ascii_lowercase[:13], list(string.ascii_lowercase[13:])
     x_letters, y_letters = x_letters[: ndim(x)], y_letters[: ndim(y)]
     y_letters[:batch_axes] = x_letters[:batch_axes]
@@ -40,11 +40,10 @@ def batch_dot(x: Tensor, y: Tensor, axes: int | Sequence[int] | None = None) -> 
     """Multiply two batches and sum over one axis of each.
 
     Args:
-        x: `(batch, ...)`, of two axes at least.
-        y: `(batch, ...)`, of two axes at least.
-        axes: the axis of `x` and the axis of `y` to sum over; one number stands for both. The
-            default is the last of `x` with the last but one of `y`, or with axis 1 of a `y` of
-            two axes.
+        x: `(batch, ...)`, with at least two axes.
+        y: `(batch, ...)`, with at least two axes.
+        axes: the axis of `x` and the axis of `y` to sum over, or one number for both. By default
+            the last of `x` and the second last of `y`, or axis 1 if `y` has two axes.
 
     Returns:
         The batch axis, the other axes of `x`, the other axes of `y`; `(batch, 1)` for two inputs
@@ -53,11 +52,11 @@ def batch_dot(x: Tensor, y: Tensor, axes: int | Sequence[int] | None = None) -> 
     Raises:
         ValueError: an input has fewer than two axes, or `axes` contains axis 0 or several axes.
     """
-    x, y = joinable([x, y])
+    x, y = to_common_type_tensors([x, y])
     x_ndim, y_ndim = ndim(x), ndim(y)
     if min(x_ndim, y_ndim) < 2:
         raise ValueError(
-            f"K.batch_dot needs a batch axis and another one, but the inputs have shapes "
+            f"K.batch_dot needs a batch axis and at least one other, but the inputs have shapes "
             f"{int_shape(x)} and {int_shape(y)}; K.dot multiplies single vectors"
         )
     if axes is None:
@@ -65,7 +64,7 @@ def batch_dot(x: Tensor, y: Tensor, axes: int | Sequence[int] | None = None) -> 
     elif isinstance(axes, int):
         axes = (axes, axes)
     if len(axes) != 2 or not all(isinstance(axis, int) for axis in axes):
-        raise ValueError(f"K.batch_dot sums over one axis of each input, but got axes={axes}")
+        raise ValueError(f"K.batch_dot sums over a single axis of each input, but got axes={axes}")
     x_axis, y_axis = axes[0] % x_ndim, axes[1] % y_ndim
     if 0 in (x_axis, y_axis):
         raise ValueError(f"K.batch_dot cannot sum over the batch axis, but got axes={axes}")
@@ -83,16 +82,16 @@ def bias_add(x: Tensor, bias: Tensor, data_format: str | None = None) -> Tensor:
         data_format: 'channels_last' or 'channels_first'; that of `keras.config` by default.
 
     Raises:
-        ValueError: the format is unknown or the bias has another number of axes.
+        ValueError: the format is unknown or the bias has the wrong number of axes.
     """
-    x, bias = joinable([x, bias])
+    x, bias = to_common_type_tensors([x, bias])
     if ndim(bias) not in (1, ndim(x) - 1):
         raise ValueError(
             f"K.bias_add needs a bias of 1 axis or of {ndim(x) - 1}, one fewer than x, but its "
             f"shape is {int_shape(bias)}"
         )
     if channels_first(data_format) and ndim(x) > 2:
-        # As Keras 2 does it: not transposed, but laid out anew.
+        # Reshaped, not transposed, as in Keras 2.
         *others, channels = shape(bias)
         bias = reshape(bias, (1, channels, *(others or [1] * (ndim(x) - 2))))
     return ops.add(x, bias)
@@ -109,10 +108,10 @@ def conv1d(
 ) -> Tensor:
     """Convolve sequences with a kernel `(size, channels, filters)`.
 
-    The padding is 'valid', 'same', or 'causal': zeros before the sequence, as many as the kernel
-    reaches back.
+    The padding is 'valid', 'same', or 'causal', which pads only before the sequence, by as many
+    zeros as the kernel reaches back.
     """
-    x, kernel = joinable([x, kernel])
+    x, kernel = to_common_type_tensors([x, kernel])
     if padding == "causal":
         reach = dilation_rate * (int_shape(kernel)[0] - 1)
         amounts = [(0, 0), (0, 0)]
@@ -122,13 +121,13 @@ def conv1d(
 
 
 def convolution(function: Callable, n_kernels: int = 1) -> Callable:
-    """Offer a convolution, whose arguments behind the kernels `keras.ops` has in the same order."""
+    """Wrap a convolution of `keras.ops`, whose arguments after the kernels have the same order."""
 
     def convolve(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Convolve a batch, see the function of `keras.ops`."""
+        """Convolve a batch like the function of `keras.ops`."""
         names = ("kernel",) if function is ops.conv else ("depthwise_kernel", "pointwise_kernel")
         kernels = [*args[:n_kernels], *(kwargs.pop(k) for k in names if k in kwargs)]
-        return function(*joinable([x, *kernels]), *args[n_kernels:], **kwargs)
+        return function(*to_common_type_tensors([x, *kernels]), *args[n_kernels:], **kwargs)
 
     return convolve
 

@@ -31,7 +31,7 @@ def truncated_normal(
     dtype: str | None = None,
     seed: int | keras.random.SeedGenerator | None = None,
 ) -> Tensor:
-    """Draw from a normal distribution, nothing further than two deviations from the mean."""
+    """Draw from a normal distribution truncated at two standard deviations from the mean."""
     return keras.random.truncated_normal(as_shape(shape), mean, stddev, dtype=dtype, seed=seed)
 
 
@@ -43,7 +43,7 @@ def random_uniform(
     dtype: str | None = None,
     seed: int | keras.random.SeedGenerator | None = None,
 ) -> Tensor:
-    """Draw numbers from `minval` to below `maxval`, integers if `dtype` says so."""
+    """Draw uniformly from `minval` to below `maxval`, integers if `dtype` is an integer type."""
     dtype = None if dtype is None else keras.backend.standardize_dtype(dtype)
     draw = keras.random.randint if dtype and "int" in dtype else keras.random.uniform
     return draw(as_shape(shape), minval, maxval, dtype=dtype, seed=seed)
@@ -68,6 +68,6 @@ def dropout(
     noise_shape: Sequence | None = None,
     seed: int | keras.random.SeedGenerator | None = None,
 ) -> Tensor:
-    """Set a fraction `level` of the elements to 0 and scale the others up."""
+    """Set a fraction `level` of the elements to 0 and multiply the others by 1 / (1 - level)."""
     noise_shape = None if noise_shape is None else as_shape(noise_shape)
     return keras.random.dropout(as_float_tensor(x), level, noise_shape=noise_shape, seed=seed)

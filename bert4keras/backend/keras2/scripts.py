@@ -1,4 +1,4 @@
-"""What else scripts for Keras 2 are rewritten to use."""
+"""Further functions and classes that rewritten scripts for Keras 2 use."""
 
 import itertools
 import operator
@@ -9,11 +9,11 @@ import keras
 
 
 def groupby(iterable, key: Callable | Sequence | None = None) -> list[tuple[Any, list]]:
-    """Group neighbours of the same key, as `snippets.groupby` did in some old versions.
+    """Group consecutive items with the same key, as `snippets.groupby` did in some old versions.
 
     Args:
         iterable: the items.
-        key: a function of an item, or the keys of all items; by default the items themselves.
+        key: a function of an item, or a list of the keys of all items; by default the items.
 
     Returns:
         Pairs of a key and the list of its items.
@@ -25,18 +25,18 @@ def groupby(iterable, key: Callable | Sequence | None = None) -> list[tuple[Any,
 
 
 class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
-    """Save a model or its weights while it is trained, in files of any name.
+    """Save a model or its weights during training, in files of any name.
 
-    What `keras.callbacks.ModelCheckpoint` was in Keras 2; that of Keras 3 prescribes the suffix.
+    This is `keras.callbacks.ModelCheckpoint` as it was in Keras 2; Keras 3 prescribes the suffix.
 
     Args:
         filepath: the file; `{epoch:02d}`, `{val_loss:.2f}` and so on are filled in.
-        monitor: the metric by which `save_best_only` tells models apart.
-        verbose: whether a line is printed for each file.
-        save_best_only: whether only models are saved that are better than all before.
-        save_weights_only: whether only the weights are saved.
-        mode: 'min', 'max', or 'auto', which goes by the name of the metric.
-        period: after how many epochs to save.
+        monitor: the metric by which `save_best_only` compares models.
+        verbose: whether to print a line for each file.
+        save_best_only: whether to save a model only if it is the best so far.
+        save_weights_only: whether to save only the weights.
+        mode: 'min', 'max', or 'auto', which depends on the name of the metric.
+        period: number of epochs between two files.
         **kwargs: see `keras.callbacks.ModelCheckpoint`.
     """
 
@@ -66,7 +66,7 @@ class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
         self._epochs_since_last_save = 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Save, if it is time."""
+        """Save every `period` epochs."""
         self._epochs_since_last_save += 1
         if self._epochs_since_last_save >= self.period:
             self._epochs_since_last_save = 0

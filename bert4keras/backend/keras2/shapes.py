@@ -1,4 +1,4 @@
-"""Functions of `K` about shapes, and those that make tensors of a shape."""
+"""Functions of `K` about shapes, and functions that create tensors of a given shape."""
 
 import builtins
 import functools
@@ -10,13 +10,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from bert4keras.backend.keras2.types import as_tensor, is_float, is_strong, joinable
+from bert4keras.backend.keras2.types import (
+    as_tensor,
+    is_float,
+    is_strongly_typed,
+    to_common_type_tensors,
+)
 from bert4keras.backend.sizes import Shape, SizeOperation, entry, is_number, is_shape, takes_sizes
 from bert4keras.backend.tensors import Tensor
 
 
 def as_shape(shape: Tensor) -> Tensor:
-    """Return a shape as `keras.ops` takes it: a tuple, or on TensorFlow a tensor."""
+    """Return a shape in the form that `keras.ops` takes: a tuple, or on TensorFlow a tensor."""
     if isinstance(shape, list | tuple):
         return tuple(-1 if size is None else size for size in shape)
     if keras.backend.backend() == "tensorflow" and not isinstance(shape, np.ndarray):
@@ -26,7 +31,7 @@ def as_shape(shape: Tensor) -> Tensor:
 
 @entry
 def shape(x: Tensor) -> Shape:
-    """Return the sizes of a tensor, each a number if it is known."""
+    """Return the sizes of a tensor, as numbers where they are known."""
     if isinstance(x, keras.KerasTensor):
         sizes = (
             SizeOperation("size")(x, axis) if n is None else n for axis, n in enumerate(x.shape)
@@ -49,7 +54,7 @@ def ndim(x: Tensor) -> int:
 
 @entry
 def get_variable_shape(x: Tensor) -> tuple[int | None, ...]:
-    """Return the sizes of a variable, see `int_shape`."""
+    """Return the sizes of a variable, like `int_shape`."""
     return int_shape(x)
 
 
@@ -61,7 +66,7 @@ def count_params(x: Tensor) -> int:
 
 @entry
 def size(x: Tensor, name: str | None = None) -> Tensor:
-    """Return the number of elements, as a tensor or, where the sizes are known, a number."""
+    """Return the number of elements, as a number if all sizes are known, otherwise as a tensor."""
     return functools.reduce(operator.mul, shape(x), 1)
 
 
@@ -73,13 +78,13 @@ def reshape(x: Tensor, shape: Sequence) -> Tensor:
 
 @entry
 def flatten(x: Tensor) -> Tensor:
-    """Return a tensor with one axis."""
+    """Flatten a tensor to one axis."""
     return ops.reshape(as_tensor(x), (-1,))
 
 
 @entry
 def batch_flatten(x: Tensor) -> Tensor:
-    """Return a tensor with two axes, the first of which stays."""
+    """Flatten all axes but the first."""
     x = as_tensor(x)
     sizes = int_shape(x)[1:]
     if None in sizes:
@@ -89,16 +94,16 @@ def batch_flatten(x: Tensor) -> Tensor:
 
 @entry
 def concatenate(tensors: Sequence[Tensor], axis: int = -1) -> Tensor:
-    """Join tensors along an axis, or shapes and lists of sizes to a shape."""
+    """Join tensors along an axis, or shapes and lists of sizes into a shape."""
     if all(is_shape(tensor) for tensor in tensors):
         return Shape(size for sizes in tensors for size in sizes)
-    return ops.concatenate(joinable(tensors), axis=axis)
+    return ops.concatenate(to_common_type_tensors(tensors), axis=axis)
 
 
 @entry
 def stack(x: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Join tensors along a new axis, or sizes to a shape."""
-    return Shape(x) if is_shape(x) else ops.stack(joinable(x), axis=axis)
+    """Join tensors along a new axis, or sizes into a shape."""
+    return Shape(x) if is_shape(x) else ops.stack(to_common_type_tensors(x), axis=axis)
 
 
 @entry
@@ -109,7 +114,7 @@ def prod(x: Tensor, axis: int | Sequence[int] | None = None, keepdims: bool = Fa
 
 @entry
 def squeeze(x: Tensor, axis: int) -> Tensor:
-    """Remove an axis of size 1, or of a size that is not known yet."""
+    """Remove an axis of size 1 or of unknown size."""
     x = as_tensor(x)
     if int_shape(x)[axis] is None:
         sizes = shape(x)
@@ -142,7 +147,7 @@ def temporal_padding(x: Tensor, padding: tuple[int, int] = (1, 1)) -> Tensor:
 
 
 def spatial_padding(n_axes: int) -> Callable:
-    """Make the function that pads images (2 axes) or volumes (3)."""
+    """Create the function that pads images (2 axes) or volumes (3)."""
 
     def pad(
         x: Tensor,
@@ -158,7 +163,7 @@ def spatial_padding(n_axes: int) -> Callable:
 
 
 def channels_first(data_format: str | None) -> bool:
-    """Tell whether channels come before space, see `normalize_data_format`."""
+    """Tell whether the channels come before the spatial axes."""
     return normalize_data_format(data_format) == "channels_first"
 
 
@@ -167,7 +172,7 @@ def _repeated_along_space(
 ) -> Tensor:
     if interpolation != "nearest":
         raise ValueError(
-            f"K enlarges images by interpolation='nearest' only, not {interpolation!r}: use "
+            f"K enlarges images only by interpolation='nearest', not {interpolation!r}: use "
             "keras.layers.UpSampling2D or keras.ops.image.resize"
         )
     for i, factor in enumerate(factors):
@@ -198,7 +203,7 @@ def resize_volumes(
 
 @entry
 def slice_(x: Tensor, start: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Cut out `size[i]` elements from `start[i]` on along axis `i`; -1 takes all that are left."""
+    """Take `size[i]` elements from `start[i]` on along axis `i`, or all that are left for -1."""
     x, start, size = as_tensor(x), list(start), list(size)
     return x[
         tuple(
@@ -210,13 +215,13 @@ def slice_(x: Tensor, start: Sequence[int], size: Sequence[int]) -> Tensor:
 
 @takes_sizes
 def zeros(shape: Sequence, dtype: str | None = None, name: str | None = None) -> Tensor:
-    """Return zeros, of the default float type if not said otherwise."""
+    """Return zeros, by default of the default float type."""
     return ops.zeros(as_shape(shape), dtype=dtype or keras.config.floatx())
 
 
 @takes_sizes
 def ones(shape: Sequence, dtype: str | None = None, name: str | None = None) -> Tensor:
-    """Return ones, of the default float type if not said otherwise."""
+    """Return ones, by default of the default float type."""
     return ops.ones(as_shape(shape), dtype=dtype or keras.config.floatx())
 
 
@@ -240,12 +245,12 @@ def eye(size: int, dtype: str | None = None, name: str | None = None) -> Tensor:
 
 @takes_sizes
 def arange(start: int, stop: int | None = None, step: int = 1, dtype: str = "int32") -> Tensor:
-    """Return the numbers from `start` to before `stop`, or from 0 to before `start`."""
+    """Return the numbers from `start` to below `stop`, or from 0 to below `start`."""
     start, stop = (0, start) if stop is None else (start, stop)
     limits = (start, stop, step)
     if not any(map(is_float, limits)):
         return ops.arange(*limits, dtype=dtype)
-    floats = [ops.cast(x, keras.config.floatx()) if is_strong(x) else x for x in limits]
+    floats = [ops.cast(x, keras.config.floatx()) if is_strongly_typed(x) else x for x in limits]
     return ops.cast(ops.arange(*floats, dtype=keras.config.floatx()), dtype)
 
 
@@ -253,7 +258,7 @@ def arange(start: int, stop: int | None = None, step: int = 1, dtype: str = "int
 def constant(
     value: Tensor, dtype: str | None = None, shape: Sequence | None = None, name: str | None = None
 ) -> Tensor:
-    """Return a tensor of fixed values, a single one of which fills the shape."""
+    """Return a tensor of constant values; a single value fills the shape."""
     value = np.asarray(value, dtype=dtype or keras.config.floatx())
     if shape is not None:
         value = np.full(shape, value) if value.size == 1 else np.reshape(value, shape)
@@ -269,10 +274,10 @@ def one_hot(indices: Tensor, num_classes: int) -> Tensor:
 
 @entry
 def normalize_data_format(value: str | None) -> str:
-    """Return 'channels_first' or 'channels_last', which is that of `keras.config` for None.
+    """Return 'channels_first' or 'channels_last'; None stands for the format of `keras.config`.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the format is another one.
     """
     value = value or keras.config.image_data_format()
     if value not in ("channels_first", "channels_last"):

@@ -1,4 +1,4 @@
-"""Functions of `K` about types, and how values of different types meet."""
+"""Functions of `K` about types, and the promotion of values of different types."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,43 +26,44 @@ def cast(x: Tensor, dtype: str) -> Tensor:
 
 @entry
 def cast_to_floatx(x: Tensor) -> Tensor:
-    """Convert to the default float type; NumPy arrays stay such."""
+    """Convert to the default float type; NumPy arrays remain NumPy arrays."""
     if isinstance(x, np.ndarray):
         return x.astype(keras.config.floatx())
     return cast(x, keras.config.floatx())
 
 
 def packed(x: Any) -> Any:
-    """Make an array or a tensor of a list or a shape, in which there may be tensors.
+    """Turn a list or a shape, which may contain tensors, into an array or a tensor.
 
-    Variables become their values: not all functions of `keras.ops` take variables.
+    Variables become their values, since not all functions of `keras.ops` take variables.
     """
     if not isinstance(x, list | tuple):
         return x.value if isinstance(x, keras.Variable) else x
     parts = [packed(part) for part in x]
-    if any(is_strong(part) for part in parts):
-        return ops.stack(joinable(parts))
+    if any(is_strongly_typed(part) for part in parts):
+        return ops.stack(to_common_type_tensors(parts))
     return np.array(parts, dtype="int32" if isinstance(x, Shape) else None)
 
 
-def is_strong(x: Any) -> bool:
-    """Tell whether others take the type of this: a tensor or a variable, nothing of NumPy."""
+def is_strongly_typed(x: Any) -> bool:
+    """Tell whether this has a type that others adopt: a tensor or a variable, not of NumPy."""
     return hasattr(x, "dtype") and not isinstance(x, np.ndarray | np.generic)
 
 
 def is_float(x: Any) -> bool:
-    """Tell whether a tensor, an array or a number is of a float type."""
+    """Tell whether a tensor, an array or a number has a float type."""
     return "float" in str(x.dtype) if hasattr(x, "dtype") else isinstance(x, float)
 
 
 def _common_type(values: Sequence[Any], comparing: bool = False) -> str | None:
-    """Name the type in which values meet; None for integers without a tensor among them.
+    """Return the name of the common type of values; None for integers without a tensor among them.
 
     Args:
         values: tensors, variables, arrays and numbers.
-        comparing: in float16 not all integers differ, so they meet in the default float type.
+        comparing: whether they are compared: since integers can become equal in float16, they are
+            compared with floats in the default float type at least.
     """
-    types = [dtype(x) for x in values if is_strong(x)]
+    types = [dtype(x) for x in values if is_strongly_typed(x)]
     floats = [name for name in types if "float" in name]
     if floats and comparing and len(floats) < len(values):
         floats.append(keras.config.floatx())
@@ -74,32 +75,32 @@ def _common_type(values: Sequence[Any], comparing: bool = False) -> str | None:
 
 
 def converted(x: Any, wanted: str | None) -> Tensor:
-    """Convert to a tensor of a type; of its own type for None."""
-    x = x if is_strong(x) else ops.convert_to_tensor(x)
+    """Convert to a tensor of a type; None keeps its own type."""
+    x = x if is_strongly_typed(x) else ops.convert_to_tensor(x)
     return x if wanted in (None, dtype(x)) else ops.cast(x, wanted)
 
 
 def as_tensor(x: Any) -> Tensor:
-    """Make a tensor of what is one, or an array, a number or a list."""
+    """Convert a tensor, an array, a number or a list to a tensor."""
     x = packed(x)
-    return x if is_strong(x) else converted(x, _common_type([x]))
+    return x if is_strongly_typed(x) else converted(x, _common_type([x]))
 
 
 def as_float_tensor(x: Any) -> Tensor:
-    """Make a tensor of floats."""
+    """Convert to a tensor of floats."""
     x = as_tensor(x)
     return x if is_float(x) else ops.cast(x, keras.config.floatx())
 
 
-def alike(*values: Any, comparing: bool = False) -> list[Any]:
-    """Give values the type in which they meet; numbers stay numbers."""
+def to_common_type(*values: Any, comparing: bool = False) -> list[Any]:
+    """Convert values to their common type; numbers stay numbers."""
     values = [x.item() if isinstance(x, np.generic) else packed(x) for x in values]
     common = _common_type(values, comparing)
     return [x if isinstance(x, int | float) else converted(x, common) for x in values]
 
 
-def joinable(values: Sequence[Any]) -> list[Tensor]:
-    """Give values the type in which they meet, numbers as tensors too."""
+def to_common_type_tensors(values: Sequence[Any]) -> list[Tensor]:
+    """Convert values, numbers included, to tensors of their common type."""
     values = [packed(x) for x in values]
     common = _common_type(values)
     return [converted(x, common) for x in values]
@@ -114,7 +115,7 @@ def is_variable(x: Any) -> bool:
 @entry
 def is_tensor(x: Any) -> bool:
     """Tell whether this is a tensor or a variable, symbolic ones included."""
-    return is_strong(x)
+    return is_strongly_typed(x)
 
 
 @entry
@@ -126,11 +127,11 @@ def is_placeholder(x: Any) -> bool:
 
 @entry
 def is_sparse(tensor: Tensor) -> bool:
-    """Tell whether a tensor keeps its non-zero elements only."""
+    """Tell whether a tensor stores only its non-zero elements."""
     return bool(getattr(tensor, "sparse", False)) or "Sparse" in type(tensor).__name__
 
 
 @entry
 def to_dense(tensor: Tensor) -> Tensor:
-    """Return a tensor that keeps all its elements."""
+    """Convert a sparse tensor to a dense one."""
     return ops.convert_to_tensor(tensor, sparse=False) if is_sparse(tensor) else tensor

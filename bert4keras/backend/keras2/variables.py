@@ -20,7 +20,7 @@ def variable(
     name: str | None = None,
     constraint: Callable | None = None,
 ) -> keras.Variable:
-    """Return a new variable, of the default float type if not said otherwise."""
+    """Return a new variable, by default of the default float type."""
     created = keras.Variable(value, dtype=dtype or keras.config.floatx(), name=name)
     created.constraint = constraint
     return created
@@ -35,7 +35,7 @@ def random_uniform_variable(
     name: str | None = None,
     seed: int | None = None,
 ) -> keras.Variable:
-    """Return a new variable of numbers from `low` to below `high`."""
+    """Return a new variable drawn uniformly from `low` to below `high`."""
     return variable(random_uniform(shape, low, high, seed=seed), dtype, name)
 
 
@@ -48,19 +48,19 @@ def random_normal_variable(
     name: str | None = None,
     seed: int | None = None,
 ) -> keras.Variable:
-    """Return a new variable of numbers from a normal distribution of deviation `scale`."""
+    """Return a new variable drawn from a normal distribution of standard deviation `scale`."""
     return variable(random_normal(shape, mean, scale, seed=seed), dtype, name)
 
 
 @entry
 def moving_average_update(x: keras.Variable, value: Tensor, momentum: float) -> Tensor:
-    """Move a variable to `momentum * x + (1 - momentum) * value`, and return that."""
+    """Assign `momentum * x + (1 - momentum) * value` to a variable, and return it."""
     return x.assign(x - (x - ops.cast(as_tensor(value), x.dtype)) * (1 - momentum))
 
 
 @entry
 def update(x: keras.Variable, new_x: Tensor) -> Tensor:
-    """Give a variable a new value and return that."""
+    """Assign a new value to a variable and return it."""
     return x.assign(new_x)
 
 
@@ -85,19 +85,19 @@ def get_value(x: Tensor) -> np.ndarray:
     """
     if isinstance(x, keras.KerasTensor):
         raise ValueError(
-            f"{x} belongs to a functional model and has no value. Build keras.Model(inputs, x) "
-            "and call it or its predict()."
+            f"{x} belongs to a functional model and has no value: build keras.Model(inputs, x) "
+            "and call it or its predict()"
         )
     return ops.convert_to_numpy(x)
 
 
 @entry
 def set_value(x: keras.Variable, value: Tensor) -> None:
-    """Give a variable a new value."""
+    """Assign a new value to a variable."""
     x.assign(value)
 
 
-# The argument has the name that Keras 2 gives it, although it hides the module.
+# The argument has its name in Keras 2, although it hides the module.
 @entry
 def batch_get_value(ops: Sequence[Tensor]) -> list[np.ndarray]:
     """Return the values of several variables."""
@@ -106,7 +106,7 @@ def batch_get_value(ops: Sequence[Tensor]) -> list[np.ndarray]:
 
 @entry
 def batch_set_value(tuples: Sequence[tuple[keras.Variable, Tensor]]) -> None:
-    """Give several variables new values."""
+    """Assign new values to several variables."""
     for x, value in tuples:
         x.assign(value)
 
