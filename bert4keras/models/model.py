@@ -130,8 +130,8 @@ class Model(
             config["step"] = keras.saving.serialize_keras_object(self.step)
         if config and not self.auto_scale_loss:
             config["auto_scale_loss"] = False
-        if config and self.compiled_trainable.changed():
-            config["trainable"] = self.compiled_trainable.changed()
+        if config and self.compiled_trainable.changed_indices():
+            config["trainable"] = self.compiled_trainable.changed_indices()
         return config
 
     def compile_from_config(self, config: dict) -> None:
@@ -139,7 +139,7 @@ class Model(
         config = keras.saving.deserialize_keras_object(config)
         changed = config.pop("trainable", ())
         self.compile(**config)
-        self.compiled_trainable.change(changed)
+        self.compiled_trainable.apply_changes(changed)
         self._build_optimizer()
 
     def make_train_function(self, force: bool = False) -> Any:
@@ -324,7 +324,7 @@ class Model(
             for name, layer in layers_by_key(self.layers).items()
         }
         if resuming.is_backup(filepath) and self._trains():
-            state = resuming.state_of_training(self)
+            state = resuming.training_state(self)
             layers[resuming.ENTRY] = {name: to_numpy(v) for name, v in state.items()}
         save_layers(filepath, layers)
 
@@ -380,7 +380,7 @@ class Model(
                     "had adapters, or pass skip_mismatch=True to leave such layers out"
                 )
         if training is not None and self._trains():
-            resuming.restore_training(self, training, filepath)
+            resuming.restore_training_state(self, training, filepath)
         assign(pairs)
 
     def _trains(self) -> bool:

@@ -1,19 +1,19 @@
-"""Training: what models are fed with, what is minimised, and on which devices.
+"""Training: input batches, losses, training steps, and several devices.
 
 feed        BatchFeed, as_feed: batches for `fit`, `evaluate` and `predict`
-losses      losses that people use with Transformers and Keras lacks
-steps       AdversarialTraining, GradientPenalty, VirtualAdversarialTraining, RDrop: what
-            `Model.compile(step=)` takes
+losses      common losses of Transformers that Keras lacks
+steps       AdversarialTraining, GradientPenalty, VirtualAdversarialTraining, RDrop: training
+            steps for `Model.compile(step=)`
 gradients   gradients_of, integrated_gradients: gradients at a layer, for attribution
 averages    EvaluateAverage: validate and save the moving average of the weights
 lora        add_lora, merge_lora: training small matrices beside frozen weights
-trainable   TrainsAsCompiled: what is trained is what was trainable at `compile`
-in_place    VariablesInPlace: variables keep their values while a model runs
-model       TrainingModel: what Keras asks of a model in a step
-methods     LayerMethod: methods of layers as losses that are saved
-resuming    what `keras.callbacks.BackupAndRestore` keeps beside the weights
+trainable   TrainsAsCompiled: a model trains the weights that were trainable at `compile`
+in_place    VariablesInPlace: variables keep their values while a model runs on JAX
+model       TrainingModel: the methods of a model that Keras calls in a step
+methods     LayerMethod: methods of layers as losses and metrics that can be saved
+resuming    the training state that `keras.callbacks.BackupAndRestore` saves with the weights
 distribution  data_parallel, model_parallel, layout_map: more than one device
-            batch_mean: the mean in a loss layer
+            batch_mean: the weighted mean of the batch, in a loss layer
 """
 
 from bert4keras.training.averages import EvaluateAverage

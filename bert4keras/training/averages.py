@@ -1,4 +1,4 @@
-"""Evaluating the moving average of the weights while the weights themselves are trained."""
+"""Evaluation of the moving average of the weights during training."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ import keras
 
 
 class EvaluateAverage(keras.callbacks.Callback):
-    """Let the averages of the optimizer be validated and saved, and the weights be trained.
+    """Validate and save the averages that the optimizer keeps, while the weights are trained.
 
-    For optimizers of `extend_with_exponential_moving_average`. The averages are in the place of the
-    weights during `evaluate` and from there to the end of the epoch, so that callbacks that come
-    after this one in the list, `ModelCheckpoint` or one of your own, save what was validated. The
-    next epoch goes on with the weights, and `fit` leaves them in the model; `apply_ema_weights` of
-    the optimizer brings the averages. (`keras.callbacks.SwapEMAWeights` is for `use_ema=True`.)
+    For optimizers of `extend_with_exponential_moving_average`. The averages replace the weights
+    during `evaluate` and from then to the end of the epoch, so that callbacks after this one in the
+    list, such as `ModelCheckpoint`, save what was validated. The next epoch continues with the
+    weights, and `fit` leaves them in the model; `apply_ema_weights` of the optimizer replaces them
+    by the averages. (`keras.callbacks.SwapEMAWeights` is for `use_ema=True`.)
 
     Args:
-        bias_correction: see `apply_ema_weights`.
+        bias_correction: as in `apply_ema_weights`.
 
     Raises:
         TypeError: when training or evaluation begins, if the optimizer keeps no averages.
@@ -24,33 +24,33 @@ class EvaluateAverage(keras.callbacks.Callback):
     def __init__(self, bias_correction: bool = True) -> None:
         super().__init__()
         self.bias_correction = bias_correction
-        self.in_place = False
+        self.swapped = False
         self.training = False
 
     def find_optimizer(self) -> Any:
-        """The optimizer that keeps the averages; Keras wraps it where losses are scaled."""
+        """Return the optimizer that keeps the averages, which Keras wraps for loss scaling."""
         optimizer = self.model.optimizer
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         if not hasattr(optimizer, "apply_ema_weights"):
             raise TypeError(
                 f"EvaluateAverage needs an optimizer that keeps an average of the weights, but "
-                f"{type(optimizer).__name__} does not: make its class by "
+                f"{type(optimizer).__name__} does not: create its class by "
                 "extend_with_exponential_moving_average"
             )
         return optimizer
 
-    def put(self) -> None:
-        """Put the averages in the place of the weights, if there are any yet."""
+    def swap_in(self) -> None:
+        """Replace the weights by the averages, if there are any yet."""
         optimizer = self.find_optimizer()
-        if not self.in_place and int(keras.ops.convert_to_numpy(optimizer.iterations)) > 0:
+        if not self.swapped and int(keras.ops.convert_to_numpy(optimizer.iterations)) > 0:
             optimizer.apply_ema_weights(self.bias_correction)
-            self.in_place = True
+            self.swapped = True
 
-    def bring_back(self) -> None:
-        """Bring the weights back."""
-        if self.in_place:
+    def swap_out(self) -> None:
+        """Restore the weights."""
+        if self.swapped:
             self.find_optimizer().reset_old_weights()
-            self.in_place = False
+            self.swapped = False
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Check the optimizer."""
@@ -59,22 +59,22 @@ class EvaluateAverage(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         """Evaluate the averages."""
-        self.put()
+        self.swap_in()
 
     def on_test_end(self, logs: dict | None = None) -> None:
-        """Bring the weights back at once where nothing is trained."""
+        """Restore the weights at once, unless the model is being trained."""
         if not self.training:
-            self.bring_back()
+            self.swap_out()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Let callbacks after this one save the averages."""
-        self.put()
+        """Leave the averages to the callbacks after this one."""
+        self.swap_in()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Go on with the weights."""
-        self.bring_back()
+        """Continue with the weights."""
+        self.swap_out()
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Leave the weights in the model."""
-        self.bring_back()
+        self.swap_out()
         self.training = False

@@ -1,4 +1,4 @@
-"""What `fit`, `evaluate` and `predict` are fed with."""
+"""Batches for `fit`, `evaluate` and `predict`."""
 
 import itertools
 from collections import deque
@@ -24,38 +24,38 @@ def as_feed(batches: Iterable) -> "BatchFeed":
 
 
 class BatchFeed(DataAdapter):
-    """Batches for `fit`, `evaluate` and `predict`, and still the iterator that it was made from.
+    """Batches for `fit`, `evaluate` and `predict`, which can also be iterated over.
 
-    A batch is `(inputs, targets)`, `(inputs, targets, sample_weights)` or `(inputs,)`; anything
-    that is no tuple is inputs alone. Each part is an array, or a list, tuple or dict of arrays
-    whose first axis counts the samples; a part that holds a single array is handed on as this
-    array. Targets are None where the model brings its own loss.
+    A batch is `(inputs, targets)`, `(inputs, targets, sample_weights)` or `(inputs,)`; anything but
+    a tuple is inputs alone. Each part is an array, or a list, tuple or dict of arrays whose first
+    axis is the batch; a part with a single array is passed on as this array. Targets are None where
+    the model has its own loss.
 
     All other axes may change from batch to batch, and a TensorFlow model is traced once for all
-    sizes. Only a last axis of size 1, such as that of a column of labels, has to keep its size
-    there, because losses tell by it what they are given. Arrays are not copied, except that float64
-    becomes `keras.config.floatx()`.
+    sizes. Only a last axis of size 1, such as that of a column of labels, must keep its size there,
+    because losses depend on it. Arrays are not copied, except that float64 becomes
+    `keras.config.floatx()`.
 
-    `next(feed)` gives a batch as it came. A feed serves one loop at a time; the next one goes on
-    where it stopped.
+    `next(feed)` returns a batch as it was given. A feed serves one loop at a time; the next loop
+    continues where the last one stopped.
 
     Args:
-        batches: the batches, read once. On TensorFlow a thread of its own reads two ahead.
+        batches: the batches, read once. On TensorFlow a separate thread prefetches two of them.
         inputs_only: a batch is inputs alone even if it is a tuple.
-        endless: there is no last batch, so that `Model` asks for a number of steps.
+        endless: there is no last batch, so that `Model` requires a number of steps.
 
     Attributes:
-        prepare: what else is done to each batch, if anything: `Model` checks it.
+        prepare: a function applied to each batch, or None: `Model` checks batches by it.
 
     Raises:
-        ValueError: while batches are read, if there are none or one is not like the first.
-        TypeError: while batches are read, if one holds something that is no array.
+        ValueError: while batches are read, if there are none or one does not match the first.
+        TypeError: while batches are read, if one contains something other than arrays.
         Exception: whatever the iteration over `batches` raises. On TensorFlow it follows a warning
             of Keras that the data have run out.
     """
 
-    peeked = 4  # batches that decide on TensorFlow whether a last axis is always of size 1
-    ahead = 2
+    n_peeked = 4  # batches that decide on TensorFlow whether a last axis is always of size 1
+    n_prefetched = 2
 
     def __init__(self, batches: Iterable, inputs_only: bool = False, endless: bool = False):
         self._source = iter(batches)
@@ -81,60 +81,60 @@ class BatchFeed(DataAdapter):
             return self._reading.popleft().result() if self._reading else next(self._source)
 
     def peek(self) -> tuple:
-        """Give the next batch in the form that Keras takes, and leave it to be read.
+        """Return the next batch in the form that Keras takes, without consuming it.
 
         Raises:
             ValueError: there is none.
         """
         return self._look_ahead(1)[0]
 
-    # === What Keras asks for ===
+    # === The interface of Keras data adapters ===
 
     @property
     def num_batches(self) -> None:
-        """The number of batches is not known."""
+        """None: the number of batches is not known."""
 
     @property
     def batch_size(self) -> None:
-        """The number of samples in a batch is not known."""
+        """None: the batch size is not known."""
 
     def on_epoch_begin(self) -> None:
-        """Note that Keras begins to read."""
+        """Record that Keras starts to read."""
         self._in_epoch = True
 
     def on_epoch_end(self) -> None:
-        """Note that Keras stopped reading, and raise the error that stopped it on TensorFlow."""
+        """Record that Keras stopped reading, and raise the error that stopped it on TensorFlow."""
         self._in_epoch = False
         error, self._error = self._error, None
         if error is not None:
             raise error
 
     def get_numpy_iterator(self) -> Iterator[tuple]:
-        """Give the batches as numpy arrays."""
+        """Yield the batches as NumPy arrays."""
         return self._batches()
 
     def get_jax_iterator(self) -> Iterator[tuple]:
-        """Give the batches as numpy arrays, which JAX moves to its device itself."""
+        """Yield the batches as NumPy arrays, which JAX itself moves to its device."""
         return self._batches()
 
     def get_torch_dataloader(self) -> Iterator[tuple]:
-        """Give the batches as tensors on the device of the model."""
+        """Yield the batches as tensors on the device of the model."""
         return (keras.tree.map_structure(_to_tensor, batch) for batch in self._batches())
 
     def get_tf_dataset(self) -> "tf.data.Dataset":
-        """Give the batches as a dataset of which all axes are free that may change."""
+        """Return the batches as a dataset in which all sizes that may change are unknown."""
         import tensorflow as tf
 
-        first = self._look_ahead(self.peeked)
+        first = self._look_ahead(self.n_peeked)
         if self._signature is None:
             self._signature = keras.tree.map_structure(_to_spec, *first)
 
         def generate() -> Iterator[tuple]:
-            # TensorFlow would turn an error into one of its own; as the data end here, Keras calls
-            # on_epoch_end, which raises it.
+            # TensorFlow would turn an error into one of its own. Instead the data end here, and
+            # Keras calls on_epoch_end, which raises the error.
             try:
                 self._look_ahead(1)
-                for raw in self._read_ahead():
+                for raw in self._prefetched():
                     batch = self._convert(raw)
                     keras.tree.map_structure(_check_column, batch, self._signature)
                     yield batch
@@ -142,7 +142,7 @@ class BatchFeed(DataAdapter):
                 self._error = error
 
         options = tf.data.Options()
-        # What the thread of the feed has read ahead is not lost when Keras drops the dataset.
+        # Batches prefetched by TensorFlow would be lost when Keras drops the dataset.
         options.experimental_optimization.inject_prefetch = False
         dataset = tf.data.Dataset.from_generator(generate, output_signature=self._signature)
         return dataset.with_options(options)
@@ -150,23 +150,23 @@ class BatchFeed(DataAdapter):
     # === Reading ===
 
     def _look_ahead(self, n: int) -> list[tuple]:
-        """Convert the next batches, at most `n`, and put them back."""
+        """Convert the next batches, at most `n`, without consuming them."""
         raw = list(itertools.islice(self, n))
         self._returned.extendleft(reversed(raw))
         if not raw:
             raise ValueError(
-                "there is no batch to read: the generator yields none or was read to its end "
+                "there is no batch to read: the generator yields none or has been exhausted "
                 "before; give a new one, or an endless one with a number of steps"
             )
         return [self._convert(batch) for batch in raw]
 
-    def _read_ahead(self) -> Iterator:
-        """Yield the batches as they come, while a thread prepares the next ones."""
+    def _prefetched(self) -> Iterator:
+        """Yield the batches as they are given, while a thread prefetches the next ones."""
         if self._reader is None:
             self._reader = ThreadPoolExecutor(1, "BatchFeed")
         while True:
             with self._lock:
-                while len(self._reading) <= self.ahead:
+                while len(self._reading) <= self.n_prefetched:
                     self._reading.append(self._reader.submit(next, self._source))
             try:
                 batch = next(self)
@@ -175,30 +175,30 @@ class BatchFeed(DataAdapter):
             yield batch
 
     def _batches(self) -> Iterator[tuple]:
-        """Give the batches in the form that Keras takes, the first of them checked at once."""
+        """Return an iterator of the converted batches; the first one is checked at once."""
         # A JAX model is left without weights if its first step fails.
         self._look_ahead(1)
         return self._converted()
 
     def _converted(self) -> Iterator[tuple]:
-        for given, raw in enumerate(self):
+        for n_yielded, raw in enumerate(self):
             try:
                 yield self._convert(raw)
             except GeneratorExit:
-                # Keras may build a model from one batch, and begins anew before training.
-                if given == 0 and self._in_epoch:
+                # Keras may build a model from the first batch, and start again to train.
+                if n_yielded == 0 and self._in_epoch:
                     self._returned.appendleft(raw)
                 raise
 
     def _convert(self, raw: Any) -> tuple:
-        """Check a batch against the first one, and make tuples of its lists, as Keras wants it."""
+        """Check a batch against the first one, and turn its lists into tuples for Keras."""
         parts = raw if isinstance(raw, tuple) and not self._inputs_only else (raw,)
         while len(parts) > 1 and parts[-1] is None:
             parts = parts[:-1]
         if not 1 <= len(parts) <= len(_PARTS) or any(part is None for part in parts):
             kinds = [type(part).__name__ for part in parts]
             raise ValueError(
-                f"a batch has the parts {kinds}; yield (inputs, targets), (inputs, targets, "
+                f"a batch has the parts {kinds}: yield (inputs, targets), (inputs, targets, "
                 "sample_weights) or (inputs, None)"
             )
         arrays: dict[str, np.ndarray] = {}
@@ -210,17 +210,19 @@ class BatchFeed(DataAdapter):
         return batch if self.prepare is None else self.prepare(batch)
 
     def _to_arrays(self, part: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
-        """Convert the leaves of a part, and enter them into `arrays` by their paths."""
+        """Convert the leaves of a part to arrays, and add them to `arrays` by their paths."""
         if isinstance(part, dict | list | tuple) and not part:
-            raise ValueError(f"{path} of a batch is an empty {type(part).__name__}")
+            raise ValueError(
+                f"{path} of a batch is an empty {type(part).__name__}: give at least one array"
+            )
         if isinstance(part, dict):
             return {k: self._to_arrays(v, f"{path}[{k!r}]", arrays) for k, v in part.items()}
         if isinstance(part, list | tuple):
             return tuple(self._to_arrays(v, f"{path}[{i}]", arrays) for i, v in enumerate(part))
         if not hasattr(part, "shape") or not hasattr(part, "dtype"):
             raise TypeError(
-                f"{path} of a batch is {type(part).__name__} and no array; convert lists of "
-                "numbers by sequence_padding or to_array"
+                f"{path} of a batch has the type {type(part).__name__} instead of an array: "
+                "convert lists of numbers by sequence_padding or to_array"
             )
         array = np.asarray(part)
         if array.dtype == np.float64:
@@ -232,14 +234,14 @@ class BatchFeed(DataAdapter):
         return array
 
     def _check(self, arrays: dict[str, np.ndarray]) -> None:
-        """Raise unless the arrays hold the same number of samples and are like those before."""
+        """Raise unless all arrays have the same batch size, and the layout of the first batch."""
         shapes = {path: array.shape for path, array in arrays.items()}
         if len({shape[:1] for shape in shapes.values()}) != 1 or not all(
             shape and shape[0] for shape in shapes.values()
         ):
             raise ValueError(
-                f"a batch holds arrays of the shapes {shapes}; the first axis counts the samples, "
-                "at least 1, and has to be the same for all"
+                f"a batch has arrays of the shapes {shapes}: the first axis is the batch, and must "
+                "have the same size, at least 1, in all of them"
             )
 
         layout = {path: (array.dtype, array.ndim) for path, array in arrays.items()}
@@ -247,8 +249,8 @@ class BatchFeed(DataAdapter):
             self._layout = layout
         elif layout != self._layout:
             raise ValueError(
-                f"a batch holds arrays of the types and ranks {_readable(layout)}, but the first "
-                f"one {_readable(self._layout)}; all batches need one structure"
+                f"a batch has arrays of the types and ranks {_readable(layout)}, but the first "
+                f"one {_readable(self._layout)}: all batches must have the same structure"
             )
 
 
@@ -270,12 +272,12 @@ def _readable(layout: dict[str, tuple[np.dtype, int]]) -> dict[str, str]:
 
 
 def _to_tensor(array: np.ndarray) -> Any:
-    # PyTorch shares the memory of an array, and warns where it must not be written to.
+    # PyTorch shares the memory of an array, and warns if it is read-only.
     return keras.ops.convert_to_tensor(array if array.flags.writeable else array.copy())
 
 
 def _to_spec(*arrays: np.ndarray) -> "tf.TensorSpec":
-    """Give the spec of an array of which the first batches are known."""
+    """Derive the spec of an input from its arrays in the first batches."""
     import tensorflow as tf
 
     shape: list[int | None] = [None] * arrays[0].ndim
@@ -287,6 +289,6 @@ def _to_spec(*arrays: np.ndarray) -> "tf.TensorSpec":
 def _check_column(array: np.ndarray, spec: "tf.TensorSpec") -> None:
     if spec.shape[-1] not in (None, array.shape[-1]):
         raise ValueError(
-            f"a batch holds an array of shape {array.shape}, but its last axis was of size 1 in "
-            "the first batches; pad it to at least 2 elements"
+            f"a batch has an array of shape {array.shape}, but its last axis had size 1 in the "
+            "first batches: pad it to at least 2 elements"
         )

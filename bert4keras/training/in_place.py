@@ -1,9 +1,10 @@
-"""Steps on JAX that leave every variable with its value.
+"""Steps on JAX that update variables in place.
 
-While a model runs on JAX, Keras takes the values away from its variables, hands them from step to
-step, and gives the last ones back at the end: if a step fails, the weights are gone, and another
-thread finds none. Here each step reads the variables and writes what it changes, as on TensorFlow
-and PyTorch. One that fails changes nothing, and who reads meanwhile finds what the last one left.
+While a model runs on JAX, Keras removes the values from its variables, passes them from step to
+step, and restores the last ones at the end: if a step fails, the weights are lost, and other
+threads find none. Here each step reads the variables and writes those that it changes, as on
+TensorFlow and PyTorch. A step that fails changes nothing, and other threads read the values of the
+last step.
 """
 
 import sys
@@ -28,24 +29,24 @@ from bert4keras.backend.engines import (
 )
 
 
-class Group:
-    """Variables, packed so that Keras, which keeps the state in the model, does not find them."""
+class VariableGroup:
+    """A list of variables that Keras, which keeps the state in the model, does not track."""
 
     def __init__(self, variables: Sequence[keras.Variable] = ()) -> None:
         self.variables = variables
 
 
-State = tuple[Group, ...]
-"""All variables of a model, none, and those of its optimizer and its metrics, where in use."""
+State = tuple[VariableGroup, ...]
+"""The variables of a model, an empty group, and those of optimizer and metrics where in use."""
 
 
 def values_of(state: State) -> tuple[list[Any], ...]:
-    """The present values."""
+    """Return the present values of a state."""
     return tuple(present_values(group.variables) for group in state)
 
 
 class Synced(local):
-    """Whether Keras is to ask a model for its state, for each thread."""
+    """Flags, for each thread, that tell Keras whether to ask a model for its state."""
 
     def __init__(self) -> None:
         self.models: WeakKeyDictionary = WeakKeyDictionary()
@@ -55,13 +56,13 @@ SYNCED = Synced()
 
 
 class VariablesInPlace(keras.Model):
-    """A Keras model whose variables keep their values while it runs, on JAX as on the others."""
+    """Keras model whose variables keep their values while it runs, on JAX as elsewhere."""
 
-    # --- what Keras asks for on JAX only
+    # --- what Keras calls on JAX only
 
     @property
     def _jax_state_synced(self) -> bool:
-        """Whether Keras is to ask for the state, in this thread."""
+        """Whether Keras should ask for the state, in this thread."""
         return SYNCED.models.get(self, True)
 
     @_jax_state_synced.setter
@@ -70,30 +71,30 @@ class VariablesInPlace(keras.Model):
 
     @property
     def _jax_state(self) -> None:
-        """What would have to be given back to the variables: nothing."""
+        """State that would have to be restored to the variables: none."""
 
     @_jax_state.setter
     def _jax_state(self, value: Any) -> None:
-        """Forget what Keras would give back later."""
+        """Drop the state that Keras would restore later."""
 
     def jax_state_sync(self) -> None:
-        """Do nothing, as variables have their values; Keras asks for the state again."""
+        """Restore nothing, since variables have their values; Keras asks for the state again."""
         self._jax_state_synced = True
 
     def _get_jax_state(
         self, optimizer_variables: bool = False, metrics_variables: bool = False, **kwargs: Any
     ) -> State:
-        """Give the variables that a step is about, in the form of Keras' values of them."""
-        state = [Group(self.variables), Group()]
+        """Return the variables of a step, grouped as Keras groups their values."""
+        state = [VariableGroup(self.variables), VariableGroup()]
         if optimizer_variables:
-            state.append(Group(self.optimizer.variables))
+            state.append(VariableGroup(self.optimizer.variables))
         if metrics_variables:
-            state.append(Group(self.metrics_variables))
+            state.append(VariableGroup(self.metrics_variables))
         return tuple(state)
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train as `keras.Model.fit` does."""
-        with finalized_if_done(getattr(self, "optimizer", None)):
+        with finalized_on_success(getattr(self, "optimizer", None)):
             return super().fit(*args, **kwargs)
 
     # --- the functions
@@ -108,7 +109,7 @@ class VariablesInPlace(keras.Model):
             self.changes_seen = Changes.count
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Make what trains on a batch."""
+        """Create the function that trains on a batch."""
         self.forget_if_changed()
         if self.train_function is not None and not force:
             return self.train_function
@@ -116,13 +117,13 @@ class VariablesInPlace(keras.Model):
             self.train_function = self._make_function(TrainStep(self, self.train_step))
             return self.train_function
         super().make_train_function(force)
-        counts = self.optimizer is not None and self.steps_per_execution == 1
-        if keras.backend.backend() == "tensorflow" and counts:
-            self.train_function = counting_if_done(self.train_function, self.optimizer)
+        single = self.optimizer is not None and self.steps_per_execution == 1
+        if keras.backend.backend() == "tensorflow" and single:
+            self.train_function = counted_on_success(self.train_function, self.optimizer)
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Any:
-        """Make what evaluates a batch."""
+        """Create the function that evaluates a batch."""
         self.forget_if_changed()
         if keras.backend.backend() != "jax":
             return super().make_test_function(force)
@@ -131,7 +132,7 @@ class VariablesInPlace(keras.Model):
         return self.test_function
 
     def make_predict_function(self, force: bool = False) -> Any:
-        """Make what predicts a batch."""
+        """Create the function that predicts a batch."""
         self.forget_if_changed()
         if keras.backend.backend() != "jax":
             return super().make_predict_function(force)
@@ -149,12 +150,12 @@ class VariablesInPlace(keras.Model):
 
 
 class Step:
-    """A step of Keras, as a function that reads variables and writes them.
+    """Step of Keras, turned into a function that reads and writes variables.
 
     Args:
         model: the model.
-        step: takes values of the trained variables, of all others, and of those of optimizer and
-            metrics where they are in use, and a batch; returns what it gives, and the values after.
+        step: takes the values of trainable and of other variables, those of optimizer and metrics
+            where in use, and a batch; returns its outputs and the new values.
     """
 
     def __init__(self, model: keras.Model, step: Callable[[tuple, Any], tuple[Any, tuple]]) -> None:
@@ -162,18 +163,18 @@ class Step:
         self.step = step
         self.known: set[tuple] = set()
         compiles = model.jit_compile and not model.run_eagerly
-        self.function = self.compiled() if compiles else self.computed
+        self.function = self.compiled() if compiles else self.run_on_values
 
     def compiled(self) -> Callable[[tuple, Any], tuple[Any, Any]]:
-        """Compile `computed`."""
+        """Compile `run_on_values`."""
         import jax
 
-        return jax.jit(self.computed)
+        return jax.jit(self.run_on_values)
 
-    def computed(self, values: tuple, data: Any) -> tuple[Any, Any]:
-        """Run the step on values of a `State`; also return what comes of them."""
-        model, (of_model, empty, *rest) = self.model, values
-        value_of = {id(v): x for v, x in zip(model.variables, of_model, strict=True)}
+    def run_on_values(self, values: tuple, data: Any) -> tuple[Any, Any]:
+        """Run the step on the values of a `State`; return its outputs and the new values."""
+        model, (model_values, empty, *rest) = self.model, values
+        value_of = {id(v): x for v, x in zip(model.variables, model_values, strict=True)}
         groups = model.trainable_variables, model.non_trainable_variables
         split = ([value_of[id(v)] for v in group] for group in groups)
         outputs, (trained, others, *rest) = self.step((*split, *rest), data)
@@ -182,30 +183,30 @@ class Step:
         return outputs, ([value_of[id(v)] for v in model.variables], empty, *rest)
 
     def first_in_turn(self, values: tuple, data: Any) -> AbstractContextManager:
-        """Let one thread in at a time as long as shapes are new."""
+        """Admit one thread at a time as long as the shapes are new."""
         return first_in_turn(self.known, (*map(len, values), shapes_of(data)))
 
 
 class TrainStep(Step):
-    """A step that changes most variables, in the memory they have."""
+    """Step that changes most variables, and reuses their buffers."""
 
     def compiled(self) -> Callable[[tuple, Any], tuple[Any, Any]]:
-        """Compile `computed`, which takes the memory of the values that it is given."""
+        """Compile `run_on_values`, to which the buffers of the values are donated."""
         import jax
 
         shardings = None
         if keras.distribution.distribution() is not None:
             state = self.model._get_jax_state(True, True)
             shardings = None, tuple([x.sharding for x in each] for each in values_of(state))
-        return jax.jit(self.computed, donate_argnums=0, out_shardings=shardings)
+        return jax.jit(self.run_on_values, donate_argnums=0, out_shardings=shardings)
 
     def __call__(self, state: State, data: Any) -> tuple[Any, State]:
         """Take a step."""
         values, results = values_of(state), []
         try:
             with self.first_in_turn(values, data):
-                # Interrupts come between two instructions of Python: not here, where the old values
-                # are gone and the new ones known to nobody.
+                # A single call, so that no KeyboardInterrupt comes between the donation of the old
+                # values and the assignment of the new ones to `results`.
                 results.extend(map(self.function, (values,), (data,)))
         finally:
             for group, after in zip(state, results[0][1] if results else (), strict=False):
@@ -214,11 +215,11 @@ class TrainStep(Step):
 
 
 class ReadingStep(Step):
-    """A step that changes few variables or none, and takes the memory of none."""
+    """Step that changes few variables or none, and reuses no buffers."""
 
-    def computed(self, values: tuple, data: Any) -> tuple[Any, list[dict[int, Any]]]:
-        """Run the step on values of a `State`; also return those that it changes, by number."""
-        outputs, after = super().computed(values, data)
+    def run_on_values(self, values: tuple, data: Any) -> tuple[Any, list[dict[int, Any]]]:
+        """Run the step on the values of a `State`; also return those that it changes, by index."""
+        outputs, after = super().run_on_values(values, data)
         return outputs, [
             {i: x for i, (old, x) in enumerate(zip(*pair, strict=True)) if x is not old}
             for pair in zip(values, after, strict=True)
@@ -240,10 +241,10 @@ class ReadingStep(Step):
         return outputs, state
 
 
-def counting_if_done(function: Callable, optimizer: Any) -> Callable:
-    """Let a step on TensorFlow count only if it is taken.
+def counted_on_success(function: Callable, optimizer: Any) -> Callable:
+    """Let a step on TensorFlow increment `iterations` only if it succeeds.
 
-    What does not depend on the model, a graph may compute before the model fails.
+    A graph may execute the increment, which does not depend on the model, before the model fails.
     """
 
     def step(iterator: Any) -> Any:
@@ -258,8 +259,8 @@ def counting_if_done(function: Callable, optimizer: Any) -> Callable:
 
 
 @contextmanager
-def finalized_if_done(optimizer: Any) -> Iterator[None]:
-    """Let an optimizer put averages in the place of weights only if nothing was raised.
+def finalized_on_success(optimizer: Any) -> Iterator[None]:
+    """Let an optimizer replace weights by averages at the end only if nothing was raised.
 
     Keras does so on JAX even if `fit` fails, and then the weights are lost.
     """
@@ -269,11 +270,11 @@ def finalized_if_done(optimizer: Any) -> Iterator[None]:
         return
     finalize = optimizer.finalize_variable_values
 
-    def finalize_if_done(variables: Any) -> None:
+    def finalize_on_success(variables: Any) -> None:
         if sys.exception() is before:
             finalize(variables)
 
-    optimizer.finalize_variable_values = finalize_if_done
+    optimizer.finalize_variable_values = finalize_on_success
     try:
         yield
     finally:

@@ -1,9 +1,9 @@
-"""Losses that people use with Transformers and Keras lacks. All are computed in float32.
+"""Common losses of Transformers that Keras lacks. All are computed in float32.
 
-sentence vectors     CoSENT SimCSE
-several labels       MultilabelCrossentropy SparseMultilabelCrossentropy
+sentence embeddings  CoSENT SimCSE
+multi-label          MultilabelCrossentropy SparseMultilabelCrossentropy
 one label a token    TokenCrossentropy SparseCategoricalFocalCrossentropy RDropCrossentropy
-beside them          TokenAccuracy divergence
+others               TokenAccuracy divergence
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ from bert4keras.keras_private import mask_of, set_mask
 def divergence(target: Tensor, prediction: Tensor, from_logits: bool = False) -> Tensor:
     """Kullback-Leibler divergence Σ p · (log p − log q) over the last axis, in float32.
 
-    Kullback and Leibler, 1951. Gradients pass through both; `ops.stop_gradient` keeps one constant.
+    Kullback and Leibler, 1951. Gradients flow to both; `ops.stop_gradient` keeps one constant.
 
     Args:
         target: (..., classes), the distribution p, or its logits.
         prediction: (..., classes), the distribution q, or its logits.
         from_logits: whether both are logits. Probabilities are clipped to at least the Keras
-            epsilon (1e-7) in the logarithms; classes whose logits are minus infinity in both take
-            no part.
+            epsilon (1e-7) in the logarithms; classes whose logits are minus infinity in both are
+            left out.
 
     Returns:
         (...), in nats.
@@ -43,23 +43,23 @@ def divergence(target: Tensor, prediction: Tensor, from_logits: bool = False) ->
 
 
 def log_probabilities(x: Tensor, from_logits: bool) -> Tensor:
-    """Logarithms of probabilities (..., classes), given as such or as logits, finite float32."""
+    """Compute finite log-probabilities (..., classes) in float32 from probabilities or logits."""
     x = ops.cast(x, "float32")
     return ops.log_softmax(finite_logits(x), axis=-1) if from_logits else safe_log(x)
 
 
 def finite_logits(x: Tensor) -> Tensor:
-    """Logits (..., classes) in float32 without minus infinity, whose product with 0 is NaN."""
+    """Replace minus infinity, whose product with 0 is NaN, in logits (..., classes), float32."""
     return ops.maximum(x, lowest("float32"))
 
 
 def safe_log(probabilities: Tensor) -> Tensor:
-    """Logarithms of probabilities in float32, of 0 as well."""
+    """Compute finite logarithms of probabilities, also of 0."""
     return ops.log(ops.clip(probabilities, keras.config.epsilon(), 1))
 
 
 def label_log_probabilities(label_ids: Tensor, y_pred: Tensor, from_logits: bool) -> Tensor:
-    """Logarithms (...) of the probabilities of labels (...) under y_pred (..., classes)."""
+    """Compute the log-probabilities (...) of labels (...) under y_pred (..., classes)."""
     if from_logits:
         return -ops.sparse_categorical_crossentropy(
             label_ids, finite_logits(y_pred), from_logits=True
@@ -67,36 +67,36 @@ def label_log_probabilities(label_ids: Tensor, y_pred: Tensor, from_logits: bool
     return safe_log(ops.take_along_axis(y_pred, label_ids[..., None], axis=-1)[..., 0])
 
 
-def spread(weights: Tensor, shape: Sequence[Any]) -> Tensor:
-    """Repeat weights of rows, or of other leading axes, for all positions of a loss."""
+def broadcast_weights(weights: Tensor, shape: Sequence[Any]) -> Tensor:
+    """Broadcast weights of samples, or of more leading axes, to all positions of a loss."""
     weights = ops.convert_to_tensor(weights)
     if len(weights.shape) > len(shape):
         return weights  # (batch, 1) for a loss (batch,), which Keras understands
     return align(weights, range(len(weights.shape)), len(shape)) * ops.ones(shape, weights.dtype)
 
 
-def zero_where_zero(labels: Tensor, counts: Tensor) -> Tensor:
-    """Labels (..., [classes]) with 0 where a mask or weights (...) are 0, if their axes fit."""
-    counts = ops.cast(counts, "bool")
-    if len(counts.shape) > len(labels.shape):
+def mask_labels(labels: Tensor, weights: Tensor) -> Tensor:
+    """Set labels (..., [classes]) to 0 where a mask or weights (...) are 0, if their axes fit."""
+    mask: Tensor = ops.cast(weights, "bool")
+    if len(mask.shape) > len(labels.shape):
         return labels
-    counts = align(counts, range(len(counts.shape)), len(labels.shape))
-    return ops.where(counts, labels, ops.zeros_like(labels))
+    mask = align(mask, range(len(mask.shape)), len(labels.shape))
+    return ops.where(mask, labels, ops.zeros_like(labels))
 
 
-def check_rows(loss: Any, y_pred: Tensor, group: int) -> None:
-    """Refuse a batch that does not consist of groups of rows, as far as its size is known."""
-    rows = y_pred.shape[0]
-    if rows is not None and rows % group:
+def check_groups(loss: Any, y_pred: Tensor, group: int) -> None:
+    """Raise a ValueError if the batch size, as far as known, is not a multiple of the group."""
+    batch = y_pred.shape[0]
+    if batch is not None and batch % group:
         raise ValueError(
-            f"{type(loss).__name__} got a batch of {rows} rows, and every {group} rows in a row "
-            f"belong together: let batch_size be a multiple of {group}, do not shuffle rows "
-            "singly, and drop the rest of an epoch if it is not"
+            f"{type(loss).__name__} got a batch of {batch} samples, but every {group} consecutive "
+            f"samples belong together: let batch_size be a multiple of {group}, do not shuffle "
+            "single samples, and drop the last batch of an epoch if it is smaller"
         )
 
 
 class Float32Loss(keras.losses.Loss):
-    """Base of all: whatever the predictions are, losses are computed in float32."""
+    """Base of all losses: they are computed in float32, whatever the type of the predictions."""
 
     def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
         super().__init__(name=name, reduction=reduction, dtype="float32")
@@ -105,69 +105,68 @@ class Float32Loss(keras.losses.Loss):
 class PositionLoss(Float32Loss):
     """Base of losses that have a value for each position.
 
-    They take the masks and weights that losses of Keras take, and a weight for each row in place of
-    one for each position. Where the prediction is masked or the weight is 0, labels may be
-    anything; elsewhere a label out of range is a ValueError where its value is known, and makes the
-    loss NaN, without a gradient, inside of a compiled step.
+    They take the masks and sample weights that losses of Keras take; a weight may be given for each
+    sample instead of each position. Where the prediction is masked or the weight is 0, labels may
+    have any value. Elsewhere a label out of range is a ValueError, or in a compiled step makes the
+    loss NaN, without a gradient.
     """
 
     class_axes = 1
-    """How many axes of the prediction hold classes; those before are positions."""
+    """Number of axes of the prediction that are classes; those before are positions."""
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Any:
-        """Return the loss, reduced."""
+        """Return the reduced loss."""
         if sample_weight is not None:
             positions = ops.shape(y_pred)[: len(y_pred.shape) - self.class_axes]
-            sample_weight = spread(sample_weight, positions)
-        for counts in (mask_of(y_pred), sample_weight):
-            if counts is not None:
-                y_true = zero_where_zero(y_true, counts)
+            sample_weight = broadcast_weights(sample_weight, positions)
+        for weights in (mask_of(y_pred), sample_weight):
+            if weights is not None:
+                y_true = mask_labels(y_true, weights)
         return super().__call__(y_true, y_pred, sample_weight)
 
 
 class BatchLoss(Float32Loss):
-    """Base of losses that compare the rows of a batch, of which `group` in a row belong together.
+    """Base of losses that compare the samples of a batch, in consecutive groups of `group` samples.
 
-    They take no sample weights: a row that does not count would still be compared with.
+    They take no sample weights: others would still be compared with a sample of weight 0.
     """
 
     group = 2
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Any:
-        """Return the loss, reduced."""
+        """Return the reduced loss."""
         if sample_weight is not None:
             raise ValueError(
-                f"{type(self).__name__} compares the rows of a batch with each other and takes no "
-                "sample_weight or class_weight: leave rows out of the batch instead"
+                f"{type(self).__name__} compares the samples of a batch with each other and takes "
+                "no sample_weight or class_weight: leave samples out of the batch instead"
             )
-        check_rows(self, y_pred, self.group)
+        check_groups(self, y_pred, self.group)
         return super().__call__(y_true, y_pred)
 
 
-# -------------------------------------------------------------------------------- sentence vectors
+# ----------------------------------------------------------------------------- sentence embeddings
 
 
 def unit_vectors(x: Tensor) -> Tensor:
-    """Divide vectors (..., size) by their length; 0 stays 0, with a gradient as if its was 1."""
+    """Divide vectors (..., size) by their norm; a zero vector, by 1."""
     squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
     return x * ops.rsqrt(ops.where(squares > 0, squares, 1.0))
 
 
 @registered
 class CoSENT(BatchLoss):
-    """Sentence vectors whose cosines are ordered as the labels of the pairs are.
+    """Rank the cosine similarities of sentence pairs in the order of the labels of the pairs.
 
-    Rows 2i and 2i + 1 are a pair with cosine cᵢ and label yᵢ; the loss is one number for a batch,
+    Samples 2i and 2i + 1 are a pair with cosine cᵢ and label yᵢ. The loss of a batch is
     log(1 + Σ exp(scale · (cⱼ − cᵢ))) over all i, j with yᵢ > yⱼ
-    (https://kexue.fm/archives/8847). Labels are compared only, so that they may be classes or
-    scores.
+    (https://kexue.fm/archives/8847). Labels may be classes or scores, since they are only compared.
 
-    y_true: (2n,) or (2n, 1), the label of a pair at both of its rows; that at row 2i is read.
-    y_pred: (2n, size), the vectors, of any length.
+    y_true: (2n,) or (2n, 1), the label of a pair at both of its samples; that at 2i is read.
+    y_pred: (2n, size), the sentence embeddings, of any norm.
 
     Args:
-        scale: how sharply cosines are told apart, 1 / temperature.
-        reduction: see `keras.losses.Loss`; None gives the number in shape (1,).
+        scale: factor of the cosines, 1 / temperature.
+        reduction: see `keras.losses.Loss`; None gives the loss in shape (1,).
         name: name of the loss.
     """
 
@@ -183,7 +182,8 @@ class CoSENT(BatchLoss):
         excess = ops.where(
             labels[:, None] > labels, cosines - cosines[:, None], lowest(cosines.dtype)
         )
-        # Of shape (1,), not (): Keras divides by the number of replicas what has an axis.
+        # Of shape (1,), not (): Keras divides losses by the number of replicas if they have an
+        # axis.
         exponents = ops.concatenate([ops.zeros((1,)), ops.reshape(excess, (-1,))], axis=0)
         return ops.logsumexp(exponents, axis=0, keepdims=True)
 
@@ -194,25 +194,25 @@ class CoSENT(BatchLoss):
 
 @registered
 class SimCSE(BatchLoss):
-    """Sentence vectors that are close to their like and far from all others in the batch.
+    """Contrastive loss of sentence embeddings with in-batch negatives.
 
-    Each anchor has one right partner among the candidates; its loss is the cross-entropy of
+    Each anchor has one positive among the candidates; its loss is the cross-entropy of
     softmax(cosine / temperature) over the candidates (Gao et al., 2021,
     https://arxiv.org/abs/2104.08821).
 
-    * Rows 2i and 2i + 1 are the same sentence twice, which dropout makes different, or two of one
-      meaning. Every row is an anchor, and all other rows are its candidates, as in
-      https://kexue.fm/archives/8348.
-    * With `hard_negatives`, rows 3i, 3i + 1 and 3i + 2 are a sentence, one of the same meaning and
-      one of the opposite meaning. The first are anchors, all second and third ones candidates.
+    * Samples 2i and 2i + 1 are the same sentence twice, which dropout makes different, or two
+      sentences with the same meaning. Every sample is an anchor, and all others are its candidates,
+      as in https://kexue.fm/archives/8348.
+    * With `hard_negatives`, samples 3i, 3i + 1 and 3i + 2 are a sentence, one with the same meaning
+      and one with the opposite meaning. The first are anchors, all others candidates.
 
-    y_true: not read, but Keras wants some: zeros of shape (rows,) do.
-    y_pred: (rows, size), the vectors, of any length.
+    y_true: not read, but required by Keras: zeros of shape (batch,).
+    y_pred: (batch, size), the sentence embeddings, of any norm.
 
     Args:
-        temperature: what cosines are divided by.
-        hard_negatives: whether each group has a third row.
-        reduction: see `keras.losses.Loss`; None gives a number for each anchor.
+        temperature: divisor of the cosines.
+        hard_negatives: whether each group has a third sample.
+        reduction: see `keras.losses.Loss`; None gives a loss for each anchor.
         name: name of the loss.
     """
 
@@ -231,15 +231,15 @@ class SimCSE(BatchLoss):
         if self.hard_negatives:
             anchors = groups[:, 0]
             candidates = ops.concatenate([groups[:, 1], groups[:, 2]], axis=0)
-            partners = ops.arange(ops.shape(anchors)[0], dtype="int32")
+            positives = ops.arange(ops.shape(anchors)[0], dtype="int32")
         else:
             anchors = candidates = ops.reshape(groups, (-1, size))
-            rows = ops.arange(ops.shape(anchors)[0], dtype="int32")
-            partners = rows + 1 - 2 * (rows % 2)
+            indices = ops.arange(ops.shape(anchors)[0], dtype="int32")
+            positives = indices + 1 - 2 * (indices % 2)
         scores = ops.matmul(anchors, ops.transpose(candidates)) / self.temperature
         if not self.hard_negatives:
-            scores = ops.where(rows[:, None] == rows, lowest(scores.dtype), scores)
-        return ops.sparse_categorical_crossentropy(partners, scores, from_logits=True)
+            scores = ops.where(indices[:, None] == indices, lowest(scores.dtype), scores)
+        return ops.sparse_categorical_crossentropy(positives, scores, from_logits=True)
 
     def get_config(self) -> dict:
         """Return the arguments of the constructor."""
@@ -249,24 +249,23 @@ class SimCSE(BatchLoss):
         }
 
 
-# ---------------------------------------------------------------------------------- several labels
+# ------------------------------------------------------------------------------------- multi-label
 
 
 @registered
 class MultilabelCrossentropy(PositionLoss):
     """`multilabel_categorical_crossentropy` as a loss of Keras, for hard and for soft labels.
 
-    log(1 + Σ exp(−sᵢ + log tᵢ)) + log(1 + Σ exp(sᵢ + log(1 − tᵢ))) for scores s and labels t
-    (https://kexue.fm/archives/7359, https://kexue.fm/archives/9064), which is circle loss
-    (Sun et al., 2020) of classes. At prediction time the classes whose score is above 0 are the
-    answer.
+    log(1 + Σ exp(−sᵢ + log tᵢ)) + log(1 + Σ exp(sᵢ + log(1 − tᵢ))) for logits s and labels t
+    (https://kexue.fm/archives/7359, https://kexue.fm/archives/9064), the circle loss (Sun et al.,
+    2020) of classes. The classes with a logit above 0 are predicted.
 
     y_true: (..., classes), from 0 to 1.
-    y_pred: (..., classes), scores without activation; minus infinity leaves a class out.
+    y_pred: (..., classes), logits; minus infinity leaves a class out.
 
     Args:
-        class_axes: how many axes the classes take; 2 for the scores (batch, heads, length, length)
-            of `GlobalPointer`, of which each head is a case of its own.
+        class_axes: number of axes that are classes; 2 for the scores (batch, heads, length, length)
+            of `GlobalPointer`, where each head is a classification of its own.
         reduction: see `keras.losses.Loss`.
         name: name of the loss.
     """
@@ -276,7 +275,7 @@ class MultilabelCrossentropy(PositionLoss):
         self.class_axes = class_axes
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Return the loss of each case, (...)."""
+        """Return the loss of each position, (...)."""
         y_true, y_pred = (flatten(x, -self.class_axes) for x in (y_true, y_pred))
         return multilabel_categorical_crossentropy(y_true, y_pred)
 
@@ -292,11 +291,11 @@ class SparseMultilabelCrossentropy(PositionLoss):
     `MultilabelCrossentropy` with the correct classes given by index
     (https://kexue.fm/archives/8888).
 
-    y_true: (..., n), class indices, every row padded to the same n.
-    y_pred: (..., classes), scores without activation.
+    y_true: (..., n), class indices, padded to the same n.
+    y_pred: (..., classes), logits.
 
     Args:
-        mask_zero: index 0 is padding; its score takes no part at all.
+        mask_zero: index 0 is padding, and its logit is left out.
         reduction: see `keras.losses.Loss`.
         name: name of the loss.
     """
@@ -306,7 +305,7 @@ class SparseMultilabelCrossentropy(PositionLoss):
         self.mask_zero = mask_zero
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Return the loss of each case, (...)."""
+        """Return the loss of each position, (...)."""
         return sparse_multilabel_categorical_crossentropy(y_true, y_pred, self.mask_zero)
 
     def get_config(self) -> dict:
@@ -318,15 +317,15 @@ class SparseMultilabelCrossentropy(PositionLoss):
 
 
 class SparseLoss(PositionLoss):
-    """Base of losses of labels given by index, some of which may not count.
+    """Base of losses of labels given by index, some of which may be ignored.
 
     y_true: (...) or (..., 1), label ids.
     y_pred: (..., classes), probabilities or logits.
 
     Args:
         from_logits: whether predictions are logits; minus infinity leaves a class out.
-        ignore: label id at which nothing is predicted, such as padding. Such positions are masked:
-            the default reduction takes the mean over those that count, and 0 if none does.
+        ignore: label id of positions without a label, such as padding. They are masked: the default
+            reduction takes the mean over all others, and 0 if there are none.
         reduction: see `keras.losses.Loss`.
         name: name of the loss.
     """
@@ -337,21 +336,21 @@ class SparseLoss(PositionLoss):
         self.ignore = ignore
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Return the loss of each position, (...), 0 at those that do not count."""
+        """Return the loss of each position, (...), 0 at ignored ones."""
         n_classes = ops.shape(y_pred)[-1]
         check_labels(y_true, 0, n_classes - 1, f"label ids of {self.name}", also=self.ignore)
         label_ids = ops.cast(y_true, "int32")
         if len(label_ids.shape) == len(y_pred.shape):
             label_ids = ops.squeeze(label_ids, axis=-1)
-        possible = ops.logical_and(label_ids >= 0, label_ids < n_classes)
+        in_range = ops.logical_and(label_ids >= 0, label_ids < n_classes)
         if self.ignore is None:
-            losses = self.position_losses(ops.where(possible, label_ids, 0), y_pred)
-            return ops.where(possible, losses, float("nan"))
+            losses = self.position_losses(ops.where(in_range, label_ids, 0), y_pred)
+            return ops.where(in_range, losses, float("nan"))
         counted = label_ids != self.ignore
-        # What a model without a mask computes at padding may be anything, NaN included.
+        # A model without a mask may compute anything at padding, NaN included.
         y_pred = ops.where(counted[..., None], y_pred, ops.ones_like(y_pred))
-        label_ids = ops.where(ops.logical_and(counted, possible), label_ids, 0)
-        losses = ops.where(possible, self.position_losses(label_ids, y_pred), float("nan"))
+        label_ids = ops.where(ops.logical_and(counted, in_range), label_ids, 0)
+        losses = ops.where(in_range, self.position_losses(label_ids, y_pred), float("nan"))
         losses = ops.where(counted, losses, 0.0)
         set_mask(losses, counted)
         return losses
@@ -367,22 +366,22 @@ class SparseLoss(PositionLoss):
 
 @registered
 class TokenCrossentropy(SparseLoss):
-    """Cross-entropy of tokens that are chosen by their labels, with label smoothing.
+    """Cross-entropy of token labels, some of which may be ignored, with label smoothing.
 
     (1 − ε) · (−log p of the label) + ε · (mean of −log p over all classes), for ε `label_smoothing`
     (Szegedy et al., 2016, https://arxiv.org/abs/1512.00567). For a language model, a tagger, or the
-    n predictions of a masked language model, where rows with fewer masked tokens are filled up with
+    n predictions of a masked language model, where samples with fewer masked tokens are padded with
     the id `ignore`.
 
     Args:
         label_smoothing: ε, from 0 to 1.
         from_logits: whether predictions are logits; minus infinity leaves a class out.
-        ignore: label id of positions that do not count, see `SparseLoss`.
-        reduction: the default takes the mean over the positions that count. Keras divides the sum
-            by their number even if there are sample weights; 'mean_with_sample_weight' divides by
-            the sum of the weights, which is the thing for weights that are 0 or 1. Under gradient
-            accumulation means of batches are averaged, whatever the number of positions in each;
-            'sum', with `compile(loss_weights=1 / n)` for n positions in a usual batch, gives all
+        ignore: label id of positions without a label, which are masked.
+        reduction: the default takes the mean over the positions that are not ignored. Keras divides
+            the sum by their number even if there are sample weights; 'mean_with_sample_weight'
+            divides by the sum of the weights, which is right for weights of 0 and 1. Gradient
+            accumulation averages the means of batches, whatever the number of positions in each;
+            'sum', with `compile(loss_weights=1 / n)` for n positions in a typical batch, gives all
             positions the same weight, as one large batch does.
         name: name of the loss.
     """
@@ -390,7 +389,7 @@ class TokenCrossentropy(SparseLoss):
     def __init__(self, label_smoothing: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"label_smoothing is a share from 0 to 1, not {label_smoothing}")
+            raise ValueError(f"label_smoothing is a number from 0 to 1, not {label_smoothing}")
         self.label_smoothing = label_smoothing
 
     def position_losses(self, label_ids: Tensor, y_pred: Tensor) -> Tensor:
@@ -411,15 +410,15 @@ class SparseCategoricalFocalCrossentropy(SparseLoss):
     """Focal loss of labels given by index: −α · (1 − p)^γ · log p for the probability p of a label.
 
     Lin et al., 2017 (https://arxiv.org/abs/1708.02002). Keras has it for one-hot labels
-    (`CategoricalFocalCrossentropy`) and for yes or no (`BinaryFocalCrossentropy`); the defaults are
-    the same.
+    (`CategoricalFocalCrossentropy`) and for binary ones (`BinaryFocalCrossentropy`); the defaults
+    are the same.
 
     Args:
         alpha: factor of all classes, or one for each class.
-        gamma: how much less well predicted positions count; 0 for cross-entropy.
+        gamma: how strongly well predicted positions are weighted down; 0 for cross-entropy.
         from_logits: whether predictions are logits; minus infinity leaves a class out.
-        ignore: label id of positions that do not count, see `SparseLoss`.
-        reduction: see `TokenCrossentropy`.
+        ignore: label id of positions without a label, which are masked.
+        reduction: as in `TokenCrossentropy`.
         name: name of the loss.
     """
 
@@ -436,9 +435,9 @@ class SparseCategoricalFocalCrossentropy(SparseLoss):
         alpha = ops.convert_to_tensor(self.alpha, dtype="float32")
         if isinstance(self.alpha, list):
             alpha = ops.take(alpha, label_ids)
-        # Not of exactly 0, where a power below 1 has no gradient.
-        missed = ops.clip(-ops.expm1(log_p), keras.config.epsilon(), 1)
-        return -alpha * ops.power(missed, self.gamma) * log_p
+        # Not exactly 0, where a power below 1 has no gradient.
+        error = ops.clip(-ops.expm1(log_p), keras.config.epsilon(), 1)
+        return -alpha * ops.power(error, self.gamma) * log_p
 
     def get_config(self) -> dict:
         """Return the arguments of the constructor."""
@@ -447,13 +446,13 @@ class SparseCategoricalFocalCrossentropy(SparseLoss):
 
 @registered
 class RDropCrossentropy(TokenCrossentropy):
-    """Cross-entropy of samples that stand twice in a row, and how much their predictions differ.
+    """Cross-entropy of repeated samples, plus the divergence of their two predictions.
 
-    `TokenCrossentropy` of each row plus alpha / 4 · (KL(p‖q) + KL(q‖p)) for the predictions p and q
-    at rows 2i and 2i + 1, which dropout makes different (Wu et al., 2021,
-    https://arxiv.org/abs/2106.14448; https://kexue.fm/archives/8496). Both rows have the same label
-    and the same masks; for a batch, `np.repeat(x, 2, axis=0)`. A whole batch without repetition is
-    what the training step `RDrop` is for.
+    `TokenCrossentropy` of each sample plus alpha / 4 · (KL(p‖q) + KL(q‖p)) for the predictions p
+    and q at samples 2i and 2i + 1, which dropout makes different (Wu et al., 2021,
+    https://arxiv.org/abs/2106.14448; https://kexue.fm/archives/8496). Both have the same label and
+    the same masks; repeat a batch by `np.repeat(x, 2, axis=0)`. The training step `RDrop` does the
+    same without repeated samples.
 
     Args:
         alpha: weight of the divergence.
@@ -465,8 +464,8 @@ class RDropCrossentropy(TokenCrossentropy):
         self.alpha = alpha
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Return the loss of each position, (2n, ...), 0 at those that do not count."""
-        check_rows(self, y_pred, 2)
+        """Return the loss of each position, (2n, ...), 0 at ignored ones."""
+        check_groups(self, y_pred, 2)
         return super().call(y_true, y_pred)
 
     def position_losses(self, label_ids: Tensor, y_pred: Tensor) -> Tensor:
@@ -483,15 +482,15 @@ class RDropCrossentropy(TokenCrossentropy):
 
 @registered
 class TokenAccuracy(keras.metrics.SparseCategoricalAccuracy):
-    """Share of the positions that count at which the label is the likeliest class.
+    """Fraction of the positions, ignored ones left out, where the label is the likeliest class.
 
-    For `compile(metrics=…)`; masks of the prediction and sample weights count as in Keras.
+    For `compile(metrics=…)`; masks of the prediction and sample weights are applied as in Keras.
 
     y_true: (batch, ...), label ids.
     y_pred: (batch, ..., classes), probabilities or logits.
 
     Args:
-        ignore: label id of positions that do not count.
+        ignore: label id of positions without a label.
         name: name of the metric.
         **kwargs: see `keras.metrics.Metric`.
     """
@@ -503,11 +502,13 @@ class TokenAccuracy(keras.metrics.SparseCategoricalAccuracy):
     def update_state(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> None:
-        """Add a batch."""
+        """Accumulate a batch."""
         y_true = ops.convert_to_tensor(y_true)
         counted = ops.cast(y_true != self.ignore, self.dtype)
         if sample_weight is not None:
-            counted = counted * ops.cast(spread(sample_weight, ops.shape(y_true)), self.dtype)
+            counted = counted * ops.cast(
+                broadcast_weights(sample_weight, ops.shape(y_true)), self.dtype
+            )
         super().update_state(y_true, y_pred, counted)
 
     def get_config(self) -> dict:

@@ -1,6 +1,6 @@
-"""Methods of layers as losses and metrics, such as `crf.sparse_loss`, in a form that is saved.
+"""Methods of layers as losses and metrics, such as `crf.sparse_loss`, in a form that can be saved.
 
-Keras saves a function by its name. Of a method it would have to know the layer as well.
+Keras saves a function by its name, which does not suffice for a method of a layer.
 """
 
 from types import MethodType
@@ -14,12 +14,12 @@ from bert4keras.backend.saving import registered
 
 @registered
 class LayerMethod:
-    """A method of a layer of a model; saved as the names of both.
+    """Method of a layer of a model, saved by the names of layer and method.
 
     Args:
         layer: name of the layer.
         method: name of the method.
-        owner: the layer; it is not known yet when this is read from a file.
+        owner: the layer; it is not known yet when this is loaded from a file.
     """
 
     def __init__(self, layer: str, method: str, owner: keras.Layer | None = None) -> None:
@@ -32,17 +32,17 @@ class LayerMethod:
         """Call the method."""
         return getattr(self.owner, self.method)(*args, **kwargs)
 
-    def of(self, model: keras.Model) -> "LayerMethod":
-        """Give the method of the layer of this name in a model.
+    def bound_to(self, model: keras.Model) -> "LayerMethod":
+        """Return the method of the layer of this name in a model.
 
         Raises:
-            ValueError: there is none.
+            ValueError: the model has no such layer or method.
         """
         owner = layer_named(model, self.layer)
         if not callable(getattr(owner, self.method, None)):
             raise ValueError(
                 f"the model was compiled with the method {self.method!r} of its layer "
-                f"{self.layer!r}, which is not here: load it with compile=False and compile it"
+                f"{self.layer!r}, which it does not have: load it with compile=False and compile it"
             )
         return LayerMethod(self.layer, self.method, owner)
 
@@ -52,28 +52,28 @@ class LayerMethod:
 
     @classmethod
     def from_config(cls, config: dict) -> "LayerMethod":
-        """Make it of the names."""
+        """Create it from the names."""
         return cls(**config)
 
 
 def layer_named(model: keras.Model, name: str) -> keras.Layer | None:
-    """The layer of a name in a model, in models within it or in layers, the first if several."""
+    """Find the first layer of a name in a model, in nested models or in layers."""
     found = keras_private.layers_within(model, include_self=False)
     return next((layer for layer in found if layer.name == name), None)
 
 
 def with_methods_by_name(model: keras.Model, nest: Any) -> Any:
-    """Replace the methods of a model's layers in what it is compiled with."""
+    """Replace methods of a model's layers in arguments of `compile` by `LayerMethod` objects."""
     return keras.tree.map_structure(lambda x: method_by_name(model, x), nest)
 
 
 def method_by_name(model: keras.Model, given: Any) -> Any:
-    """Replace a method of a model's layer, also within a loss or metric that Keras makes of it."""
+    """Replace a method of a model's layer, also within a loss or metric that wraps it."""
     for attribute in ("fn", "_fn"):
         if isinstance(inner := getattr(given, attribute, None), MethodType | LayerMethod):
             setattr(given, attribute, method_by_name(model, inner))
     if isinstance(given, LayerMethod):
-        return given.of(model)
+        return given.bound_to(model)
     if not isinstance(given, MethodType):
         return given
     owner, name = given.__self__, given.__name__

@@ -1,4 +1,4 @@
-"""What Keras asks of a model in a step, on one device."""
+"""The methods of a model that Keras calls in a step, on one device."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from bert4keras.training import steps
 
 
 class TrainingModel(keras.Model):
-    """A Keras model whose step may be a `Step`, and whose outputs may have no axis."""
+    """Keras model that may be trained by a `Step`, and whose outputs may be scalars."""
 
     step: steps.Step | None = None
-    """What a training step minimises instead of the loss; None for the loss itself."""
+    """Training step that defines the objective; None to minimise the loss itself."""
 
     def train_step(self, *args: Any) -> Any:
-        """Train on one batch, the last argument; Keras compiles this."""
+        """Train on one batch, the last argument; Keras compiles this method."""
         backend = keras.backend.backend()
         if self.step is not None and backend != "jax":
             return steps.train_step(self, self.step, *args)
@@ -44,7 +44,7 @@ class TrainingModel(keras.Model):
         training: bool = False,
         optimizer_variables: list | None = None,
     ) -> tuple:
-        """Compute what a training step on JAX differentiates; Keras calls it on JAX only."""
+        """Compute the objective of a training step; Keras calls this on JAX only."""
         values = trainable_variables, non_trainable_variables, metrics_variables
         data = x, y, sample_weight
         if self.step is None or not training:
@@ -67,22 +67,22 @@ class TrainingModel(keras.Model):
         return self.whole_loss(x, y, y_pred, sample_weight, training)
 
     def whole_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
-        """Compute the loss of the whole batch, of which a device may see a part."""
+        """Compute the loss of the whole batch, even if a device sees only a part of it."""
         return super().compute_loss(x, y, for_each_sample(y_pred, x), sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Update the metrics of a batch and return their values, as Keras does.
 
-        A function gets integer labels as floats, as it does where it is the loss.
+        A function gets integer labels as floats, as it does as the loss.
         """
         return super().compute_metrics(x, as_floats(y), for_each_sample(y_pred, x), sample_weight)
 
 
 def for_each_sample(outputs: Any, inputs: Any) -> Any:
-    """Repeat outputs without an axis, such as a loss, for each sample; Keras counts their rows."""
+    """Repeat scalar outputs, such as a loss, for each sample, as Keras requires."""
     if inputs is None or all(len(y.shape) for y in keras.tree.flatten(outputs)):
         return outputs
-    rows = ops.shape(next(x for x in keras.tree.flatten(inputs) if x is not None))[:1]
+    batch = ops.shape(next(x for x in keras.tree.flatten(inputs) if x is not None))[:1]
     return keras.tree.map_structure(
-        lambda y: y if len(y.shape) else ops.broadcast_to(y, rows), outputs
+        lambda y: y if len(y.shape) else ops.broadcast_to(y, batch), outputs
     )

@@ -1,4 +1,4 @@
-"""What a model trains: what was trainable when it was compiled."""
+"""Training of the weights that were trainable when a model was compiled."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,17 +11,17 @@ import keras
 from bert4keras import keras_private
 
 IN_USE: ContextVar[tuple[int, ...]] = ContextVar("IN_USE", default=())
-"""Which models train, evaluate or predict, innermost last."""
+"""The ids of the models that are training, evaluating or predicting, innermost last."""
 
 
 class Trainable:
-    """Which layers and variables of a model were trainable at one moment.
+    """Snapshot of which layers and variables of a model were trainable.
 
-    Keras says that `trainable` counts at `compile`, and then reads it while it trains: of models
-    that share layers each would train what the last one was compiled for.
+    According to Keras, `trainable` takes effect at `compile`, but it is read during training:
+    models that share layers would all train what the last one was compiled for.
 
-    What a model creates later, such as layers in a `build`, counts as it was when it was first seen
-    by `update`.
+    What a model creates later, such as layers in a `build`, is recorded as it is when `update`
+    first sees it.
 
     Args:
         model: the model.
@@ -31,70 +31,71 @@ class Trainable:
         self.model = model
         self.flags: dict[int, tuple[Any, bool]] = {}
         self.complete = False
-        self.found: dict[str, tuple[list, list]] = {}
+        self.cache: dict[str, tuple[list, list]] = {}
         self.warned = False
         self.update()
 
-    def parts(self) -> list[Any]:
-        """All layers and variables of the model; a model of the same config has them in order."""
+    def members(self) -> list[Any]:
+        """List all layers and variables of the model, in the same order for the same config."""
         return [*keras_private.layers_within(self.model), *self.model.variables]
 
     def update(self) -> None:
-        """Note what the model has created since."""
+        """Record what the model has created since."""
         if not self.complete:
-            for part in self.parts():
-                self.flags.setdefault(id(part), (part, part.trainable))
+            for member in self.members():
+                self.flags.setdefault(id(member), (member, member.trainable))
             self.complete = all(layer.built for layer in keras_private.layers_within(self.model))
 
-    def __call__(self, part: Any) -> bool:
+    def __call__(self, member: Any) -> bool:
         """Tell whether a layer or a variable was trainable."""
-        return self.flags.get(id(part), (part, part.trainable))[1]
+        return self.flags.get(id(member), (member, member.trainable))[1]
 
     def split(self, kind: str) -> tuple[list[Any], list[Any]]:
-        """Divide the 'variables' or 'weights' of the model into those that it trains and others."""
-        if kind in self.found:
-            return self.found[kind]
+        """Split the 'variables' or 'weights' of the model into trained and other ones."""
+        if kind in self.cache:
+            return self.cache[kind]
         variables = getattr(self.model, kind)
         trained = [v for v in variables if self(v)] if self(self.model) else []
         known = {id(v) for v in trained}
         result = trained, [v for v in variables if id(v) not in known]
         if self.complete:
-            self.found[kind] = result
+            self.cache[kind] = result
         return result
 
-    def now_otherwise(self) -> list[tuple[Any, bool]]:
-        """The parts for which `trainable` says something else by now, and what it said."""
-        return [(part, flag) for part, flag in self.flags.values() if part.trainable != flag]
+    def changed_members(self) -> list[tuple[Any, bool]]:
+        """List the members whose `trainable` has changed since, with the recorded flag."""
+        return [(member, flag) for member, flag in self.flags.values() if member.trainable != flag]
 
-    def changed(self) -> list[int]:
-        """Give the numbers of the parts for which `trainable` says something else by now."""
-        return [i for i, part in enumerate(self.parts()) if self(part) != part.trainable]
+    def changed_indices(self) -> list[int]:
+        """List the indices of the members whose `trainable` has changed since."""
+        members = enumerate(self.members())
+        return [i for i, member in members if self(member) != member.trainable]
 
-    def change(self, numbers: Sequence[int]) -> None:
-        """Take over what `changed` gave for a model of the same config."""
-        parts = self.parts()
-        for part in (parts[i] for i in numbers):
-            self.flags[id(part)] = part, not part.trainable
-        self.found.clear()
+    def apply_changes(self, indices: Sequence[int]) -> None:
+        """Apply the `changed_indices` of a model of the same config."""
+        members = self.members()
+        for member in (members[i] for i in indices):
+            self.flags[id(member)] = member, not member.trainable
+        self.cache.clear()
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Let every layer and variable be trainable, or not, as it was, in a `with` block.
+        """Restore `trainable` of every layer and variable to the snapshot within a `with` block.
 
-        Layers ask for it while they are called, and PyTorch computes no gradients of others.
+        Layers read it in their call, and PyTorch computes gradients of trainable variables only.
         """
-        changed = self.now_otherwise()
+        changed = self.changed_members()
         try:
-            for part, flag in changed:
-                set_trainable(part, flag)
+            for member, flag in changed:
+                set_trainable(member, flag)
             yield
         finally:
-            for part, flag in changed:
-                set_trainable(part, not flag)
+            for member, flag in changed:
+                set_trainable(member, not flag)
 
     def warn(self) -> None:
-        """Say once that the model trains other weights than are trainable by now."""
-        if self.warned or not self.now_otherwise():
+        """Warn once if the model trains other weights than those that are now trainable."""
+        if self.warned or not self.changed_members():
             return
         trained, others = self.split("weights")
         now = {id(v) for v in self.model.trainable_weights}
@@ -104,39 +105,39 @@ class Trainable:
             return
         self.warned = True
         warnings.warn(
-            f"the model {self.model.name!r} trains what was trainable when it was compiled, and "
+            f"the model {self.model.name!r} trains what was trainable when it was compiled, but "
             f"`trainable` of {len(paths)} of its weights, such as {paths[0]}, has changed since: "
-            "compile it again if that is to count",
+            "compile it again for this to take effect",
             stacklevel=4,
         )
 
 
-def set_trainable(part: Any, flag: bool) -> None:
-    """Set `trainable` of a layer or a variable, and of nothing within it."""
-    if isinstance(part, keras.Layer):
-        keras_private.set_own_trainable(part, flag)
+def set_trainable(member: Any, flag: bool) -> None:
+    """Set `trainable` of a layer or a variable, but not of its sub-layers."""
+    if isinstance(member, keras.Layer):
+        keras_private.set_own_trainable(member, flag)
     else:
-        part.trainable = flag
+        member.trainable = flag
 
 
 class TrainsAsCompiled(keras.Model):
-    """A Keras model that trains what was trainable when it was compiled.
+    """Keras model that trains the weights that were trainable when it was compiled.
 
-    `trainable_weights` and its kin say what is trainable by now, except while the model is in use:
-    there Keras asks them what to train.
+    `trainable_weights` and similar properties tell what is trainable now, except while the model
+    runs, when Keras reads from them what to train.
     """
 
     compiled_trainable: Trainable | None = None
-    """What was trainable at `compile`."""
+    """Snapshot of what was trainable at `compile`."""
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile as `keras.Model.compile` does, and note what is trainable."""
+        """Compile as `keras.Model.compile` does, and record what is trainable."""
         super().compile(*args, **kwargs)
         self.compiled_trainable = Trainable(self)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Let `trainable_weights` and its kin be those that were compiled, in a `with` block."""
+        """Let `trainable_weights` and similar ones be those of `compile` within a `with` block."""
         token = IN_USE.set((*IN_USE.get(), id(self)))
         try:
             yield
@@ -145,7 +146,7 @@ class TrainsAsCompiled(keras.Model):
 
     @contextmanager
     def in_training(self) -> Iterator[None]:
-        """Be `in_use`, and say if the model trains other weights than are trainable by now."""
+        """Do the same as `in_use`, and warn if other weights are now trainable."""
         if self.compiled_trainable is not None:
             self.compiled_trainable.update()
             self.compiled_trainable.warn()
@@ -155,34 +156,34 @@ class TrainsAsCompiled(keras.Model):
             self.compiled_trainable.update()
 
     @property
-    def _decides(self) -> bool:
-        """Whether what was compiled decides at present, not what stands in the layers."""
+    def _uses_compiled(self) -> bool:
+        """Whether the flags at `compile` apply at present, not those of the layers."""
         return self.compiled_trainable is not None and id(self) in IN_USE.get()
 
     @property
     def trainable_variables(self) -> list:
-        """All variables that are trained."""
-        if self._decides:
+        """Trained variables."""
+        if self._uses_compiled:
             return self.compiled_trainable.split("variables")[0][:]
         return super().trainable_variables
 
     @property
     def non_trainable_variables(self) -> list:
-        """All variables that are not trained, states of random numbers among them."""
-        if self._decides:
+        """Variables that are not trained, including states of random number generators."""
+        if self._uses_compiled:
             return self.compiled_trainable.split("variables")[1][:]
         return super().non_trainable_variables
 
     @property
     def trainable_weights(self) -> list:
-        """All weights that are trained."""
-        if self._decides:
+        """Trained weights."""
+        if self._uses_compiled:
             return self.compiled_trainable.split("weights")[0][:]
         return super().trainable_weights
 
     @property
     def non_trainable_weights(self) -> list:
-        """All weights that are not trained."""
-        if self._decides:
+        """Weights that are not trained."""
+        if self._uses_compiled:
             return self.compiled_trainable.split("weights")[1][:]
         return super().non_trainable_weights

@@ -176,7 +176,7 @@ def test_losses_of_vectors_are_finite_at_extremes(loss, dtype):
     "loss, rows", [(CoSENT(), 5), (SimCSE(), 3), (SimCSE(hard_negatives=True), 4)]
 )
 def test_losses_of_a_batch_refuse_incomplete_groups(loss, rows):
-    with pytest.raises(ValueError, match=f"got a batch of {rows} rows, .* multiple of [23]"):
+    with pytest.raises(ValueError, match=f"got a batch of {rows} samples, .* multiple of [23]"):
         loss(np.zeros(rows), normal(rows, 3))
 
 
@@ -509,7 +509,7 @@ def test_the_focal_loss_is_that_of_keras():
 
 
 def test_rdrop_refuses_an_odd_number_of_rows():
-    with pytest.raises(ValueError, match="RDropCrossentropy got a batch of 3 rows"):
+    with pytest.raises(ValueError, match="RDropCrossentropy got a batch of 3 samples"):
         RDropCrossentropy()(np.zeros(3), softmax(normal(3, 4)))
 
 

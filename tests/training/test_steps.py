@@ -615,7 +615,9 @@ def test_steps_that_do_not_fit():
 
     with pytest.raises(ValueError, match=r"no layer 'Embedding'.*\['Embedding-Token'\].*'Pooling'"):
         compiling(AdversarialTraining("Embedding"))
-    with pytest.raises(ValueError, match=r"'Hidden' \(Dense\) has no table.*'Embedding-Token'"):
+    with pytest.raises(
+        ValueError, match=r"'Hidden' \(Dense\) has no embedding table.*'Embedding-Token'"
+    ):
         compiling(VirtualAdversarialTraining("Hidden"))
     with pytest.raises(ValueError, match="no layer 'embedding'"):
         compiling(GradientPenalty("embedding"))
@@ -726,11 +728,11 @@ def test_attribution_that_does_not_fit():
         gradients_of(model)(IDS)
     with pytest.raises(ValueError, match="index of the output is given once"):
         gradients_of(model, 1)(IDS, LABELS)
-    with pytest.raises(ValueError, match="one index for each of the 4 samples"):
+    with pytest.raises(ValueError, match="give one for each of the 4 samples"):
         gradients_of(model)(IDS, [1])
     with pytest.raises(ValueError, match="number of points"):
         integrated_gradients(model, 0, steps=0)
-    with pytest.raises(ValueError, match="one number for each sample"):
+    with pytest.raises(ValueError, match="one value for each sample"):
         gradients_of(model, lambda y: y)(IDS)
     two = Model(model.input, [model.output, model.get_layer("Hidden").output])
     with pytest.raises(ValueError, match="pass output="):

@@ -244,7 +244,7 @@ def test_an_axis_that_was_always_1_may_not_grow_on_tensorflow():
         pytest.skip("only TensorFlow has to know axes beforehand")
     with (
         pytest.warns(UserWarning, match="ran out of data"),
-        pytest.raises(ValueError, match="its last axis was of size 1"),
+        pytest.raises(ValueError, match="its last axis had size 1"),
     ):
         feed = as_feed((ids(2, n), Y) for n in (1, 1, 1, 1, 4, 4))
         pooled_model().fit(feed, steps_per_epoch=6, verbose=0)
@@ -349,14 +349,18 @@ def test_an_error_that_no_step_needs_is_not_raised():
         ([(X, Y, W, W)], ValueError, "has the parts"),
         ([(X, None, W)], ValueError, "has the parts"),
         ([([], Y)], ValueError, "inputs of a batch is an empty list"),
-        ([([[1, 2]], Y)], TypeError, r"inputs\[0\] of a batch is int and no array"),
-        ([(X, [0, 1])], TypeError, r"targets\[0\] of a batch is int and no array"),
-        ([(X, "label")], TypeError, "targets of a batch is str"),
-        ([(X, np.float32(1))], ValueError, "the first axis counts the samples"),
-        ([(X, Y[:1])], ValueError, "the first axis counts the samples"),
+        (
+            [([[1, 2]], Y)],
+            TypeError,
+            r"inputs\[0\] of a batch has the type int instead of an",
+        ),
+        ([(X, [0, 1])], TypeError, r"targets\[0\] of a batch has the type int instead of an"),
+        ([(X, "label")], TypeError, "targets of a batch has the type str"),
+        ([(X, np.float32(1))], ValueError, "the first axis is the batch"),
+        ([(X, Y[:1])], ValueError, "the first axis is the batch"),
         ([(X[:0], Y[:0])], ValueError, "at least 1"),
-        ([(X, Y), (X,)], ValueError, "all batches need one structure"),
-        ([(X, Y), ([X, X], Y)], ValueError, "all batches need one structure"),
+        ([(X, Y), (X,)], ValueError, "all batches must have the same structure"),
+        ([(X, Y), ([X, X], Y)], ValueError, "all batches must have the same structure"),
         ([(X, Y), (X, Y[:, 0])], ValueError, "float32 of rank 1"),
         ([(X, Y), (X + 0.5, Y)], ValueError, "float32 of rank 2"),
     ],
@@ -369,7 +373,7 @@ def test_a_batch_that_does_not_fit_is_one_clear_error(batches, error, message):
 def test_a_feed_that_was_read_to_its_end_is_one_clear_error():
     model, feed = pooled_model(), as_feed((X, Y) for _ in range(2))
     model.fit(feed, steps_per_epoch=2, verbose=0)
-    with pytest.raises(ValueError, match="was read to its end before"):
+    with pytest.raises(ValueError, match="has been exhausted before"):
         model.fit(feed, steps_per_epoch=2, verbose=0)
 
 

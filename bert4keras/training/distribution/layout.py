@@ -1,9 +1,9 @@
-"""How weights are split over devices that hold a part of each large matrix."""
+"""The layout of weights over devices for model parallelism."""
 
 import keras
 
 BATCH, MODEL = "batch", "model"
-"""The axes of a mesh of devices: along the first the batch is split, along the other weights."""
+"""The axes of a device mesh, along which the batch and the weights are split."""
 
 _ATTENTION = r".*MultiHead(Self|Cross)Attention"
 SPLIT: dict[str, tuple[str | None, ...]] = {
@@ -23,31 +23,32 @@ SPLIT: dict[str, tuple[str | None, ...]] = {
     r".*(MLM-Dense|Pooler-Dense|Output-Mapping|Output-LM)/bias": (MODEL,),
     r".*MLM-Bias/beta": (MODEL,),
 }
-"""Which axis of a variable is split, by its path. All architectures share the names."""
+"""The axis of each variable that is split, by its path, which all architectures share."""
 
 
 def layout_map(mesh: keras.distribution.DeviceMesh) -> keras.distribution.LayoutMap:
-    """Say how the weights of any architecture are split over the axis 'model' of a mesh.
+    """Return the layout of the weights of any architecture over the axis 'model' of a mesh.
 
-    Queries, keys, values and the inner layer of a feed-forward network are split by their output,
-    and the layers that follow by their input, so that one sum over the devices ends a sub-layer
-    (Shoeybi et al., 2019, https://arxiv.org/abs/1909.08053, section 3). Token embeddings are split
-    over the vocabulary. Norms, positions, segments and what is not of the architecture are
-    whole on every device; assign to the result to split more:
+    The projections of queries, keys and values and the inner layer of a feed-forward network are
+    split along their output, and the layers that follow along their input, so that each sub-layer
+    needs a single sum over the devices (Shoeybi et al., 2019, https://arxiv.org/abs/1909.08053,
+    section 3). Token embeddings are split along the vocabulary. Norms, positions, segments and
+    layers outside of the architecture are replicated on every device; assign to the result to split
+    more:
 
         layout = layout_map(mesh)
         layout["Head/kernel"] = (None, "model")
 
     Args:
-        mesh: devices with the axis 'model' among the names of its axes.
+        mesh: a device mesh with an axis named 'model'.
 
     Raises:
         ValueError: the mesh has no such axis.
     """
     if MODEL not in mesh.axis_names:
         raise ValueError(
-            f"the mesh has the axes {list(mesh.axis_names)}, and weights are split over the axis "
-            f"{MODEL!r}: name one of them so"
+            f"the mesh has the axes {list(mesh.axis_names)}, but weights are split over the axis "
+            f"{MODEL!r}: name one of the axes so"
         )
     layout = keras.distribution.LayoutMap(mesh)
     for path, axes in SPLIT.items():

@@ -1,4 +1,4 @@
-"""The Keras model that computes the same on several devices as on one."""
+"""The Keras model with the same results on several devices as on one."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,12 +16,12 @@ from bert4keras.training.distribution.parts import (
     sum_over_parts,
 )
 from bert4keras.training.distribution.processes import (
-    all_reduced,
+    all_gather,
+    all_reduce_gradients,
     broadcast,
-    collected,
-    part_of,
-    this_process,
-    workers,
+    local_part,
+    n_workers,
+    process_index,
 )
 from bert4keras.training.distribution.scopes import placement
 from bert4keras.training.feed import BatchFeed
@@ -30,9 +30,9 @@ from bert4keras.training.model import for_each_sample
 
 
 class DistributedModel(keras.Model):
-    """A Keras model that computes the same on several devices as on one.
+    """Keras model with the same results on several devices as on one.
 
-    It goes before a `TrainingModel` among the bases of a class.
+    It must precede `TrainingModel` among the bases of a class.
     """
 
     _placement: Any = None
@@ -41,7 +41,7 @@ class DistributedModel(keras.Model):
         """Compile as `keras.Model.compile` does.
 
         Raises:
-            ValueError: the model was built for other devices than those in use; or the optimizer
+            ValueError: the model was built for devices other than those in use, or the optimizer
                 accumulates gradients in a way that `tf.distribute` does not support.
         """
         self._placement = self._current_placement()
@@ -55,15 +55,15 @@ class DistributedModel(keras.Model):
             self._connect_optimizer()
 
     def train_step(self, *args: Any) -> Any:
-        """Train on the own part of a batch, the last argument."""
+        """Train on the part of this process of a batch, the last argument."""
         return self._reducible(super().train_step(*args[:-1], self.own_part(args[-1])))
 
     def test_step(self, *args: Any) -> Any:
-        """Evaluate the own part of a batch, the last argument."""
+        """Evaluate the part of this process of a batch, the last argument."""
         return self._reducible(super().test_step(*args[:-1], self.own_part(args[-1])))
 
     def predict_step(self, *args: Any) -> Any:
-        """Predict the own part of a batch, the last argument, and collect all parts."""
+        """Predict the part of this process of a batch, the last argument, and gather all parts."""
         data, backend = args[-1], keras.backend.backend()
         own = self.own_part(data)
         outputs = super().predict_step(*args[:-1], own)
@@ -72,16 +72,16 @@ class DistributedModel(keras.Model):
             y_pred = keras.tree.map_structure(lambda y: _with_axes(y, []), y_pred)
         elif backend == "torch" and parts() > 1:
             n = keras.tree.flatten(data)[0].shape[0]
-            y_pred = keras.tree.map_structure(lambda y: collected(y, n), y_pred)
+            y_pred = keras.tree.map_structure(lambda y: all_gather(y, n), y_pred)
         return (y_pred, *state) if state else y_pred
 
     def own_part(self, data: Any) -> Any:
-        """Give what a step of this process computes of a batch.
+        """Return the part of a batch that a step of this process computes.
 
-        TensorFlow has split it before. JAX is told to split it, and computes all parts.
+        On TensorFlow it is already split. On JAX it gets a layout, and all parts are computed.
         """
         if keras.backend.backend() == "torch" and parts() > 1:
-            return keras.tree.map_structure(lambda x: None if x is None else part_of(x), data)
+            return keras.tree.map_structure(lambda x: None if x is None else local_part(x), data)
         distribution = _jax_distribution()
         if distribution is not None:
             axes = [distribution.batch_dim_name]
@@ -91,8 +91,8 @@ class DistributedModel(keras.Model):
         return data
 
     def _reducible(self, logs: Any) -> Any:
-        """Give the reports of a step an axis, over which Keras takes the mean of all workers."""
-        if keras.backend.backend() == "tensorflow" and workers() > 1:
+        """Add an axis to the logs of a step, over which Keras takes the mean of all workers."""
+        if keras.backend.backend() == "tensorflow" and n_workers() > 1:
             return keras.tree.map_structure(lambda value: ops.reshape(value, (1,)), logs)
         return logs
 
@@ -103,16 +103,16 @@ class DistributedModel(keras.Model):
         if not added:
             return super().whole_loss(x, y, y_pred, sample_weight, training)
         batch = y_pred if x is None else x
-        rows = ops.shape(next(a for a in keras.tree.flatten(batch) if a is not None))[0]
-        # Read before anything is summed, which is where TensorFlow turns to the next replica.
-        terms = [(ops.sum(ops.cast(a, "float32")), getattr(a, COUNT, rows)) for a in added]
+        size = ops.shape(next(a for a in keras.tree.flatten(batch) if a is not None))[0]
+        # Read before any sum over replicas, where TensorFlow switches to the next replica.
+        terms = [(ops.sum(ops.cast(a, "float32")), getattr(a, COUNT, size)) for a in added]
         losses = [loss_of_batch(loss, count) for loss, count in terms]
         if (compiled_loss := keras_private.compiled_loss(self)) is not None:
             losses.append(compiled_loss(y, y_pred, sample_weight))
         return sum(losses)
 
     def get_metrics_result(self) -> dict[str, Any]:
-        """Give the values of the metrics over all parts."""
+        """Return the values of the metrics over all parts."""
         if keras.backend.backend() != "torch" or parts() == 1:
             return super().get_metrics_result()
         variables = self.metrics_variables
@@ -126,10 +126,10 @@ class DistributedModel(keras.Model):
             return super().get_metrics_result()
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Build what depends on data, as Keras does under a strategy of TensorFlow.
+        """Build losses and metrics on a batch, as Keras does under a strategy of TensorFlow.
 
-        Keras drops the batch that it reads for it, which a feed would not give again, and takes
-        the mean over replicas, which several workers cannot.
+        Keras would lose the batch that it reads, which a feed does not yield again, and take the
+        mean over replicas, which is not possible with several workers.
         """
         strategy = keras_private.strategy_of(self)
         if strategy is None:
@@ -145,12 +145,12 @@ class DistributedModel(keras.Model):
             keras_private.build_on_batch(self, data_batch)
 
     def _current_placement(self) -> Any:
-        """What tells whether devices are still the same."""
-        # TensorFlow: a model knows the strategy it was built for, and may be fitted outside of it.
+        """Return an object by which changes of the devices are detected."""
+        # TensorFlow: a model keeps the strategy it was built for, and may be fitted outside of it.
         return placement() or keras_private.strategy_of(self)
 
     def _check_built(self) -> None:
-        """Raise unless the weights are where the current devices want them."""
+        """Raise a ValueError unless the weights are on the current devices."""
         if keras.backend.backend() == "tensorflow":
             fits = self._placement is keras_private.strategy_of(self)
         elif keras.backend.backend() == "jax" and self._placement is not None:
@@ -160,24 +160,24 @@ class DistributedModel(keras.Model):
             fits = True
         if not fits:
             raise ValueError(
-                "the model was built before data_parallel() or model_parallel(), or in another "
-                "one: build, compile and fit it inside the same `with` block"
+                "the model was built before the data_parallel() or model_parallel() block, or in "
+                "another one: build, compile and fit it inside the same `with` block"
             )
 
     def check_devices(self, call: str, x: Any, batch_size: int | None, options: dict) -> None:
-        """Raise unless the devices are those of `compile` and each of them has something to do."""
+        """Raise a ValueError unless the devices are those of `compile` and each gets a sample."""
         if not self.compiled:
             return
         now = self._current_placement()
         if now is not self._placement and now != self._placement:
             raise ValueError(
-                f"{call}() runs on other devices than those the model was compiled for: build, "
+                f"{call}() runs on devices other than those the model was compiled for: build, "
                 "compile and fit it inside the same data_parallel() or model_parallel() block"
             )
         replicas = self._replicas()
         if replicas == 1:
             return
-        if this_process() and options.get("verbose", "auto") == "auto":
+        if process_index() and options.get("verbose", "auto") == "auto":
             options["verbose"] = 0
         first = x.peek() if isinstance(x, BatchFeed) else None
         samples = batch_size if first is None else len(keras.tree.flatten(first)[0])
@@ -194,7 +194,7 @@ class DistributedModel(keras.Model):
         return parts() if distribution is None else distribution.num_model_replicas
 
     def _connect_optimizer(self) -> None:
-        """Let the optimizer apply the gradients of all parts."""
+        """Let the optimizer apply the summed gradients of all parts."""
         backend = keras.backend.backend()
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         accumulates = getattr(inner, "gradient_accumulation_steps", None)
@@ -206,11 +206,11 @@ class DistributedModel(keras.Model):
             )
         if backend == "torch":
             broadcast(self.variables)
-            _revise_gradients(self.optimizer, all_reduced)
+            _revise_gradients(self.optimizer, all_reduce_gradients)
 
 
 def counted_for_each_sample(outputs: Any, inputs: Any) -> Any:
-    """Repeat outputs without an axis for each sample; they keep over how much they are a mean."""
+    """Repeat scalar outputs for each sample; they keep the count over which they are a mean."""
 
     def keep_count(before: Any, after: Any) -> Any:
         if after is not before and hasattr(before, COUNT):
@@ -221,9 +221,9 @@ def counted_for_each_sample(outputs: Any, inputs: Any) -> Any:
 
 
 def _revise_gradients(optimizer: Any, revise: Callable[[Sequence[Any]], list[Any]]) -> None:
-    """Let an optimizer apply revised gradients; Keras' step has no place before it."""
+    """Let an optimizer revise gradients before it applies them, for which Keras has no hook."""
     if "apply" in vars(optimizer):
-        return  # it was compiled before
+        return  # the optimizer has been compiled before
     apply = optimizer.apply
     optimizer.apply = lambda grads, trainable_variables=None: apply(
         revise(grads), trainable_variables
@@ -235,7 +235,7 @@ def _jax_distribution() -> Any:
 
 
 def _with_axes(x: Any, axes: list) -> Any:
-    """Split a tensor along axes of the mesh; all others are whole on every device."""
+    """Distribute a tensor along axes of the mesh, and replicate it along all others."""
     mesh = _jax_distribution().device_mesh
     axes = [*axes, *[None] * (len(x.shape) - len(axes))]
     layout = keras.distribution.TensorLayout(axes, mesh)

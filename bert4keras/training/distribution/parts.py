@@ -1,4 +1,4 @@
-"""Losses of parts of a batch that add up to the loss of the batch."""
+"""Losses of parts of a batch that sum to the loss of the batch."""
 
 import copy
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from keras import ops
 from bert4keras.keras_private import loss_of_function, mask_of
 
 COUNT = "_bert4keras_count"
-"""The attribute of a loss in which `batch_mean` notes over how much it is the mean."""
+"""Attribute of a loss in which `batch_mean` stores the count over which it is the mean."""
 
 
 def parts() -> int:
-    """In how many parts a batch is computed that do not know of each other.
+    """Return the number of parts in which a batch is computed independently.
 
-    On JAX this is 1: there the program is that of the whole batch.
+    On JAX this is 1, since a program is written for the whole batch.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -31,7 +31,7 @@ def parts() -> int:
 
 
 def sum_over_parts(x: Any) -> Any:
-    """Sum a tensor over the parts of the batch; it has no gradient."""
+    """Sum a tensor over the parts of the batch, without a gradient."""
     x = ops.stop_gradient(x)
     if parts() == 1:
         return x
@@ -39,7 +39,7 @@ def sum_over_parts(x: Any) -> Any:
         import tensorflow as tf
 
         context = tf.distribute.get_replica_context()
-        # Outside of all replicas Keras traces shapes only.
+        # Outside of all replicas Keras only traces shapes.
         return x if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, x)
     from torch import distributed
 
@@ -49,22 +49,22 @@ def sum_over_parts(x: Any) -> Any:
 
 
 def keras_scale() -> int:
-    """By what Keras divides a mean loss: by the number of replicas on TensorFlow."""
+    """Return the divisor of a mean loss in Keras: on TensorFlow the number of replicas."""
     return parts() if keras.backend.backend() == "tensorflow" else 1
 
 
 def batch_mean(values: Any, weights: Any) -> Any:
-    """Give the weighted mean of values, Σ w·v / Σ w, as the loss of a loss layer or as an output.
+    """Return the weighted mean of values, Σ w·v / Σ w, as the loss of a loss layer or as an output.
 
-    A quotient of two sums says the same on one device. On several, TensorFlow and PyTorch need to
-    know the weight of each part of the batch, and this notes it.
+    On one device a quotient of two sums is the same. On several, TensorFlow and PyTorch need the
+    weight of each part of the batch, which this function stores.
 
     Args:
         values: losses, of any shape.
-        weights: of the same shape; 0 for what does not count.
+        weights: of the same shape; 0 for values to be left out.
 
     Returns:
-        A scalar, 0 if all weights are.
+        A scalar, 0 if all weights are 0.
     """
     values = ops.convert_to_tensor(values)
     weights = ops.cast(weights, values.dtype)
@@ -82,11 +82,11 @@ def loss_of_batch(loss: Any, count: Any, add: bool = False) -> Any:
 
     Args:
         loss: scalar, the mean of a part, or with `add` the sum.
-        count: scalar, over how much it is the mean.
-        add: the loss of the batch is the sum of those of the parts, not their mean.
+        count: scalar, the count or weight over which it is the mean.
+        add: the loss of the batch is the sum of the losses of the parts, not their mean.
 
     Returns:
-        The loss, divided as Keras wants it.
+        The loss, divided as Keras expects it.
     """
     count = ops.cast(count, loss.dtype)
     loss = ops.where(count > 0, loss, 0.0)
@@ -98,9 +98,9 @@ def loss_of_batch(loss: Any, count: Any, add: bool = False) -> Any:
 
 @keras.saving.register_keras_serializable("bert4keras")
 class LossOfBatch(keras.losses.Loss):
-    """A loss that a part of a batch computes as if it saw all parts.
+    """Loss that a part of a batch computes as if it contained all parts.
 
-    Saved and loaded again it is the loss it was made from.
+    It is saved, and loaded again, as the loss from which it was created.
 
     Args:
         loss: any loss with its reduction.
@@ -113,17 +113,17 @@ class LossOfBatch(keras.losses.Loss):
         self._recorded.call = self._call
 
     def _call(self, y_true: Any, y_pred: Any) -> Any:
-        """Compute losses, and note their shape and what they leave out."""
+        """Compute losses, and record their shape and mask."""
         losses = self.loss.call(y_true, y_pred)
         if len(losses.shape) == 0:
-            # Keras takes what has no axis for reduced already, and does not scale it.
-            rows = ops.shape(keras.tree.flatten(y_pred)[0])[:1]
-            losses = ops.broadcast_to(losses, rows)
+            # Keras takes a scalar for an already reduced loss, and does not scale it.
+            batch = ops.shape(keras.tree.flatten(y_pred)[0])[:1]
+            losses = ops.broadcast_to(losses, batch)
         self._shape, self._mask = ops.shape(losses), mask_of(losses)
         return losses
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """Return the loss, reduced."""
+        """Return the reduced loss."""
         loss = self._recorded(y_true, y_pred, sample_weight)
         if self.reduction in (None, "none"):
             return loss
@@ -137,17 +137,17 @@ class LossOfBatch(keras.losses.Loss):
         return loss_of_batch(loss * keras_scale(), count)
 
     def get_config(self) -> dict:
-        """Return the loss."""
+        """Return the wrapped loss."""
         return {"loss": keras.saving.serialize_keras_object(self.loss)}
 
     @classmethod
     def from_config(cls, config: dict) -> keras.losses.Loss:
-        """Give the loss that was saved."""
+        """Return the loss that was wrapped."""
         return keras.saving.deserialize_keras_object(config["loss"])
 
 
 def _count(shape: Sequence[Any], masks: list, sample_weight: Any, reduction: str) -> Any:
-    """Over how much Keras takes the mean of losses of a shape."""
+    """Return the count or weight over which Keras takes the mean of losses of a shape."""
     weights = [ops.cast(mask, "float32") for mask in masks]
     if reduction == "mean_with_sample_weight" and sample_weight is not None:
         weights.append(ops.cast(sample_weight, "float32"))
@@ -163,7 +163,7 @@ def _count(shape: Sequence[Any], masks: list, sample_weight: Any, reduction: str
 
 
 def as_loss_of_batch(loss: Any) -> Any:
-    """Make the loss of a part that of the batch; names are looked up as Keras does."""
+    """Turn the loss of a part into that of the batch; names are looked up as in Keras."""
     if loss is None or isinstance(loss, LossOfBatch):
         return loss
     found = keras.losses.get(loss)

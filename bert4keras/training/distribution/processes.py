@@ -1,4 +1,4 @@
-"""Which process this is, and what the processes of PyTorch send one another."""
+"""The index of this process, and communication between the processes of PyTorch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,16 +8,16 @@ import keras
 from bert4keras.training.distribution.parts import parts
 
 
-def workers() -> int:
-    """How many processes a strategy of TensorFlow joins."""
+def n_workers() -> int:
+    """Return the number of processes in a strategy of TensorFlow."""
     import tensorflow as tf
 
     extended = tf.distribute.get_strategy().extended
     return getattr(extended, "_num_workers", 1)
 
 
-def this_process() -> int:
-    """Number of this process."""
+def process_index() -> int:
+    """Return the index of this process."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
@@ -36,27 +36,27 @@ def this_process() -> int:
 # === PyTorch ===
 
 
-def part_of(x: Any) -> Any:
-    """Give the rows of a tensor that are the part of this process."""
+def local_part(x: Any) -> Any:
+    """Return the samples of a tensor that are the part of this process."""
     size = -(-x.shape[0] // parts())
-    return x[this_process() * size : (this_process() + 1) * size]
+    return x[process_index() * size : (process_index() + 1) * size]
 
 
-def collected(x: Any, n: int) -> Any:
-    """Give the rows of all parts, n in number."""
+def all_gather(x: Any, n: int) -> Any:
+    """Gather the n samples of all parts."""
     import torch
     from torch import distributed
 
     size = -(-n // parts())
     padded = x.new_zeros((size, *x.shape[1:]))
     padded[: x.shape[0]] = x
-    rows = [torch.empty_like(padded) for _ in range(parts())]
-    distributed.all_gather(rows, padded)
-    return torch.cat(rows)[:n]
+    gathered = [torch.empty_like(padded) for _ in range(parts())]
+    distributed.all_gather(gathered, padded)
+    return torch.cat(gathered)[:n]
 
 
 def broadcast(variables: Sequence[Any]) -> None:
-    """Give all processes the weights of process 0, but each its own dropout."""
+    """Send the weights of process 0 to all processes, but give each its own dropout seeds."""
     from torch import distributed
 
     for variable in variables:
@@ -65,8 +65,8 @@ def broadcast(variables: Sequence[Any]) -> None:
             variable.assign(variable.value + distributed.get_rank())
 
 
-def all_reduced(gradients: Sequence[Any]) -> list[Any]:
-    """Sum gradients over all processes, in one message for each type."""
+def all_reduce_gradients(gradients: Sequence[Any]) -> list[Any]:
+    """Sum gradients over all processes, in one message for each dtype."""
     import torch
     from torch import distributed
 
@@ -74,10 +74,10 @@ def all_reduced(gradients: Sequence[Any]) -> list[Any]:
     if parts() == 1:
         return gradients
     for dtype in {g.dtype for g in gradients if g is not None}:
-        chosen = [i for i, g in enumerate(gradients) if g is not None and g.dtype == dtype]
-        flat = torch.cat([gradients[i].reshape(-1) for i in chosen])
+        indices = [i for i, g in enumerate(gradients) if g is not None and g.dtype == dtype]
+        flat = torch.cat([gradients[i].reshape(-1) for i in indices])
         distributed.all_reduce(flat)
-        pieces = flat.split([gradients[i].numel() for i in chosen])
-        for i, piece in zip(chosen, pieces, strict=True):
+        pieces = flat.split([gradients[i].numel() for i in indices])
+        for i, piece in zip(indices, pieces, strict=True):
             gradients[i] = piece.view_as(gradients[i])
     return gradients

@@ -1,4 +1,4 @@
-"""The devices that a program trains on, chosen in a `with` block."""
+"""Contexts that choose the devices on which a program trains."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from bert4keras.training.distribution.layout import BATCH, MODEL, layout_map
 
 @dataclass(frozen=True)
 class Devices:
-    """What a program trains on.
+    """Devices on which a program trains.
 
     Attributes:
-        replicas: in how many parts each batch is computed.
-        process: number of this process; process 0 is the one that writes files and reports.
-        processes: how many processes run the program.
+        replicas: number of parts into which each batch is split.
+        process: index of this process; process 0 writes files and reports.
+        processes: number of processes that run the program.
     """
 
     replicas: int = 1
@@ -33,9 +33,9 @@ def data_parallel(
 ) -> AbstractContextManager[Devices]:
     """Train on several devices, each of which computes a part of every batch.
 
-    Build, compile and fit the model inside the `with` block. Batches, and `batch_size`, are those
-    of all devices together, and losses, gradients and metrics are those of one device that computes
-    the whole batch. The number of samples need not be a multiple of the number of devices.
+    Build, compile and fit the model inside the `with` block. Batches and `batch_size` are those of
+    all devices together, and losses, gradients and metrics are the same as on one device that
+    computes the whole batch. The batch size need not be a multiple of the number of devices.
 
     * TensorFlow: a `MirroredStrategy`, or, if the environment variable `TF_CONFIG` names several
       workers, a `MultiWorkerMirroredStrategy`.
@@ -46,14 +46,14 @@ def data_parallel(
     Every process runs the same program on the same batches and takes its part of each.
 
     Args:
-        devices: how many devices, or their names, such as `["gpu:0", "gpu:1"]`; all accelerators,
-            or else all CPUs, by default. On PyTorch they are those of this machine.
+        devices: number of devices, or their names, such as `["gpu:0", "gpu:1"]`; by default all
+            accelerators, or else all CPUs. On PyTorch they are those of this machine.
 
     Yields:
-        Devices: how many there are, and which process this is.
+        Devices: the number of devices, and the index of this process.
 
     Raises:
-        ValueError: there are no such devices; or several processes without a common seed.
+        ValueError: there are no such devices, or there are several processes without a common seed.
     """
     scopes = {"tensorflow": _on_tensorflow, "jax": _on_jax, "torch": _on_torch}
     return scopes[keras.backend.backend()](devices)
@@ -65,45 +65,45 @@ def model_parallel(
     data: int = 1,
     layout: Callable[[keras.distribution.DeviceMesh], keras.distribution.LayoutMap] | None = None,
 ) -> Iterator[Devices]:
-    """Train a model that is too large for one device: split its matrices over several.
+    """Train a model that is too large for one device by splitting its matrices over several.
 
-    Build, compile and fit the model inside the `with` block. A dimension that the number of devices
-    does not divide stays whole. Runs on JAX.
+    Build, compile and fit the model inside the `with` block. A dimension that is not a multiple of
+    the number of devices is not split. Runs on JAX only.
 
     Args:
         devices: as in `data_parallel`.
-        data: in how many parts the batch is split as well, a divisor of the number of devices; each
-            part is computed by `devices / data` devices, which share the weights.
-        layout: gives the layout of weights on a mesh of devices; `layout_map` by default.
+        data: number of parts into which the batch is split as well, a divisor of the number of
+            devices; each part is computed by `devices / data` devices, which share the weights.
+        layout: returns the layout of weights on a device mesh; `layout_map` by default.
 
     Yields:
-        Devices: how many parts of the batch there are, and which process this is.
+        Devices: the number of parts of the batch, and the index of this process.
 
     Raises:
-        ValueError: there are no such devices, `data` does not divide their number, or the backend
-            is not JAX; or several processes without a common seed.
+        ValueError: there are no such devices, `data` does not divide their number, the backend is
+            not JAX, or there are several processes without a common seed.
     """
     if keras.backend.backend() != "jax":
         raise ValueError(
-            f"model_parallel() needs JAX, and the backend is {keras.backend.backend()}: set "
-            "KERAS_BACKEND=jax, or use data_parallel(), which all backends have"
+            f"model_parallel() needs JAX, but the backend is {keras.backend.backend()}: set "
+            "KERAS_BACKEND=jax, or use data_parallel(), which all backends support"
         )
-    names = _chosen(devices, keras.distribution.list_devices(), _all_jax_devices())
+    names = _device_names(devices, keras.distribution.list_devices(), _all_jax_devices())
     if not isinstance(data, int) or data < 1 or len(names) % data:
         raise ValueError(
-            f"model_parallel() got data={data!r} and {len(names)} devices: data has to divide the "
+            f"model_parallel() got data={data!r} and {len(names)} devices: data must divide the "
             "number of devices"
         )
     mesh = keras.distribution.DeviceMesh((data, len(names) // data), (BATCH, MODEL), names)
     distribution = _ModelParallel(
         layout_map=(layout or layout_map)(mesh), batch_dim_name=BATCH, auto_shard_dataset=False
     )
-    with _jax_scope(distribution) as found:
-        yield found
+    with _jax_scope(distribution) as scope:
+        yield scope
 
 
-def _chosen(wanted: Any, default: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Give the names of the devices that are wanted, by default or by number from `default`."""
+def _device_names(wanted: Any, default: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return the names of the requested devices, which are `default` for None."""
     if wanted is None:
         return list(default)
     if isinstance(wanted, str | bool):
@@ -117,7 +117,7 @@ def _chosen(wanted: Any, default: Sequence[str], known: Sequence[str]) -> list[s
         valid = len(kinds) == 1 and len(set(names)) == len(names) and set(names) <= set(known)
     if not valid:
         raise ValueError(
-            f"devices={wanted!r}: expected a number from 1 to {len(default)}, or a list of "
+            f"devices={wanted!r}: give a number from 1 to {len(default)}, or a list of "
             f"different devices of one kind out of {list(known)}"
         )
     return names
@@ -126,7 +126,7 @@ def _chosen(wanted: Any, default: Sequence[str], known: Sequence[str]) -> list[s
 def _check_seed(processes: int) -> None:
     if processes > 1 and random_seed() is None:
         raise ValueError(
-            f"{processes} processes have to draw the same batches and have no common seed: call "
+            f"{processes} processes must draw the same batches but have no common seed: call "
             "keras.utils.set_random_seed(number) at the beginning of the program"
         )
 
@@ -141,8 +141,8 @@ def _on_tensorflow(devices: Any) -> Iterator[Devices]:
     if len(hosts) > 1:
         if devices is not None:
             raise ValueError(
-                f"devices={devices!r} and TF_CONFIG names {len(hosts)} workers: each of them uses "
-                "all its devices, leave devices out"
+                f"devices={devices!r}, but TF_CONFIG names {len(hosts)} workers, each of which "
+                "uses all its devices: omit devices"
             )
         _check_seed(len(hosts))
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -155,7 +155,7 @@ def _on_tensorflow(devices: Any) -> Iterator[Devices]:
             kind: [f"{kind.lower()}:{i}" for i in range(len(tf.config.list_logical_devices(kind)))]
             for kind in ("GPU", "CPU")
         }
-        names = _chosen(devices, known["GPU"] or known["CPU"], known["GPU"] + known["CPU"])
+        names = _device_names(devices, known["GPU"] or known["CPU"], known["GPU"] + known["CPU"])
         strategy, process = tf.distribute.MirroredStrategy(names), 0
     with strategy.scope():
         yield Devices(strategy.num_replicas_in_sync, process, max(len(hosts), 1))
@@ -163,9 +163,9 @@ def _on_tensorflow(devices: Any) -> Iterator[Devices]:
 
 @contextmanager
 def _on_jax(devices: Any) -> Iterator[Devices]:
-    names = _chosen(devices, keras.distribution.list_devices(), _all_jax_devices())
-    with _jax_scope(_DataParallel(devices=names, auto_shard_dataset=False)) as found:
-        yield found
+    names = _device_names(devices, keras.distribution.list_devices(), _all_jax_devices())
+    with _jax_scope(_DataParallel(devices=names, auto_shard_dataset=False)) as scope:
+        yield scope
 
 
 @contextmanager
@@ -178,13 +178,16 @@ def _on_torch(devices: Any) -> Iterator[Devices]:
         int(os.environ.get(k, d)) for k, d in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
     )
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    # Any number of processes may share the one CPU.
+    # Any number of processes may share the CPU.
     default = accelerators or ["cpu:0"] * n_local
-    names = default if devices is None else _chosen(devices, default, [*accelerators, "cpu:0"])
+    names = (
+        default if devices is None else _device_names(devices, default, [*accelerators, "cpu:0"])
+    )
     if len(names) < n_local or (devices is not None and len(names) > n_local):
         raise ValueError(
-            f"PyTorch trains one device in a process, and there are {len(names)} devices ({names}) "
-            f"for {n_local} processes: start the program by torchrun --nproc-per-node={len(names)}"
+            f"PyTorch trains on one device per process, but there are {len(names)} devices "
+            f"({names}) for {n_local} processes: start the program by torchrun "
+            f"--nproc-per-node={len(names)}"
         )
     _check_seed(processes)
     device = names[local]
@@ -194,7 +197,7 @@ def _on_torch(devices: Any) -> Iterator[Devices]:
     if own:
         distributed.init_process_group("nccl" if device.startswith("gpu") else "gloo")
     try:
-        # A parameter that Keras moves from 'cpu' to 'cpu:0' has no gradient any more.
+        # A parameter that Keras moves from 'cpu' to 'cpu:0' loses its gradient.
         with keras.device("cpu" if device == "cpu:0" else device):
             yield Devices(processes, int(os.environ.get("RANK", 0)), processes)
     finally:
@@ -217,14 +220,14 @@ def _jax_scope(distribution: keras.distribution.DataParallel) -> Iterator[Device
 
 
 class _WholeBatches:
-    """A distribution that hands the whole batch to every device.
+    """Distribution that passes the whole batch to every device.
 
-    Keras would split it before the step, for which the number of samples has to be a multiple of
-    the number of devices. `DistributedModel` splits it within the step, where it need not be.
+    Keras would split it before the step, which requires a batch size that is a multiple of the
+    number of devices. `DistributedModel` splits it within the step, where any size is possible.
     """
 
     def get_data_layout(self, data_shape: Sequence[int]) -> keras.distribution.TensorLayout:
-        """Give the layout of a batch before the step."""
+        """Return the layout of a batch before the step."""
         return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
 
 
@@ -234,7 +237,7 @@ class _DataParallel(_WholeBatches, keras.distribution.DataParallel):
 
 class _ModelParallel(_WholeBatches, keras.distribution.ModelParallel):
     def get_variable_layout(self, variable: Any) -> Any:
-        """Give the layout of a variable, of which axes that cannot be split stay whole."""
+        """Return the layout of a variable, in which axes that cannot be split are not split."""
         layout = super().get_variable_layout(variable)
         if not isinstance(layout, keras.distribution.TensorLayout):
             return layout
@@ -248,11 +251,11 @@ class _ModelParallel(_WholeBatches, keras.distribution.ModelParallel):
 
 
 def placement() -> Any:
-    """What several devices the program runs on at present: none outside of all scopes.
+    """Return the current distribution over several devices, None outside of all scopes.
 
     Returns:
         The strategy of TensorFlow, the distribution of JAX, or the number of processes of PyTorch,
-        whether this module or the user has chosen them; otherwise None.
+        whether it was chosen by this module or by the user; otherwise None.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
