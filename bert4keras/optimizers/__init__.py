@@ -3,11 +3,13 @@
     AdamW = extend_with_weight_decay(Adam, name="AdamW")
     AdamWLR = extend_with_piecewise_linear_lr(AdamW, name="AdamWLR")
 
-are ordinary optimizer classes with the arguments of every part.
+are ordinary optimizer classes that take the arguments of the optimizer and of all extensions.
 
-* `algorithms` holds the optimizers: `Adam`, `AdaFactor`, `Lion`, `Muon`.
-* `extensions` holds the `extend_with_*` functions and what they put in front of an optimizer.
-* `schedules` makes learning rates: by step (`warmup_cosine`), by depth (`layer_wise_lr_decay`).
+* `algorithms` defines the optimizers: `Adam`, `AdaFactor`, `Lion`, `Muon`.
+* `extensions` defines the `extend_with_*` functions and the mix-in classes that they add.
+* `extending` defines how extensions are combined with an optimizer, saved and rebuilt.
+* `schedules` defines learning rates by step (`warmup_cosine`) and by depth
+  (`layer_wise_lr_decay`).
 """
 
 from bert4keras.optimizers.algorithms import AdaFactor, Adam, Lion, Muon
@@ -23,7 +25,7 @@ from bert4keras.optimizers.extensions import (
 )
 from bert4keras.optimizers.schedules import layer_wise_lr_decay, warmup_cosine
 
-# The original has a second set of names for tf.keras; here one set serves all.
+# bert4keras 0.11.5 has a second set of names for tf.keras; here both mean the same.
 AdaFactorV1 = AdaFactor
 AdaFactorV2 = AdaFactor
 extend_with_weight_decay_v2 = extend_with_weight_decay

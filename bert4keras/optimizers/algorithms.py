@@ -1,4 +1,4 @@
-"""The optimizers themselves."""
+"""The optimizers: Adam, AdaFactor, Lion and Muon."""
 
 import inspect
 import re
@@ -13,11 +13,11 @@ from bert4keras.keras_private import given_rate, index_of, trained_variables
 
 LearningRate = float | keras.optimizers.schedules.LearningRateSchedule | Callable
 
-# === What the optimizers and their extensions share ===
+# === Shared by the optimizers and their extensions ===
 
 
 def check_arguments(optimizer_class: type, arguments: Mapping) -> None:
-    """Refuse keyword arguments that no constructor of the class names."""
+    """Raise a TypeError for keyword arguments that no constructor of the class takes."""
     constructors = [
         vars(c)["__init__"] for c in optimizer_class.__mro__[:-1] if "__init__" in vars(c)
     ]
@@ -32,40 +32,39 @@ def check_arguments(optimizer_class: type, arguments: Mapping) -> None:
     if unknown:
         raise TypeError(
             f"{optimizer_class.__name__} got the unknown argument(s) {', '.join(unknown)}. "
-            f"It takes {', '.join(sorted(known))}. If one is missing, extend the class with the "
-            "extension that brings it."
+            f"It takes {', '.join(sorted(known))}: add the extension that defines a missing one."
         )
 
 
 def check_patterns(argument: str, patterns: Sequence[str] | None) -> tuple[str, ...]:
-    """Return a list of regular expressions as a tuple, or refuse what is none."""
+    """Return regular expressions as a tuple, after checking that they are a list and valid."""
     if isinstance(patterns, str):
         raise TypeError(
-            f"{argument} is a list of regular expressions, but got the string {patterns!r}. "
-            f"Write [{patterns!r}]."
+            f"{argument} takes a list of regular expressions, but got the string {patterns!r}: "
+            f"write [{patterns!r}]."
         )
     for pattern in patterns or ():
         try:
             re.compile(pattern)
         except re.error as error:
             raise ValueError(
-                f"{argument} contains {pattern!r}, which is no regular expression: {error}. Use "
+                f"{argument} contains {pattern!r}, which is not a regular expression: {error}. Use "
                 "re.escape for a literal name."
             ) from error
     return tuple(patterns or ())
 
 
-def found_in(patterns: Sequence[str], name: str) -> bool:
-    """Tell whether one of the regular expressions is found in a name."""
+def matches_any(patterns: Sequence[str], name: str) -> bool:
+    """Tell whether one of the regular expressions matches a part of a name."""
     return any(re.search(pattern, name) for pattern in patterns)
 
 
 class DenseGradients(keras.optimizers.Optimizer):
-    """An optimizer that sees each gradient as one tensor of the shape of its variable.
+    """Optimizer that turns sparse gradients into dense ones, in the shape of their variable.
 
-    TensorFlow gives sparse gradients for embeddings, in which a row may occur several times. Keras
-    takes the norm of such a gradient before it adds these rows, so that clipping differs from that
-    of the other backends, and cannot accumulate it.
+    On TensorFlow gradients of embeddings are sparse, and may contain a row several times. Keras
+    computes the norm of such a gradient before these rows are summed, so that clipping differs
+    from that on other backends, and cannot accumulate it.
     """
 
     def apply(self, grads, trainable_variables=None) -> None:
@@ -73,7 +72,7 @@ class DenseGradients(keras.optimizers.Optimizer):
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
         variables = trainable_variables or trained_variables(self)
-        # What does not fit together is left to Keras, which says so.
+        # If the lengths differ, Keras raises an error.
         if len(grads) == len(variables):
             grads = [
                 None if gradient is None else ops.reshape(gradient, tuple(variable.shape))
@@ -85,19 +84,21 @@ class DenseGradients(keras.optimizers.Optimizer):
 def variable_name(optimizer: keras.optimizers.Optimizer, variable) -> str:
     """Return the path of a variable, such as `d1/kernel`.
 
-    `update_step` gets the bare variable of TensorFlow, which has no path.
+    On TensorFlow, `update_step` gets a bare variable, which has no path.
     """
     known = trained_variables(optimizer)[index_of(optimizer, variable)]
     return getattr(known, "path", known.name)
 
 
 def _checked_rate(learning_rate: LearningRate, lr: float | None) -> LearningRate:
-    """Return the learning rate under either of its two names; a number must not be negative."""
+    """Return the learning rate, given by either of its names; it must not be negative."""
     rate = learning_rate if lr is None else lr
     if not isinstance(rate, Real):
         return rate
     if not rate >= 0:
-        raise ValueError(f"learning_rate must not be negative, but got {rate}.")
+        raise ValueError(
+            f"learning_rate must not be negative, but got {rate}: give a number from 0."
+        )
     return float(rate)
 
 
@@ -106,18 +107,18 @@ def _checked_rate(learning_rate: LearningRate, lr: float | None) -> LearningRate
 
 @keras.saving.register_keras_serializable(package="bert4keras")
 class Adam(DenseGradients):
-    """Adam (Kingma & Ba, 2015, algorithm 1) with the bias correction that BERT leaves out optional.
+    """Adam (Kingma & Ba, 2015, algorithm 1) with optional bias correction, which BERT omits.
 
-    `epsilon` is added to the square root of the corrected second moment, so it is the epsilon of
-    the paper and not the "epsilon hat" of `keras.optimizers.Adam`.
+    `epsilon` is added to the square root of the corrected second moment: it is the epsilon of the
+    paper, not the "epsilon hat" of `keras.optimizers.Adam`.
 
     Args:
         learning_rate: a number, a Keras schedule or a callable; 0.001 by default.
-        beta_1: decay of the first moment, 0.9 by default.
-        beta_2: decay of the second moment, 0.999 by default.
-        epsilon: what is added to the denominator, 1e-6 by default.
+        beta_1: decay rate of the first moment, 0.9 by default.
+        beta_2: decay rate of the second moment, 0.999 by default.
+        epsilon: added to the denominator, 1e-6 by default.
         bias_correction: whether to divide the moments by `1 - beta ** step`, True by default.
-            Google's BERT was trained without.
+            Google's BERT was trained without it.
         lr: the Keras 2 name of `learning_rate`.
         **kwargs: arguments of `keras.optimizers.Optimizer`.
 
@@ -161,7 +162,7 @@ class Adam(DenseGradients):
         rate = ops.cast(learning_rate, "float32")
         epsilon = self.epsilon
         if self.bias_correction:
-            # In float32 whatever the variable is: bfloat16 takes 0.999 for 1.
+            # In float32, whatever the type of the variable: in bfloat16 0.999 rounds to 1.
             step = ops.cast(self.iterations + 1, "float32")
             root = ops.sqrt(1 - ops.power(self.beta_2, step))
             rate = rate * root / (1 - ops.power(self.beta_1, step))
@@ -193,34 +194,35 @@ class Adam(DenseGradients):
 
 @keras.saving.register_keras_serializable(package="bert4keras")
 class AdaFactor(DenseGradients):
-    """AdaFactor (Shazeer & Stern, 2018, algorithms 4 and 5): Adam with far less memory.
+    """AdaFactor (Shazeer & Stern, 2018, algorithms 4 and 5), which needs far less memory than Adam.
 
-    The second moment of a large matrix is kept as the means of its rows and columns. Steps are
-    relative to the size of the weight they move. `keras.optimizers.Adafactor` is not used: it has
-    neither a first moment nor a fixed `beta2`, clips and scales always, and factors every matrix.
+    The second moment of a large matrix is stored as the means of its rows and columns. Steps are
+    relative to the root mean square (RMS) of the weight. `keras.optimizers.Adafactor` is not used:
+    it has neither a first moment nor a constant `beta2`, always clips and scales, and factors every
+    matrix.
 
     Args:
         learning_rate: a number, a Keras schedule or a callable; 0.001 by default. None stands for
-            the relative step size of the paper, `min(0.01, 1 / sqrt(step))`, times 0.05 where it
-            is not multiplied by the size of the weight.
-        beta1: decay of the first moment; 0, which keeps none, by default.
-        beta2: decay of the second moment; None, `1 - step ** -0.8`, by default.
-        epsilon1: what is added to the squared gradient and to the second moment, 1e-30 by default.
-        epsilon2: the least size of a weight that a step is multiplied by, 1e-3 by default.
-        multiply_by_parameter_scale: whether a step is multiplied by the size of the weight, its
-            root mean square; True by default.
-        clipping_threshold: the largest root mean square of an update before it is multiplied by the
+            the relative step size of the paper, `min(0.01, 1 / sqrt(step))`, times 0.05 unless
+            it is multiplied by the RMS of the weight.
+        beta1: decay rate of the first moment; 0 by default, which stores none.
+        beta2: decay rate of the second moment; None by default, for `1 - step ** -0.8`.
+        epsilon1: added to the squared gradient and to the second moment, 1e-30 by default.
+        epsilon2: lower bound of the RMS by which a step is multiplied, 1e-3 by default.
+        multiply_by_parameter_scale: whether a step is multiplied by the RMS of the weight; True by
+            default.
+        clipping_threshold: upper bound of the RMS of an update before it is multiplied by the
             learning rate, 1.0 by default. None does not clip.
         min_dim_size_to_factor: the two largest dimensions must have at least this size for the
             second moment to be factored, 128 by default.
-        exclude_from_parameter_scale: regular expressions; a variable in whose path (`d1/kernel`)
-            one of them is found is not multiplied by its size. None by default.
+        exclude_from_parameter_scale: regular expressions; the steps of variables whose path
+            (`d1/kernel`) one of them matches are not multiplied by the RMS. None by default.
         lr: the Keras 2 name of `learning_rate`.
         **kwargs: arguments of `keras.optimizers.Optimizer`.
 
     Raises:
         TypeError: an argument is unknown.
-        ValueError: the learning rate is negative or a pattern is no regular expression.
+        ValueError: the learning rate is negative or a pattern is not a regular expression.
     """
 
     def __init__(
@@ -259,7 +261,7 @@ class AdaFactor(DenseGradients):
         return rate if self.multiply_by_parameter_scale else 0.05 * rate
 
     def _factored_axes(self, shape: Sequence[int]) -> tuple[int, int] | None:
-        """Return the two largest axes, or None for what is not factored."""
+        """Return the two largest axes, or None if the second moment is not factored."""
         axes = sorted(range(len(shape)), key=shape.__getitem__)[-2:]
         if len(axes) < 2 or shape[axes[0]] < self.min_dim_size_to_factor:
             return None
@@ -286,7 +288,7 @@ class AdaFactor(DenseGradients):
         self._first_moments, self._second_moments = first, second
 
     def _add_moment(self, variable, shape: tuple[int, ...], name: str):
-        # In float32 whatever the variable is: 1e-30 is 0 in float16.
+        # In float32, whatever the type of the variable: in float16 1e-30 rounds to 0.
         path = re.sub(r"[/:]", "_", getattr(variable, "path", variable.name))
         return self.add_variable(shape, dtype="float32", name=f"{path}_{name}")
 
@@ -302,7 +304,7 @@ class AdaFactor(DenseGradients):
             moment = self._first_moments[index]
             update = self.beta1 * moment + (1 - self.beta1) * update
             self.assign(moment, update)
-        if self.multiply_by_parameter_scale and not found_in(
+        if self.multiply_by_parameter_scale and not matches_any(
             self.exclude_from_parameter_scale, variable_name(self, variable)
         ):
             size = root_mean_square(ops.cast(variable, "float32"))
@@ -311,7 +313,7 @@ class AdaFactor(DenseGradients):
         self.assign_sub(variable, ops.cast(update, variable.dtype))
 
     def _new_second_moment(self, index: int, square):
-        """Move the second moment of a variable towards a squared gradient and return it."""
+        """Update the second moment of a variable with a squared gradient and return it."""
         beta2 = self.beta2
         if beta2 is None:
             beta2 = 1 - ops.power(ops.cast(self.iterations + 1, "float32"), -0.8)
@@ -324,7 +326,7 @@ class AdaFactor(DenseGradients):
             self.assign(moment, new[-1])
         if not axes:
             return new[0]
-        # Divided before it is multiplied: products of two small squares would underflow.
+        # Division before multiplication: the product of two small squares would underflow.
         return new[0] / ops.mean(new[0], axis=axes[1], keepdims=True) * new[1]
 
     def get_config(self) -> dict:
@@ -356,15 +358,15 @@ def root_mean_square(x):
 
 @keras.saving.register_keras_serializable(package="bert4keras")
 class Lion(DenseGradients, keras.optimizers.Lion):
-    """Lion (Chen et al., 2023, algorithm 2): steps of one size, the sign of a moment.
+    """Lion (Chen et al., 2023, algorithm 2): steps in the direction of the sign of a moment.
 
-    It is Keras' Lion with the decay rates that the paper gives for language models. Its learning
-    rate should be 3 to 10 times less than that of Adam.
+    This is Lion of Keras with the decay rates that the paper gives for language models. The
+    learning rate should be 3 to 10 times lower than for Adam.
 
     Args:
         learning_rate: a number, a Keras schedule or a callable; 0.001 by default.
-        beta_1: share of the moment in the direction of a step, 0.95 by default.
-        beta_2: decay of the moment, 0.98 by default.
+        beta_1: weight of the moment in the direction of a step, 0.95 by default.
+        beta_2: decay rate of the moment, 0.98 by default.
         lr: the Keras 2 name of `learning_rate`.
         **kwargs: arguments of `keras.optimizers.Optimizer`.
 
@@ -391,36 +393,37 @@ class Lion(DenseGradients, keras.optimizers.Lion):
 
 @keras.saving.register_keras_serializable(package="bert4keras")
 class Muon(DenseGradients, keras.optimizers.Muon):
-    """Muon (Jordan et al., 2024) for the matrices inside of Transformer blocks, Adam for the rest.
+    """Muon (Jordan et al., 2024) for the matrices in Transformer blocks, Adam for all other
+    weights.
 
-    A step of Muon is the momentum with all its singular values brought near 1 by a Newton-Schulz
-    iteration. It suits matrices that map hidden states; embeddings, norms, biases, poolers and
-    output heads, whatever their names, get Adam. It is `keras.optimizers.Muon`, which is told what
-    to exclude; here one names the layers to include. Steps are scaled as in Moonlight (Liu et al.,
-    2025, equation 4), so that learning rates of AdamW fit. For weight decay use
-    `extend_with_weight_decay`.
+    A step of Muon is the momentum, whose singular values a Newton-Schulz iteration moves close to
+    1. It suits matrices that map hidden states; embeddings, norms, biases, poolers and output
+    heads, whatever their names, are trained by Adam. Whereas `keras.optimizers.Muon`, on which it
+    is based, takes the layers to exclude, it takes the layers to include. Steps are scaled as in
+    Moonlight (Liu et al., 2025, equation 4), so that learning rates of AdamW can be used. For
+    weight decay use `extend_with_weight_decay`.
 
     Args:
         learning_rate: a number, a Keras schedule or a callable; 0.001 by default.
-        momentum: decay of the momentum of matrices, 0.95 by default.
-        muon_layers: regular expressions; the matrices in whose path
-            (`Transformer-0-FeedForward/i0_dense/kernel`) one of them is found get Muon. The blocks
-            of the models of this library by default.
-        exclude_layers: regular expressions; matrices in whose path one of them is found get Adam
-            all the same. Conditional norms by default.
-        adam_beta_1: decay of Adam's first moment, 0.9 by default.
-        adam_beta_2: decay of Adam's second moment, 0.999 by default.
-        epsilon: Adam's "epsilon hat", 1e-6 by default.
-        adam_lr_ratio: learning rate of Adam, relative to that of Muon; 1 by default.
-        weight_decay: Keras' own decay of the matrices, none by default.
-        adam_weight_decay: Keras' own decay of the rest, none by default.
+        momentum: decay rate of the momentum of matrices, 0.95 by default.
+        muon_layers: regular expressions; matrices whose path
+            (`Transformer-0-FeedForward/i0_dense/kernel`) one of them matches are trained by Muon.
+            By default the blocks of the models of this library.
+        exclude_layers: regular expressions; matrices whose path one of them matches are trained by
+            Adam nevertheless. By default conditional norms.
+        adam_beta_1: decay rate of the first moment of Adam, 0.9 by default.
+        adam_beta_2: decay rate of the second moment of Adam, 0.999 by default.
+        epsilon: "epsilon hat" of Adam, 1e-6 by default.
+        adam_lr_ratio: ratio of the learning rates of Adam and Muon; 1 by default.
+        weight_decay: weight decay of Keras for the matrices, none by default.
+        adam_weight_decay: weight decay of Keras for all other weights, none by default.
         lr: the Keras 2 name of `learning_rate`.
         **kwargs: further arguments of `keras.optimizers.Muon`.
 
     Raises:
         TypeError: an argument is unknown.
-        ValueError: the learning rate is negative, a pattern is no regular expression or, when
-            training starts, no matrix is left to Muon.
+        ValueError: the learning rate is negative, a pattern is not a regular expression or, when
+            training starts, no matrix is left for Muon.
     """
 
     def __init__(
@@ -442,12 +445,12 @@ class Muon(DenseGradients, keras.optimizers.Muon):
         check_arguments(type(self), kwargs)
         included = check_patterns("muon_layers", muon_layers)
         excluded = check_patterns("exclude_layers", exclude_layers)
-        inside = "|".join(f"(?:{pattern})" for pattern in included) or "(?!)"
+        included_pattern = "|".join(f"(?:{pattern})" for pattern in included) or "(?!)"
         super().__init__(
             learning_rate=_checked_rate(learning_rate, lr),
             momentum=momentum,
-            # Keras searches in the path: what none of the patterns is found in is excluded, too.
-            exclude_layers=[*excluded, f"^(?!.*(?:{inside}))"],
+            # Keras searches in the path: paths that none of the patterns matches are excluded too.
+            exclude_layers=[*excluded, f"^(?!.*(?:{included_pattern}))"],
             adam_beta_1=adam_beta_1,
             adam_beta_2=adam_beta_2,
             epsilon=epsilon,
@@ -468,8 +471,8 @@ class Muon(DenseGradients, keras.optimizers.Muon):
             paths = [v.path for v in variables if len(v.shape) == 2]
             raise ValueError(
                 f"Muon has nothing to do: no matrix matches muon_layers={list(self._muon_layers)} "
-                f"without matching exclude_layers={list(self._adam_layers)}. The matrices are "
-                f"{', '.join(paths) or 'none'}. Name some of them in muon_layers, or use Adam."
+                f"without matching exclude_layers={list(self._adam_layers)}. Name some of the "
+                f"matrices ({', '.join(paths) or 'none'}) in muon_layers, or use Adam."
             )
 
     def update_step(self, gradient, variable, learning_rate) -> None:
@@ -478,7 +481,7 @@ class Muon(DenseGradients, keras.optimizers.Muon):
         super().update_step(gradient, variable, ops.cast(learning_rate, variable.dtype))
 
     def lr_adjust(self, x):
-        """Scale the update of a matrix to the size that steps of Adam have."""
+        """Scale the update of a matrix to the typical RMS of updates of Adam."""
         # Keras multiplies by a float32, which TensorFlow refuses for bfloat16.
         return ops.cast(super().lr_adjust(ops.cast(x, "float32")), x.dtype)
 

@@ -1,4 +1,4 @@
-"""The mechanism of the extensions: how they are put in front of an optimizer, saved and rebuilt."""
+"""The mechanism of extensions: how they are combined with an optimizer, saved and rebuilt."""
 
 from functools import cache
 
@@ -16,24 +16,24 @@ EXTENSIONS: dict[str, type] = {}
 
 @keras.saving.register_keras_serializable(package="bert4keras", name="ExtendedOptimizer")
 class Extension(DenseGradients):
-    """What all extensions share: how a stack of them is saved and rebuilt.
+    """Base of all extensions: how a stack of them is saved and rebuilt.
 
     `extend` sets the two attributes. All stacks are registered under one name, and `from_config`
-    builds the class from the config. So a saved optimizer loads in a process that never called
-    the `extend_with_*` functions.
+    builds the class from the config. A saved optimizer can therefore be loaded in a process that
+    has not called the `extend_with_*` functions.
     """
 
     base_optimizer: type
     """The class that the innermost extension wraps."""
     extensions: tuple[tuple[str, str], ...] = ()
-    """Pairs of extension and class name, innermost first."""
+    """Pairs of the names of extension and extended class, innermost first."""
 
     def __init__(self, *args, **kwargs):
         check_arguments(type(self), kwargs)
         super().__init__(*args, **kwargs)
 
     def get_config(self) -> dict:
-        """Return the constructor's arguments and how the class is put together."""
+        """Return the constructor's arguments and the structure of the class."""
         return {
             **super().get_config(),
             "base_optimizer": keras.saving.get_registered_name(self.base_optimizer),
@@ -48,13 +48,13 @@ class Extension(DenseGradients):
         for extension, name in config.pop("extensions"):
             target = extend(target, extension, name)
         # All stacks share their registration, so Keras may call this on any of them. Only a class
-        # derived by hand from a stack stands for itself.
+        # that is derived from a stack by hand must be used as it is.
         if "extensions" not in vars(cls):
             target = cls
         return super(Extension, target).from_config(config, custom_objects)
 
     def update_step(self, gradient, variable, learning_rate) -> None:
-        """Let the optimizer move the variable, then replace the step by the revised one."""
+        """Let the optimizer update the variable, then replace the step by the revised one."""
         learning_rate = self.revise_learning_rate(learning_rate)
         if type(self).revise_step is Extension.revise_step:
             super().update_step(gradient, variable, learning_rate)
@@ -68,7 +68,7 @@ class Extension(DenseGradients):
     def revise_learning_rate(self, learning_rate):
         """Return the learning rate to use instead, in the optimizer and in all extensions.
 
-        An extension calls `super().revise_learning_rate` first and changes what that returns.
+        An extension calls `super().revise_learning_rate` first and modifies its result.
 
         Args:
             learning_rate: the learning rate so far, a scalar.
@@ -81,13 +81,13 @@ class Extension(DenseGradients):
     def revise_step(self, step, value, gradient, variable, learning_rate):
         """Return the step to take instead of `step`.
 
-        An extension calls `super().revise_step` first and changes what that returns.
+        An extension calls `super().revise_step` first and modifies its result.
 
         Args:
             step: the step taken so far, of the shape of the variable.
             value: the value of the variable before the step.
-            gradient: the gradient that the optimizer got.
-            variable: the variable itself, to be asked for its index or name only.
+            gradient: the gradient that was passed to the optimizer.
+            variable: the variable itself, of which only the index or name may be used.
             learning_rate: the learning rate of this step, a scalar.
 
         Returns:
@@ -97,28 +97,28 @@ class Extension(DenseGradients):
 
 
 def find_optimizer(name: str, custom_objects: dict | None) -> type:
-    """Return the optimizer class that is registered, or exported by Keras, under a name."""
+    """Return the optimizer class that is registered or exported by Keras under a name."""
     found = keras.saving.get_registered_object(name, custom_objects=custom_objects)
     found = found or getattr(keras.optimizers, name, None)
     if found is None:
         raise ValueError(
             f"The saved optimizer extends {name!r}, which is neither in keras.optimizers nor "
-            "registered. Import the module that defines it, decorate it with "
-            "keras.saving.register_keras_serializable or pass it in custom_objects."
+            "registered: import the module that defines it, decorate it with "
+            "keras.saving.register_keras_serializable, or pass it in custom_objects."
         )
     return found
 
 
 @cache
 def extend(base: type, extension: str, name: str) -> type:
-    """Return `base` with an extension in front of it; equal arguments give the same class."""
+    """Return `base` with an extension mixed in; equal arguments give the same class."""
     mixin = EXTENSIONS[extension]
     if issubclass(base, mixin):
         raise ValueError(
-            f"{base.__name__} already has the extension {extension!r}; every extension can be "
-            "in a stack once."
+            f"{base.__name__} already has the extension {extension!r}: use each extension only "
+            "once in a stack."
         )
-    # A class derived by hand from an extended one is a base of its own.
+    # A class that is derived from an extended one by hand is a base of its own.
     inherited = vars(base).get("extensions", ())
     extended = type(
         name,

@@ -12,17 +12,17 @@ _EMBEDDING = "Embedding-"
 def warmup_cosine(
     warmup_steps: int, total_steps: int, peak: float, final: float = 0.0
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Return a learning rate that rises linearly to a peak, then falls along half a cosine.
+    """Return a learning rate schedule with linear warm-up and cosine decay.
 
-    Loshchilov & Hutter, "SGDR", 2017, equation 5, without restarts. It is Keras' `CosineDecay`.
+    Loshchilov & Hutter, "SGDR", 2017, equation 5, without restarts. It is `CosineDecay` of Keras.
 
     Args:
-        warmup_steps: how many steps the rate rises from 0; the first step has rate 0. With 0 steps
-            training starts at the peak.
-        total_steps: the step at which the final rate is reached, warm-up included. The rate stays
-            there.
+        warmup_steps: number of steps in which the rate rises from 0, which it is at the first step.
+            With 0 steps training starts at the peak.
+        total_steps: the step at which the final rate is reached, warm-up included. After that the
+            rate is constant.
         peak: the highest learning rate.
-        final: the last learning rate, 0 by default.
+        final: the final learning rate, 0 by default.
 
     Returns:
         A Keras schedule, to be given to an optimizer as `learning_rate`.
@@ -33,12 +33,12 @@ def warmup_cosine(
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
             "warmup_steps must be at least 0 and less than total_steps, but got "
-            f"warmup_steps={warmup_steps}, total_steps={total_steps}. The warm-up is a part of the "
-            "total."
+            f"warmup_steps={warmup_steps}, total_steps={total_steps}: the total includes the "
+            "warm-up."
         )
     if not 0 <= final <= peak or peak == 0:
         raise ValueError(
-            f"The rates must be 0 <= final <= peak and peak > 0, but got peak={peak}, "
+            f"The rates must satisfy 0 <= final <= peak and peak > 0, but got peak={peak}, "
             f"final={final}."
         )
     return keras.optimizers.schedules.CosineDecay(
@@ -51,28 +51,29 @@ def warmup_cosine(
 
 
 def layer_wise_lr_decay(model: keras.Model, decay: float = 0.9) -> dict[str, float]:
-    """Return factors of the learning rate that shrink from the top of a Transformer to its bottom.
+    """Return factors of the learning rate that decrease from the top to the bottom of a
+    Transformer.
 
     Howard & Ruder, "Universal Language Model Fine-tuning", 2018, section 3.2, with one rate for
-    each block as in ELECTRA (Clark et al., 2020, appendix B). What is above the blocks (pooler,
-    heads, output norms) keeps factor 1, the top block gets `decay`, the block below it `decay ** 2`
-    and the embeddings below n blocks `decay ** (n + 1)`. Encoder and decoder of T5 are counted each
-    from its own top, and the embeddings are below the higher of the two. ALBERT, whose layers are
-    one shared block, counts as one block.
+    each block as in ELECTRA (Clark et al., 2020, appendix B). Layers above the blocks
+    (pooler, heads, output norms) keep factor 1, the top block gets `decay`, the block below it
+    `decay ** 2` and the embeddings below n blocks `decay ** (n + 1)`. In T5 the blocks of encoder
+    and decoder are each counted from the top, and the embeddings are below the higher of the two.
+    ALBERT, whose layers share one block, has a single block.
 
         AdamLLRD = extend_with_parameter_wise_lr(Adam, name="AdamLLRD")
         optimizer = AdamLLRD(5e-5, paramwise_lr_schedule=layer_wise_lr_decay(model, 0.9))
 
     Args:
-        model: a model whose layers have the names that this library gives (`Transformer-0-…`,
-            `Embedding-…`), with any prefix, and any others.
-        decay: the factor from one block to the next below it, in (0, 1]; 0.9 by default.
+        model: a model with layers named as in this library (`Transformer-0-…`, `Embedding-…`), with
+            any prefix, and any other layers.
+        decay: the factor from a block to the next one below it, in (0, 1]; 0.9 by default.
 
     Returns:
         A `paramwise_lr_schedule` for `extend_with_parameter_wise_lr`: name part → factor.
 
     Raises:
-        ValueError: `decay` is out of its range, or no trainable weight is in a block.
+        ValueError: `decay` is out of range, or no trainable weight belongs to a block.
     """
     if not 0 < decay <= 1:
         raise ValueError(f"decay must be in (0, 1], but got {decay}.")
@@ -82,9 +83,9 @@ def layer_wise_lr_decay(model: keras.Model, decay: float = 0.9) -> dict[str, flo
         tops[found["stack"]] = max(tops.get(found["stack"], 0), int(found["index"] or 0))
     if not tops:
         raise ValueError(
-            "No trainable weight of the model is in a block named 'Transformer-…'; there are "
-            f"{', '.join(paths[:5]) or 'none'}. Give a model of build_transformer_model, or write "
-            "the paramwise_lr_schedule by hand."
+            "No trainable weight of the model is in a block named 'Transformer-…' "
+            f"({', '.join(paths[:5]) or 'there are none'}): give a model of "
+            "build_transformer_model, or write the paramwise_lr_schedule by hand."
         )
     factors = {}
     for path in paths:
@@ -98,15 +99,15 @@ def layer_wise_lr_decay(model: keras.Model, decay: float = 0.9) -> dict[str, flo
 
 
 def _top(tops: Mapping[str, int], prefix: str) -> int:
-    """Return the highest index in the stacks that an embedding with this prefix is below."""
+    """Return the highest index in the stacks above an embedding with this prefix."""
     own = [top for stack, top in tops.items() if stack.startswith(prefix)]
     return max(own or tops.values())
 
 
 def _without_overlap(factors: Mapping[str, float]) -> dict[str, float]:
-    """Return factors whose product over all keys that are a part of a name is the one wanted.
+    """Adjust factors so that their product over all keys that are part of a name is as intended.
 
-    The key `Transformer-0-` is a part of `Encoder-Transformer-0-` as well, and factors multiply.
+    The key `Transformer-0-` is also part of `Encoder-Transformer-0-`, and factors are multiplied.
     """
     result = {}
     for key in sorted(factors, key=len):
