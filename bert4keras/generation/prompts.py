@@ -293,7 +293,7 @@ class Prompts:
 def suffix_ids(tokenizer: Any) -> list[int]:
     """Return the ids of the tokens that a tokenizer appends to a text."""
     if isinstance(tokenizer, TokenizerBase):
-        return tokenizer.tokens_to_ids(tokenizer._around()[1])
+        return tokenizer.tokens_to_ids(tokenizer._prefix_and_suffix()[1])
     end_id = getattr(tokenizer, "_token_end_id", None)
     return [] if end_id is None else [end_id]
 

@@ -1,14 +1,14 @@
 """Texts: strings, vocabularies, tokenizers, chats. Nothing here imports Keras.
 
-* `strings` is what is done to texts; `characters` tells their classes apart.
-* `vocabulary` reads and writes the tokens of WordPiece, one a line.
-* `base` is what all tokenizers share, `wordpiece` the tokenizer of BERT, `sentencepiece` that of a
-  SentencePiece model, `fairseq` the one of XLM-RoBERTa.
+* `strings` has functions of texts; `characters` classifies characters.
+* `vocabulary` reads and writes WordPiece vocabularies, one token per line.
+* `base` is the base of all tokenizers, `wordpiece` the tokenizer of BERT, `sentencepiece` that of a
+  SentencePiece model, `fairseq` that of XLM-RoBERTa.
 * `json` is the tokenizer of a `tokenizer.json` of Hugging Face, which `json_file` reads.
-* `cutting` makes its vocabulary smaller.
-* `pretrained` finds the tokenizer of a folder, `generation_config` what its files say about
+* `cutting` reduces its vocabulary.
+* `pretrained` finds the tokenizer in a folder, `generation_config` reads its settings of
   generation; `saving` writes such files.
-* `chat` makes one text of the messages of a chat, by a template in `sandbox`.
-* `alphabet` is how bytes and spaces are written in tokens, `tables` are filled as texts need them.
-* `files` reads what may be damaged or hostile.
+* `chat` renders the messages of a chat as one text, by a template that runs in `sandbox`.
+* `alphabet` defines how tokens represent bytes and spaces; `tables` are caches filled on demand.
+* `files` reads files that may be damaged or hostile.
 """

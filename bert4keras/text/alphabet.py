@@ -1,7 +1,7 @@
-"""How byte-level BPE writes bytes as characters, and how byte fallback writes them as tokens.
+"""The characters of bytes in byte-level BPE, and the tokens of bytes in byte fallback.
 
-In byte-level BPE (Radford et al., 2019) each of the 256 bytes is a character that can be seen: a
-byte that Latin-1 prints is that character, the others are those from U+0100 on.
+Byte-level BPE (Radford et al., 2019) maps each of the 256 bytes to a printable character: a byte
+that is printable in Latin-1 to that character, all others to the characters from U+0100 on.
 """
 
 import codecs
@@ -15,29 +15,29 @@ BYTE_OF: Mapping[str, int] = {
     **{chr(byte): byte for byte in _PRINTED},
     **{chr(0x100 + i): byte for i, byte in enumerate(_OTHERS)},
 }
-"""The byte that a character of byte-level BPE stands for."""
+"""Maps characters of byte-level BPE to bytes."""
 BYTE_LEVEL_SPACE = "Ġ"
-"""The character that stands for a space."""
+"""The character of a space in byte-level BPE."""
 SPACE = "▁"
-"""What stands for a space in the pieces of SentencePiece."""
+"""The character of a space in the pieces of SentencePiece."""
 
 _BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 def is_byte_token(token: str) -> bool:
-    """Tell whether a token is how byte fallback writes a byte, such as <0xE4>."""
+    """Tell whether a token represents a byte by byte fallback, such as <0xE4>."""
     return _BYTE_TOKEN.fullmatch(token) is not None
 
 
 def bytes_of(token: str) -> bytes:
-    """Return the bytes of a token of byte-level BPE; of an added one, those of its characters."""
+    """Return the bytes of a token of byte-level BPE; an added token is encoded in UTF-8."""
     if all(char in BYTE_OF for char in token):
         return bytes(BYTE_OF[char] for char in token)
     return token.encode("utf-8", "replace")
 
 
 def ends_within_character(data: bytes) -> bool:
-    """Tell whether bytes end with the beginning of a character in UTF-8."""
+    """Tell whether bytes end within a UTF-8 character."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(data)
     return bool(decoder.getstate()[0])
@@ -47,21 +47,21 @@ def is_cut_off(tokens: Iterable[str | None]) -> bool:
     """Tell whether a text of byte-level BPE ends within a character.
 
     Args:
-        tokens: its tokens from the last one on, None for those that are no part of it.
+        tokens: its tokens, starting from the last, None for those that are not part of the text.
     """
     data = b""
     for token in tokens:
         data = bytes_of(token or "") + data
-        if len(data) > 4:  # more than any character has
+        if len(data) > 4:  # longer than any character
             break
     return ends_within_character(data)
 
 
 def n_last_byte_tokens(tokens: Iterable[str | None]) -> int:
-    """Return how many of the last tokens are bytes, or left out among bytes.
+    """Count the last tokens that are bytes, including tokens left out between bytes.
 
     Args:
-        tokens: the tokens from the last one on, None for those that are left out.
+        tokens: the tokens, starting from the last, None for those that are left out.
     """
     n_open = 0
     for n, token in enumerate(tokens, 1):
@@ -74,13 +74,13 @@ def n_last_byte_tokens(tokens: Iterable[str | None]) -> int:
 
 
 def without_space(text: str, token: str, span: list[int], mark: str) -> list[int]:
-    """Return the characters of a token without the space around it, unless it is nothing else.
+    """Return the characters of a token without surrounding spaces, unless it consists of spaces.
 
     Args:
         text: the text.
         token: the token.
-        span: the indices of the characters that it covers, in order.
-        mark: what stands for a space in tokens. One in front of a text may stand for none.
+        span: the indices of its characters, in order.
+        mark: the character of a space in tokens. One at the start of a text may represent nothing.
     """
     spaces = [text[i].isspace() or text[i] == mark == SPACE for i in span]
     if not token.strip(mark):

@@ -1,4 +1,4 @@
-"""What all tokenizers share: several texts in one sequence, offsets, chats."""
+"""Base of all tokenizers: several texts in one sequence, offsets, chats."""
 
 import re
 import warnings
@@ -16,16 +16,16 @@ _PATTERNS = ("S*E*E", "S*ES*E")
 
 
 class TokenizerBase:
-    """Start and end tokens, truncation, and several texts in one sequence.
+    """Base of all tokenizers: start and end tokens, truncation, several texts in one sequence.
 
     A subclass defines `_tokenize`, `token_to_id`, `id_to_token` and `decode`.
 
     Args:
         token_start: the token before a text, None for no such token.
-        token_end: the token behind a text, None for no such token.
-        pre_tokenize: a function from a text to a list of segments which are tokenized one by one,
-            such as `jieba.lcut`. `Tokenizer` gives it the normalised text.
-        token_translate: tokens that are replaced by others.
+        token_end: the token after a text, None for no such token.
+        pre_tokenize: a function from a text to a list of segments, which are tokenized one by one,
+            such as `jieba.lcut`. `Tokenizer` passes the normalised text to it.
+        token_translate: maps tokens to others that replace them.
     """
 
     _token_pad: str
@@ -33,7 +33,7 @@ class TokenizerBase:
     _token_mask: str
     _token_start: str | None
     _token_end: str | None
-    # Reading an id of a token that the vocabulary lacks is an AttributeError that says so.
+    # Reading the id of a special token that is not in the vocabulary raises an AttributeError.
     _token_pad_id: int
     _token_unk_id: int
     _token_mask_id: int
@@ -41,23 +41,23 @@ class TokenizerBase:
     _token_end_id: int
     _vocab_size: int
     _segments = (0, 1)
-    """The segments of the first text and of the second, in turns."""
+    """The segment ids of the first and the second text, used in turn."""
     _has_joints = False
-    """Whether other tokens stand between texts than before the first and behind the last."""
+    """Whether the tokens between texts differ from those before the first and after the last."""
 
-    # What `load_tokenizer` finds beside the vocabulary.
+    # What `load_tokenizer` reads from files other than the vocabulary.
     settings: Mapping[str, Any] = MappingProxyType({})
-    """All of `tokenizer_config.json`."""
+    """The content of `tokenizer_config.json`."""
     special_tokens: Mapping[str, str] = MappingProxyType({})
-    """Special tokens by their names in `tokenizer_config.json`, such as `eos_token`."""
+    """Special tokens by name in `tokenizer_config.json`, such as `eos_token`."""
     chat_template: str | Mapping[str, str] | None = None
-    """The template of Jinja for chats, or several by name."""
+    """The Jinja template of chats, or several by name."""
     generation_config: Mapping[str, Any] = MappingProxyType({})
-    """What `generation_config.json` says, which `Generator` picks up."""
+    """The content of `generation_config.json`, which `Generator` uses."""
     n_context: int | None = None
-    """How many tokens `decode` must see before others to write these as in the whole; None: all."""
+    """Number of preceding tokens that `decode` needs to decode others correctly; None for all."""
     padding_side = "right"
-    """On which side of texts the model wants padding, `left` or `right`."""
+    """The side on which the model expects padding, `left` or `right`."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class TokenizerBase:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _name_special(self, special: str, token: str | None) -> None:
-        """Set the token `special` (pad, unk, mask, start, end), and its id if it has one."""
+        """Set a special token (pad, unk, mask, start, end), and its id if it has one."""
         setattr(self, f"_token_{special}", token)
         if token is not None and token in self:
             setattr(self, f"_token_{special}_id", self.token_to_id(token))
@@ -95,28 +95,28 @@ class TokenizerBase:
         return self.id_to_token(self.token_to_id(token)) == token
 
     def tokenize(self, text: str, maxlen: int | None = None) -> list[str]:
-        """Cut a text into tokens, with the start and the end token around them.
+        """Tokenize a text, with the start and the end token.
 
         Args:
             text: the text.
-            maxlen: the largest number of tokens; the last ones of the text are left out.
+            maxlen: the maximal number of tokens, to which the text is truncated on the right.
 
         Returns:
-            The tokens. A word that the vocabulary lacks stays in its own characters.
+            The tokens. A word that is not in the vocabulary is a token in its own characters.
 
         Raises:
             IndexError: `maxlen` is too small for the start and end token.
         """
         if not is_string(text):
-            raise TypeError(f"a text is a str, not {type(text).__name__}; decode bytes first")
-        before, behind = self._around()
-        tokens = [*before, *self._translated(self._tokenize(text)), *behind]
+            raise TypeError(f"a text must be a str, not {type(text).__name__}: decode bytes first")
+        prefix, suffix = self._prefix_and_suffix()
+        tokens = [*prefix, *self._translated(self._tokenize(text)), *suffix]
         if maxlen is not None:
             self._truncate([tokens], maxlen, "right")
         return tokens
 
-    def _around(self) -> tuple[list[str], list[str]]:
-        """Return the tokens before and behind a text."""
+    def _prefix_and_suffix(self) -> tuple[list[str], list[str]]:
+        """Return the special tokens before and after a text."""
         edges = (self._token_start, self._token_end)
         return tuple([] if token is None else [token] for token in edges)
 
@@ -126,11 +126,11 @@ class TokenizerBase:
         return [self._token_translate.get(token) or token for token in tokens]
 
     def token_to_id(self, token: str) -> int:
-        """Return the id of a token, that of the unknown token if the vocabulary lacks it."""
+        """Return the id of a token, or of the unknown token if it is not in the vocabulary."""
         raise NotImplementedError
 
     def tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
-        """Return the ids of tokens, see `token_to_id`."""
+        """Return the ids of tokens, like `token_to_id`."""
         return [self.token_to_id(token) for token in tokens]
 
     def encode(
@@ -145,36 +145,36 @@ class TokenizerBase:
         """Encode one or several texts as one sequence.
 
         `encode(a)`, `encode(a, b)`, `encode(a, b, c)` and `encode([a, b, c])` join one, two and
-        three texts; there may be any number. In place of a text there may be its tokens, as
-        `tokenize` gives them, with the start and end tokens that are wanted. As a list of strings
-        can be either, it is read as tokens if it holds the start or end token or a piece `##…`, or
-        if every string in it is a single token; it is read as texts otherwise. Texts given as
-        separate arguments are always texts.
+        three texts; there may be any number. Instead of a text its tokens may be given, as returned
+        by `tokenize`, with the desired start and end tokens. A list of strings could be either: it
+        is taken for tokens if it contains the start or end token or a piece `##…`, or if every
+        string in it is a single token, and for texts otherwise. Strings given as separate arguments
+        are always texts.
 
         Args:
             first_text: a text, or its tokens, or a list of several of these.
-            second_text: the second one.
-            *more: further ones. After the last text, `maxlen`, `pattern` and `truncate_from` can
+            second_text: the second text.
+            *more: further texts. After the last text, `maxlen`, `pattern` and `truncate_from` can
                 also be given by position.
-            maxlen: the largest number of ids. Tokens are taken from the text that is longest at
-                the time; token lists that were passed in become shorter themselves. For two texts
-                without a start token and with the pattern `S*E*E` one id more is allowed: the
-                start token that the second text would drop is counted all the same, which is how
-                bert4keras has always counted. If not even the start and end tokens fit, some of
-                them are cut off as well, with a warning.
-            pattern: `S*E*E` drops the start token (the first token, of a token list) of all texts
+            maxlen: the maximal number of ids. Tokens are removed one by one from the longest text;
+                token lists that are passed in are shortened in place. For two texts without a start
+                token and with the pattern `S*E*E`, one more id is allowed: the start token that the
+                second text would drop is counted although it does not exist, as bert4keras has
+                always done. If not even the start and end tokens fit, some of them are removed as
+                well, with a warning.
+            pattern: `S*E*E` drops the start token (of a token list, the first token) of all texts
                 but the first, `S*ES*E` keeps it.
-            truncate_from: where a text is truncated: `right`, `left` (inside of the end and the
-                start token), or the index at which one token after the other is taken out.
+            truncate_from: where a text is truncated: `right` or `left` (before the end or after the
+                start token), or the index at which tokens are removed one by one.
 
         Returns:
-            Ids and segment ids. The first text has segment 0, the second 1, the third 0 and so on
-            in turns (as in BERTSum, Liu & Lapata 2019), because BERT knows two segments.
+            Ids and segment ids. The first text has segment 0, the second 1, the third 0 and so on,
+            alternating as in BERTSum (Liu & Lapata 2019), because BERT has two segments.
 
         Raises:
             IndexError: `maxlen` is too small for the start and end tokens.
-            TypeError: something is neither text nor tokens.
-            ValueError: an unknown `pattern` or `truncate_from`.
+            TypeError: an argument is neither a text nor tokens.
+            ValueError: unknown `pattern` or `truncate_from`.
         """
         texts, options = _texts_and_options(more)
         defaults = (maxlen, pattern, truncate_from)
@@ -183,39 +183,39 @@ class TokenizerBase:
             raise ValueError(f"encode: pattern is {pattern!r}, give one of {_PATTERNS}")
         given = [first_text, *texts] if second_text is None else [first_text, second_text, *texts]
         sequences = list(self._sequences(given))
-        linked = pattern == "S*E*E"
+        joins = pattern == "S*E*E"
         if maxlen is not None:
-            spare = self._n_linked_away(sequences) if linked else 0
+            spare = self._n_dropped_by_joining(sequences) if joins else 0
             self._truncate(sequences, maxlen, truncate_from, spare)
-        if linked:
-            sequences = self._linked(sequences)
+        if joins:
+            sequences = self._joined(sequences)
         token_ids = [self.tokens_to_ids(tokens) for tokens in sequences]
         segment_ids = ([self._segments[i % 2]] * len(ids) for i, ids in enumerate(token_ids))
         return list(chain.from_iterable(token_ids)), list(chain.from_iterable(segment_ids))
 
-    def _linked(self, sequences: list[list[str]]) -> list[list[str]]:
-        """Return sequences without what comes only once when they are joined by `S*E*E`."""
+    def _joined(self, sequences: list[list[str]]) -> list[list[str]]:
+        """Return sequences without the start tokens that are dropped by the pattern `S*E*E`."""
         if not self._token_start:
             return sequences
         return [*sequences[:1], *(tokens[1:] for tokens in sequences[1:])]
 
-    def _n_linked_away(self, sequences: list[list[str]]) -> int:
-        """Return how many tokens `_linked` takes out, as `maxlen` counts them."""
+    def _n_dropped_by_joining(self, sequences: list[list[str]]) -> int:
+        """Return the number of tokens that `_joined` drops, in the way `maxlen` counts them."""
         counted = self._token_start is not None or len(sequences) == 2
         return max(len(sequences) - 1, 0) if counted else 0
 
     def _sequences(self, given: Iterable) -> Iterator[list[str]]:
-        """Yield the tokens of each text, token list, and member of a list of these."""
+        """Yield the tokens of each text and token list, also within nested lists."""
         for item in given:
             if is_string(item):
                 yield self.tokenize(item)
             elif not isinstance(item, list | tuple):
                 raise TypeError(
-                    f"encode: {item!r} is {type(item).__name__}, give a text (str), its tokens "
-                    "(a list of str), or a list of these"
+                    f"encode: {item!r} has the type {type(item).__name__}: give a text (str), its "
+                    "tokens (a list of str), or a list of these"
                 )
             elif self._is_token_list(item):
-                # The list itself, not a copy: truncation is visible to its owner. A tuple has none.
+                # The list itself, not a copy, so that the caller sees the truncation.
                 yield item if isinstance(item, list) else list(item)
             else:
                 yield from self._sequences(item)
@@ -223,46 +223,46 @@ class TokenizerBase:
     def _is_token_list(self, items: Sequence) -> bool:
         if not all(map(is_string, items)):
             return False
-        edges = set(chain((self._token_start, self._token_end), *self._around()))
+        edges = set(chain((self._token_start, self._token_end), *self._prefix_and_suffix()))
         return any(item in edges for item in items) or all(map(self._is_token, items))
 
     def _is_token(self, item: str) -> bool:
-        """Tell whether a string is a token by itself rather than a text of several."""
+        """Tell whether a string is a single token rather than a text of several."""
         return item in self._tokenize(item)
 
     def _truncate(
         self, sequences: list[list[str]], maxlen: int, truncate_from: str | int, spare: int = 0
     ) -> None:
-        """Shorten sequences in place to `maxlen + spare` tokens together."""
-        before, behind = self._around()
-        edges = {"right": -1 - len(behind), "left": len(before)}
+        """Shorten sequences in place to `maxlen + spare` tokens in total."""
+        prefix, suffix = self._prefix_and_suffix()
+        edges = {"right": -1 - len(suffix), "left": len(prefix)}
         index = truncate_from if isinstance(truncate_from, Integral) else edges.get(truncate_from)
         if index is None:
             raise ValueError(
-                f"truncate_from is {truncate_from!r}, give 'right', 'left' or an index"
+                f"truncate_from is {truncate_from!r}: give 'right', 'left' or an index"
             )
-        whole = self._with_edges(sequences)
+        had_edges = self._has_edges(sequences)
         try:
             truncate_sequences(maxlen + spare, index, *sequences)
         except IndexError as error:
             raise IndexError(
                 f"maxlen={maxlen} is too small to truncate {len(sequences)} text(s) from "
-                f"{truncate_from!r} without losing start or end tokens; give a larger maxlen"
+                f"{truncate_from!r} without losing start or end tokens: give a larger maxlen"
             ) from error
-        if truncate_from in edges and self._with_edges(sequences) != whole:
+        if truncate_from in edges and self._has_edges(sequences) != had_edges:
             message = (
                 f"maxlen={maxlen} leaves no room for the start and end tokens of {len(sequences)} "
-                "text(s), of which some are cut off: give a larger maxlen"
+                "text(s), some of which are removed: give a larger maxlen"
             )
             if self._has_joints and len(sequences) > 1:
                 raise IndexError(message)
             warnings.warn(message, stacklevel=3)
 
-    def _with_edges(self, sequences: Iterable[list[str]]) -> list[tuple[bool, bool]]:
-        """Tell for each sequence whether the tokens before and behind a text stand there."""
-        before, behind = self._around()
+    def _has_edges(self, sequences: Iterable[list[str]]) -> list[tuple[bool, bool]]:
+        """Tell for each sequence whether it starts with the prefix and ends with the suffix."""
+        prefix, suffix = self._prefix_and_suffix()
         return [
-            (s[: len(before)] == before, s[max(len(s) - len(behind), 0) :] == behind)
+            (s[: len(prefix)] == prefix, s[max(len(s) - len(suffix), 0) :] == suffix)
             for s in sequences
         ]
 
@@ -279,45 +279,45 @@ class TokenizerBase:
         raise NotImplementedError
 
     def _tokenize(self, text: str) -> list[str]:
-        """Cut a text into tokens, without the start and the end token."""
+        """Tokenize a text, without the start and the end token."""
         raise NotImplementedError
 
     # --- Offsets ---
 
     def rematch(self, text: str, tokens: Sequence[str]) -> list[list[int]]:
-        """Map each token to the characters of the text that it comes from.
+        """Map each token to the characters of the text from which it comes.
 
         Args:
             text: the text that was tokenized.
-            tokens: what `tokenize` gave for it, also truncated, with or without start and end
-                tokens, padded, or as `ids_to_tokens` returns it from the ids. With other tokens
-                (some masked, say) the first occurrence of each behind the last one counts.
+            tokens: the result of `tokenize` for it, possibly truncated, padded, without start and
+                end tokens, or as returned by `ids_to_tokens` for the ids. Other tokens (with some
+                masked, say) are each mapped to their first occurrence after the previous one.
 
         Returns:
             The indices into `text` for each token, in order; none for special tokens. A character
-            that is several after normalisation (a Hangul syllable, say) appears once for each, one
-            that several tokens make up by its bytes in all of them, and characters that a word does
-            not contain (spaces around it, zero-width and control characters) in none.
+            that becomes several by normalisation (a Hangul syllable, say) occurs once for each. A
+            character whose bytes are several tokens occurs in all of them. Characters outside of
+            words (spaces around them, zero-width and control characters) occur in none.
 
         Raises:
-            ValueError: a token is not in the text, nor a special one.
+            ValueError: a token is neither in the text nor a special token.
         """
         cut, spans = self._tokenize_with_spans(text)
         forms = self._translated(cut), self._as_decoded(cut)
         for start, end in self._contents(tokens):
             content = list(tokens[start:end])
-            kept = _kept(content, forms[0]) or _kept(content, forms[1])
-            if kept is not None:
-                spans[slice(*kept)] = []
+            removed = _removed_slice(content, forms[0]) or _removed_slice(content, forms[1])
+            if removed is not None:
+                spans[slice(*removed)] = []
                 return [*([] for _ in range(start)), *spans, *([] for _ in tokens[end:])]
         return self._search(text, tokens)
 
     def _contents(self, tokens: Sequence[str]) -> list[tuple[int, int]]:
-        """Return where the tokens of a text may lie between those around it and padding.
+        """Return candidates for the slice of a text's tokens within special tokens and padding.
 
-        As a text may hold the padding token, it is taken for padding only where it must be.
+        Since a text may contain the padding token, the largest slice is tried first.
         """
-        before, behind = self._around()
+        prefix, suffix = self._prefix_and_suffix()
         n_left = n_right = 0
         while n_right < len(tokens) and tokens[-1 - n_right] == self._token_pad:
             n_right += 1
@@ -325,23 +325,23 @@ class TokenizerBase:
             n_left += 1
         found = []
         for start, end in product({0, n_left}, {len(tokens), len(tokens) - n_right}):
-            if list(tokens[start : min(start + len(before), end)]) == before:
-                start += len(before)
-            if list(tokens[max(end - len(behind), start) : end]) == behind:
-                end -= len(behind)
+            if list(tokens[start : min(start + len(prefix), end)]) == prefix:
+                start += len(prefix)
+            if list(tokens[max(end - len(suffix), start) : end]) == suffix:
+                end -= len(suffix)
             found.append((start, end))
-        return sorted(found, key=lambda place: place[0] - place[1])
+        return sorted(found, key=lambda span: span[0] - span[1])
 
     def _as_decoded(self, tokens: list[str]) -> list[str]:
-        """Return what tokens are after a way through ids."""
+        """Return tokens after conversion to ids and back."""
         return self.ids_to_tokens(self.tokens_to_ids(self._translated(tokens)))
 
     def _tokenize_with_spans(self, text: str) -> tuple[list[str], list[list[int]]]:
-        """Return what `_tokenize` does, and the indices of characters for each token."""
+        """Return the result of `_tokenize`, and the indices of characters for each token."""
         raise NotImplementedError
 
     def _search(self, text: str, tokens: Sequence[str]) -> list[list[int]]:
-        """Look for one token after the other among those of the text."""
+        """Search for the tokens, one after the other, among those of the text."""
         cut, cut_spans = self._tokenize_with_spans(text)
         names = list(zip(cut, self._translated(cut), self._as_decoded(cut), strict=True))
         spans, at = [], 0
@@ -349,8 +349,8 @@ class TokenizerBase:
             found = next((i for i in range(at, len(cut)) if token in names[i]), None)
             if found is None and token not in self._all_specials():
                 raise ValueError(
-                    f"rematch: {token!r} is not in the text behind its first {at} tokens; give the "
-                    "tokens that this tokenizer made of this text"
+                    f"rematch: {token!r} is not in the text after its first {at} tokens: give the "
+                    "tokens of this text by this tokenizer"
                 )
             spans.append([] if found is None else cut_spans[found])
             at = at if found is None else found + 1
@@ -359,14 +359,14 @@ class TokenizerBase:
     def _all_specials(self) -> set[str | None]:
         return {getattr(self, f"_token_{special}") for special in SPECIALS}
 
-    # --- Writing ---
+    # --- Streaming and chats ---
 
     def settled(self, ids: Sequence[int], text: str) -> int:
-        """Return how much of a text stays as it is, whatever tokens follow.
+        """Return the length of the part of a text that no further tokens can change.
 
         Args:
-            ids: the tokens so far.
-            text: what `decode` gives for them.
+            ids: the ids so far.
+            text: the result of `decode` for them.
 
         Returns:
             A number of characters.
@@ -384,33 +384,33 @@ class TokenizerBase:
         tokenize: bool = True,
         **variables: Any,
     ) -> list[int] | str:
-        """Encode a chat as the model was trained on it.
+        """Encode a chat in the format that the model was trained on.
 
-        The template runs in a sandbox, with bounds for time and memory, see `text/sandbox.py`.
+        The template runs in a sandbox with limits on time and memory (`text/sandbox.py`).
 
         Args:
             messages: the messages, each a dict with `role` and `content`.
-            tools: what the model may call, each as JSON schema.
-            documents: what it may look up, dicts with `title` and `text`.
+            tools: functions that the model may call, each as a JSON schema.
+            documents: documents that it may use, dicts with `title` and `text`.
             chat_template: a template, or the name of one of several; by default that of the
-                tokenizer, of several the one for tools if there are tools.
-            add_generation_prompt: whether an answer of the assistant begins at the end.
-            continue_final_message: whether the last message stays open, to be gone on from.
+                tokenizer, or of several the one for tools if there are tools.
+            add_generation_prompt: whether to end with the start of an answer of the assistant.
+            continue_final_message: whether to leave the last message open, so that it is continued.
             tokenize: whether to return ids; otherwise the text.
             **variables: further variables of the template, such as `enable_thinking`.
 
         Returns:
-            The ids, with no tokens around them but those that the template has; or the text.
+            The ids, without special tokens other than those in the template; or the text.
 
         Raises:
             ImportError: Jinja is not installed.
-            TokenizerError: the template refuses the messages, or does what it may not do.
-            TypeError, ValueError: the messages are no chat, or there is no template.
+            TokenizerError: the template rejects the messages, or does something that is not
+            allowed. TypeError, ValueError: the messages are not a chat, or there is no template.
         """
         if wrong := _OF_TRANSFORMERS & variables.keys():
             raise TypeError(
                 f"apply_chat_template has no argument {min(wrong)!r}: it returns a list of ids, or "
-                "with tokenize=False the text"
+                "the text with tokenize=False"
             )
         text = chat_text(
             self.chat_template,
@@ -430,11 +430,11 @@ _MAYBE_CONTRACTED = re.compile(r"' [a-z]{1,2}$")
 
 
 def settled_words(text: str) -> int:
-    """Return how much of a text stays if more words and punctuation follow.
+    """Return the length of the part of a text that no further words and punctuation can change.
 
-    What follows may change spaces and punctuation at the end (`it ' s` becomes `it's`), and a
-    character that several tokens make up by bytes is none before the last of them. So a text is
-    settled up to its last letter, digit or ideograph, but for one of a contraction.
+    Further tokens may change spaces and punctuation at the end (`it ' s` becomes `it's`), and a
+    character whose bytes are several tokens is incomplete before the last of them. A text is
+    therefore settled up to its last letter, digit or ideograph that is not part of a contraction.
     """
     end = len(_MAYBE_CONTRACTED.sub("", text))
     while end and not text[end - 1].isalnum():
@@ -443,9 +443,9 @@ def settled_words(text: str) -> int:
 
 
 def _texts_and_options(more: tuple) -> tuple[tuple, tuple]:
-    """Split what follows two texts: further texts, then `maxlen` and the other options.
+    """Split the arguments after two texts into further texts, and `maxlen` and other options.
 
-    `maxlen` was the third positional argument before there could be a third text.
+    `maxlen` was the third positional argument before a third text was supported.
     """
     number = next(
         (i for i, item in enumerate(more) if item is None or isinstance(item, Integral)), len(more)
@@ -453,20 +453,21 @@ def _texts_and_options(more: tuple) -> tuple[tuple, tuple]:
     texts, options = more[:number], more[number:]
     if len(options) > 3:
         raise TypeError(
-            f"encode: {options} behind the texts, at most maxlen, pattern, truncate_from"
+            f"encode: got {options} after the texts, give at most maxlen, pattern, truncate_from"
         )
     return texts, options
 
 
-def _kept(part: list[str], whole: list[str]) -> tuple[int, int] | None:
-    """Return which stretch of `whole` was taken out to leave `part`, None if there is none.
+def _removed_slice(part: list[str], whole: list[str]) -> tuple[int, int] | None:
+    """Return the slice of `whole` whose removal leaves `part`, None if there is none.
 
-    Truncation takes out one stretch, wherever it happens.
+    Truncation removes one slice, wherever it happens.
     """
     if part == whole:
         return 0, 0
-    taken = len(whole) - len(part)
+    n_removed = len(whole) - len(part)
     start = next(
         (i for i, (a, b) in enumerate(zip(part, whole, strict=False)) if a != b), len(part)
     )
-    return (start, start + taken) if taken > 0 and part[start:] == whole[start + taken :] else None
+    end = start + n_removed
+    return (start, end) if n_removed > 0 and part[start:] == whole[end:] else None

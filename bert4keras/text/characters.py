@@ -1,4 +1,4 @@
-"""Classes of characters, as WordPiece tells them apart."""
+"""Classes of characters, as distinguished by WordPiece."""
 
 import unicodedata2 as unicodedata
 
@@ -42,7 +42,7 @@ def is_space(ch: str) -> bool:
 
 
 def is_punctuation(ch: str) -> bool:
-    """Tell whether a character is punctuation: of Unicode, or a symbol of ASCII."""
+    """Tell whether a character is Unicode punctuation or an ASCII symbol."""
     return ch in ASCII_PUNCTUATION or unicodedata.category(ch).startswith("P")
 
 

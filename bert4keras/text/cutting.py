@@ -1,7 +1,7 @@
-"""A smaller vocabulary: the content of a `tokenizer.json` with some of its tokens.
+"""Reduction of the vocabulary of a `tokenizer.json` to some of its tokens.
 
-Most tokens of a model for a hundred languages never come in texts of one. `needed` says which
-others must stay if some are to stay, `cut_down` numbers those that stay anew.
+Most tokens of a model for a hundred languages never occur in texts of one. `required_ids` adds the
+tokens on which the kept ones depend, `cut_down` removes all others and renumbers.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -11,15 +11,15 @@ from bert4keras.text.alphabet import BYTE_OF, is_byte_token
 from bert4keras.text.files import TokenizerError
 
 Content = Mapping[str, Any]
-"""What a `tokenizer.json` holds."""
+"""The content of a `tokenizer.json`."""
 
 
-def needed(content: Content, ids: Collection[int]) -> list[int]:
-    """Return some ids and those without which a tokenizer does not work, in order.
+def required_ids(content: Content, ids: Collection[int]) -> list[int]:
+    """Return the given ids and those that a tokenizer needs for them, in order.
 
     These are the added tokens, the unknown token, the tokens of single bytes, for BPE the tokens
-    that kept ones are merged of, and for Unigram the least probable piece, after which the model
-    rates unknown characters. With them, a text of kept tokens is cut as before.
+    from which kept ones are merged, and for Unigram the least probable piece, from which the score
+    of unknown characters is derived. A text of kept tokens is then tokenized as before.
     """
     kept = set(ids) | {token["id"] for token in content["added_tokens"]}
     model = content["model"]
@@ -37,7 +37,7 @@ def needed(content: Content, ids: Collection[int]) -> list[int]:
 
 
 def token_ids(model: Mapping[str, Any]) -> dict[str, int]:
-    """Return the tokens of a model with their ids; of Unigram these are places in a list."""
+    """Return the tokens of a model with their ids, which for Unigram are indices of a list."""
     vocabulary = model["vocab"]
     if isinstance(vocabulary, list):
         return {token: i for i, (token, _) in enumerate(vocabulary)}
@@ -45,7 +45,7 @@ def token_ids(model: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _merges(model: Mapping[str, Any]) -> Iterator[tuple[Any, str, str, str]]:
-    """Yield each merge of BPE as the file has it, its two tokens, and what they become."""
+    """Yield each merge of BPE as in the file, its two tokens, and the merged token."""
     prefix = model.get("continuing_subword_prefix") or ""
     for merge in model.get("merges", ()):
         left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
@@ -55,7 +55,7 @@ def _merges(model: Mapping[str, Any]) -> Iterator[tuple[Any, str, str, str]]:
 def _with_parts(
     model: Mapping[str, Any], vocabulary: Mapping[str, int], ids: Iterable[int]
 ) -> set[int]:
-    """Return ids and those of all tokens that theirs are merged of, step by step."""
+    """Return ids and those of all tokens from which theirs are merged, recursively."""
     parts: dict[int, set[int]] = {}
     for _, left, right, merged in _merges(model):
         if {left, right, merged} <= vocabulary.keys():
@@ -71,14 +71,14 @@ def _with_parts(
 
 
 def cut_down(content: Content, keep: Sequence[int]) -> dict[str, Any]:
-    """Return the content of a `tokenizer.json` with some of the tokens, numbered anew.
+    """Return the content of a `tokenizer.json` with some of the tokens, renumbered.
 
     Args:
-        content: the content of the whole.
+        content: the complete content.
         keep: the old ids in the order of the new ones.
 
     Raises:
-        TokenizerError: tokens are left out that the file puts around texts, or the unknown one.
+        TokenizerError: the unknown token, or special tokens added around texts, are left out.
     """
     new = {old: i for i, old in enumerate(keep)}
     added = [{**t, "id": new[t["id"]]} for t in content["added_tokens"] if t["id"] in new]
@@ -108,18 +108,18 @@ def _model(content: Content, keep: Sequence[int], new: Mapping[int, int]) -> dic
 def _unigram(
     content: Content, model: dict[str, Any], keep: Sequence[int], new: Mapping[int, int]
 ) -> dict[str, Any]:
-    """Give each new id a piece: added tokens that were none get the least probability."""
+    """List the pieces of the new ids; added tokens that are not pieces get the lowest score."""
     pieces = model["vocab"]
-    least = min(score for _, score in pieces)
-    added = {token["id"]: [token["content"], least] for token in content["added_tokens"]}
+    lowest = min(score for _, score in pieces)
+    added = {token["id"]: [token["content"], lowest] for token in content["added_tokens"]}
     model["vocab"] = [pieces[i] if i < len(pieces) else added[i] for i in keep]
     if model.get("unk_id") is not None:
-        model["unk_id"] = _kept(model["unk_id"], new, "the unknown token")
+        model["unk_id"] = _new_id(model["unk_id"], new, "the unknown token")
     return model
 
 
 def _renumbered(processor: Any, new: Mapping[int, int]) -> Any:
-    """Return a post-processor with the new ids of the tokens that it puts around texts."""
+    """Return a post-processor with the new ids of the special tokens that it adds."""
     if processor is None:
         return None
     if "processors" in processor:
@@ -128,16 +128,16 @@ def _renumbered(processor: Any, new: Mapping[int, int]) -> Any:
     for name in ("sep", "cls"):
         if name in processor:
             token, i = processor[name]
-            changed[name] = [token, _kept(i, new, token)]
+            changed[name] = [token, _new_id(i, new, token)]
     if "special_tokens" in processor:
         changed["special_tokens"] = {
-            name: {**token, "ids": [_kept(i, new, name) for i in token["ids"]]}
+            name: {**token, "ids": [_new_id(i, new, name) for i in token["ids"]]}
             for name, token in processor["special_tokens"].items()
         }
     return changed
 
 
-def _kept(i: int, new: Mapping[int, int], name: str) -> int:
+def _new_id(i: int, new: Mapping[int, int], name: str) -> int:
     if i not in new:
-        raise TokenizerError(f"the tokens to keep leave out {i}, which is {name}: keep it")
+        raise TokenizerError(f"the tokens to keep do not include {i}, which is {name}: keep it")
     return new[i]

@@ -1,4 +1,4 @@
-"""The SentencePiece tokenizer of XLM-RoBERTa, whose ids are not those of its model."""
+"""The SentencePiece tokenizer of XLM-RoBERTa, whose ids differ from those of its model."""
 
 from bert4keras.text.sentencepiece import SpTokenizer
 
@@ -8,10 +8,10 @@ _SHIFT = 1
 
 
 class FairseqTokenizer(SpTokenizer):
-    """A SentencePiece model numbered as fairseq does, with which XLM-RoBERTa was trained.
+    """SentencePiece tokenizer with the ids of fairseq, in which XLM-RoBERTa was trained.
 
-    `<s>`, `<pad>`, `</s>` and `<unk>` are 0 to 3, all other pieces one more than in the model, and
-    `<mask>` comes last (Conneau et al., 2020, https://arxiv.org/abs/1911.02116).
+    `<s>`, `<pad>`, `</s>` and `<unk>` have the ids 0 to 3, all other pieces one more than in the
+    model, and `<mask>` the last one (Conneau et al., 2020, https://arxiv.org/abs/1911.02116).
     """
 
     def _n_pieces(self) -> int:
@@ -21,7 +21,7 @@ class FairseqTokenizer(SpTokenizer):
         return int(i) - _SHIFT if i >= len(_FIRST) else self._sp_model.piece_to_id(_NAMES[i])
 
     def token_to_id(self, token: str) -> int:
-        """Return the id of a token, that of `<unk>` if the model lacks it."""
+        """Return the id of a token, or of `<unk>` if the model does not have it."""
         i = {**_FIRST, **self._added}.get(token)
         if i is None:
             i = self._sp_model.piece_to_id(token)
@@ -33,6 +33,6 @@ class FairseqTokenizer(SpTokenizer):
         return _NAMES[int(i)] if i < len(_NAMES) else super().id_to_token(i)
 
     def own_specials(self) -> dict[str, str]:
-        """Return the special tokens that the model has, by their names in Hugging Face."""
+        """Return the special tokens of the model, by their names in Hugging Face."""
         names = ("bos_token", "pad_token", "eos_token", "unk_token")
         return {**dict(zip(names, _NAMES, strict=True)), "mask_token": "<mask>"}

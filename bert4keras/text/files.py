@@ -1,16 +1,16 @@
-"""Files that may be damaged or hostile: read within bounds, refused by one exception."""
+"""Reading of files that may be damaged or hostile, with limits and a single exception."""
 
 from pathlib import Path
 from typing import Any
 
 SMALL = 8 << 20
-"""How many bytes a settings file may have: those of released models have at most 2 MB."""
+"""Maximal size of a settings file in bytes; those of released models have at most 2 MB."""
 LARGE = 64 << 20
-"""How many bytes a `tokenizer.json` may have: those of released models have at most 35 MB."""
+"""Maximal size of a `tokenizer.json` in bytes; those of released models have at most 35 MB."""
 
 
 class TokenizerError(ValueError):
-    """A file of a tokenizer or a chat template that cannot be used: damaged, hostile or unknown."""
+    """A file of a tokenizer, or a chat template, is damaged, hostile or of an unknown kind."""
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
@@ -18,19 +18,21 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
     Raises:
         FileNotFoundError: there is no such file.
-        TokenizerError: it is larger than `limit` bytes, or no regular file.
+        TokenizerError: it is larger than `limit` bytes, or not a regular file.
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     if not path.is_file():
-        raise TokenizerError(f"{path} is no regular file")
+        raise TokenizerError(f"{path} is not a regular file")
     if (size := path.stat().st_size) > limit:
-        raise TokenizerError(f"{path} has {size} bytes, and may have {limit}: is it damaged?")
+        raise TokenizerError(
+            f"{path} has {size} bytes, but at most {limit} are allowed: is it damaged?"
+        )
     return path.read_bytes()
 
 
 def read_text(path: Path, limit: int = SMALL) -> str:
-    """Return the content of a file as text, see `read_bytes`; it must be UTF-8."""
+    """Return the content of a file as text, which must be UTF-8, like `read_bytes`."""
     try:
         return read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -38,17 +40,17 @@ def read_text(path: Path, limit: int = SMALL) -> str:
 
 
 def read_object(path: Path, limit: int = SMALL) -> dict[str, Any]:
-    """Return the JSON object in a file, see `read_bytes` and `parsed_object`."""
+    """Return the JSON object in a file, with the errors of `read_bytes` and `parsed_object`."""
     return parsed_object(read_bytes(path, limit), path, limit)
 
 
 def parsed_object(content: bytes, path: Path, limit: int = SMALL) -> dict[str, Any]:
-    """Return the JSON object that the content of a file is.
+    """Parse the content of a file as a JSON object.
 
     Raises:
-        TokenizerError: it is none, too deep or of too many parts, or has a key twice.
+        TokenizerError: it is not one, is nested too deeply or too large, or has a key twice.
     """
-    # Here, as it brings what reads weights, which a process that only cuts texts does not need.
+    # Imported here, since it loads code for weight files, which a tokenizer does not need.
     from bert4keras.checkpoints.jsons import Damage, parse_json
 
     try:

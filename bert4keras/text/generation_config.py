@@ -1,4 +1,4 @@
-"""What `generation_config.json` says: which tokens end a text, how tokens are chosen."""
+"""The settings in `generation_config.json`: which tokens end a text, how tokens are sampled."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
@@ -25,15 +25,15 @@ _KINDS: Mapping[str, type] = {
 
 
 def read_generation_config(folder: Path, model_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a folder says about generation, without what is null.
+    """Return the generation settings in a folder, without null values.
 
     Args:
         folder: the folder.
-        model_config: its `config.json`, which says which tokens end a text if the other file does
-            not, and in old folders everything.
+        model_config: its `config.json`, which names the tokens that end a text if the other file
+            does not, and contains all settings in old folders.
 
     Raises:
-        TokenizerError: a file is no JSON, or has a value of the wrong kind.
+        TokenizerError: a file is not JSON, or has a value of the wrong type.
     """
     path = folder / GENERATION_FILE
     whole = path.exists()
@@ -41,7 +41,7 @@ def read_generation_config(folder: Path, model_config: Mapping[str, Any]) -> dic
     config |= read_object(path) if whole else {}
     config = {key: value for key, value in config.items() if value is not None}
     if not whole and config.keys() <= {"pad_token_id", "bos_token_id"}:
-        return {}  # models that write nothing have these, too
+        return {}  # models that do not generate have these too
     for key in _IDS:
         if key in config and not all(_is_id(i) for i in listed(config[key])):
             raise TokenizerError(f"{folder} says {key}={config[key]!r:.50}: expected ids")
@@ -62,12 +62,12 @@ def _is_id(value: Any) -> bool:
 
 
 def listed(value: Any) -> list:
-    """Return the ids of a setting that is one or several."""
+    """Return the value of a setting, one id or several, as a list."""
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
 def renumbered(config: Mapping[str, Any], keep_tokens: Sequence[int]) -> dict[str, Any]:
-    """Return a config for a vocabulary cut down to `keep_tokens`; what it lacks is left out."""
+    """Return a config for a vocabulary reduced to `keep_tokens`, without ids that are missing."""
     new = {old: i for i, old in enumerate(keep_tokens)}
     changed = dict(config)
     for key in _IDS:

@@ -1,8 +1,7 @@
 """The tokenizer of a `tokenizer.json` of Hugging Face, run by the package `tokenizers`.
 
-The file holds all that happens to a text: how it is normalised, split and cut into tokens (by BPE,
-WordPiece or Unigram), which tokens stand around it, and how tokens become text again. What is added
-here is the interface of `Tokenizer`.
+The file defines how a text is normalised, split and tokenized (by BPE, WordPiece or Unigram), which
+special tokens are added, and how tokens are decoded. This module adds the interface of `Tokenizer`.
 """
 
 import json
@@ -24,18 +23,18 @@ from bert4keras.text.base import TokenizerBase
 from bert4keras.text.generation_config import renumbered
 from bert4keras.text.json_file import (
     add_missing,
+    as_tokenizer_error,
+    decoding_kind,
     frame_of,
-    framed,
-    one_exception,
-    opened,
+    open_tokenizer,
+    post_processor_of,
     unknown_token,
-    way_of_decoding,
     with_edges,
 )
 from bert4keras.text.strings import well_formed
 
 AS_IN_FILE: Any = object()
-"""For `token_start` and `token_end`: what the file puts around a text."""
+"""Default of `token_start` and `token_end`: the special tokens that the file adds."""
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "pad": ("pad_token",),
@@ -44,40 +43,39 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "start": ("bos_token", "cls_token"),
     "end": ("eos_token", "sep_token"),
 }
-"""Our names of special tokens, and those of `tokenizer_config.json`."""
+"""Names of special tokens in this library and in `tokenizer_config.json`."""
 _USUAL = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>")}
-"""What they are called where nothing says so."""
+"""Special tokens that are assumed if no file defines them."""
 _CLEANED = {
     **{f" {mark}": mark for mark in ".?!,"},
     " ' ": "'",
     **{f" {ending}": ending for ending in ("n't", "'m", "'s", "'ve", "'re")},
 }
-"""What `clean_up` replaces, in this order."""
+"""Replacements of `clean_up`, in this order."""
 
 
 class JsonTokenizer(TokenizerBase):
     """The tokenizer of a `tokenizer.json`: BPE, byte-level BPE, WordPiece or Unigram.
 
-    Ids, offsets and decoded texts are those of `transformers`. Special tokens that stand in a text,
-    such as `<|im_end|>`, are recognised there. Segment ids are those of the file, which are all 0
-    for models that know no segments.
+    Ids, offsets and decoded texts are the same as in `transformers`. Special tokens within a text,
+    such as `<|im_end|>`, are recognised. Segment ids are those of the file, which are all 0 for
+    models without segments.
 
     Args:
-        source: the file, a folder with a file `tokenizer.json`, or the content of one.
-        special_tokens: special tokens by the names that `tokenizer_config.json` has for them
-            (`eos_token`, ...), each a text or a dict with `content`. One that the file does not
-            have is added to the vocabulary.
+        source: the file, a folder with a file `tokenizer.json`, or the content of such a file.
+        special_tokens: special tokens by name in `tokenizer_config.json` (`eos_token`, ...), each a
+            string or a dict with `content`. One that is not in the file is added to the vocabulary.
         added_tokens: further tokens to add, each a dict with `content`.
-        clean_up: whether `decode` takes out spaces before punctuation, as old files want it; never
-            of BPE, which needs it not.
-        token_start: the token before a text, None for none; by default what the file says.
-        token_end: the token behind a text, likewise.
+        clean_up: whether `decode` removes spaces before punctuation, as old files require; not for
+            BPE, which does not need it.
+        token_start: the token before a text, None for none; by default that of the file.
+        token_end: the token after a text, likewise.
         **kwargs: see `TokenizerBase`; `pre_tokenize` gets the text as it is.
 
     Raises:
         ImportError: the package `tokenizers` is not installed.
         FileNotFoundError: there is no such file.
-        TokenizerError: the file is none of a tokenizer, or beyond all measure.
+        TokenizerError: the file is not that of a tokenizer, or exceeds a limit.
     """
 
     _has_joints = True
@@ -93,8 +91,8 @@ class JsonTokenizer(TokenizerBase):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self._json, content, self._source = opened(source)
-        self._decoding = way_of_decoding(content.get("decoder"))
+        self._json, content, self._source = open_tokenizer(source)
+        self._decoding = decoding_kind(content.get("decoder"))
         self._clean_up = clean_up and content["model"].get("type") != "BPE"
         self._edges = (token_start, token_end)
         self.special_tokens = add_missing(
@@ -102,17 +100,17 @@ class JsonTokenizer(TokenizerBase):
         )
         self._frame = frame_of(self._json, self._source)
         if self._edges != (AS_IN_FILE, AS_IN_FILE):
-            own = (self._frame.before[:1], self._frame.behind[-1:])
+            in_file = (self._frame.prefix[:1], self._frame.suffix[-1:])
             edges = [
-                next(iter(of_file), None) if given is AS_IN_FILE else given
-                for given, of_file in zip(self._edges, own, strict=True)
+                next(iter(tokens), None) if given is AS_IN_FILE else given
+                for given, tokens in zip(self._edges, in_file, strict=True)
             ]
             self._frame = with_edges(self._frame, *edges)
         self._segments = self._frame.segments
         self._name_specials(content)
 
     def _name_specials(self, content: Mapping[str, Any]) -> None:
-        """Set `_token_pad` and its kin, and their ids."""
+        """Set the special tokens, such as `_token_pad`, and their ids."""
         named = self.special_tokens
         found = {
             special: next((named[name] for name in names if name in named), None)
@@ -120,8 +118,8 @@ class JsonTokenizer(TokenizerBase):
         }
         found["unk"] = unknown_token(content) or found["unk"]
         found["pad"] = found["pad"] or (content.get("padding") or {}).get("pad_token")
-        found["start"] = next(iter(self._frame.before), found["start"])
-        found["end"] = next(reversed(self._frame.behind), found["end"])
+        found["start"] = next(iter(self._frame.prefix), found["start"])
+        found["end"] = next(reversed(self._frame.suffix), found["end"])
         for special, usual in _USUAL.items():
             there = (token for token in usual if token in self)
             found[special] = found[special] or next(there, None)
@@ -132,7 +130,7 @@ class JsonTokenizer(TokenizerBase):
 
     @cached_property
     def token_dict(self) -> Mapping[str, int]:
-        """Token to id."""
+        """Maps tokens to ids."""
         return self._json.get_vocab(with_added_tokens=True)
 
     @property
@@ -152,14 +150,16 @@ class JsonTokenizer(TokenizerBase):
         return self._json.token_to_id(token) is not None
 
     def token_to_id(self, token: str) -> int:
-        """Return the id of a token, that of the unknown token if the vocabulary lacks it.
+        """Return the id of a token, or of the unknown token if it is not in the vocabulary.
 
         Raises:
             KeyError: there is no unknown token either.
         """
         i = self.token_dict.get(token, self._unknown_id)
         if i is None:
-            raise KeyError(f"{token!r} is no token of {self._source}, nor is there an unknown one")
+            raise KeyError(
+                f"{token!r} is not a token of {self._source}, which has no unknown token either"
+            )
         return i
 
     @property
@@ -167,7 +167,7 @@ class JsonTokenizer(TokenizerBase):
         return self.__dict__.get("_token_unk_id")
 
     def tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
-        """Return the ids of tokens, see `token_to_id`."""
+        """Return the ids of tokens, like `token_to_id`."""
         tokens = list(tokens)
         ids = list(map(self.token_dict.get, tokens, repeat(self._unknown_id)))
         if None in ids or type(self).token_to_id is not JsonTokenizer.token_to_id:
@@ -185,32 +185,32 @@ class JsonTokenizer(TokenizerBase):
             raise KeyError(f"no token of {self._source} has the id {i}")
         return token
 
-    # --- Cutting ---
+    # --- Tokenizing ---
 
-    def _around(self) -> tuple[list[str], list[str]]:
-        return self._frame.before, self._frame.behind
+    def _prefix_and_suffix(self) -> tuple[list[str], list[str]]:
+        return self._frame.prefix, self._frame.suffix
 
-    def _linked(self, sequences: list[list[str]]) -> list[list[str]]:
-        """Give sequences the tokens that stand around several texts in place of one."""
+    def _joined(self, sequences: list[list[str]]) -> list[list[str]]:
+        """Replace the special tokens around single texts by those around several texts."""
         last = len(sequences) - 1
         if not last:
             return sequences
-        return [self._frame.linked(s, i == 0, i == last) for i, s in enumerate(sequences)]
+        return [self._frame.joined(s, i == 0, i == last) for i, s in enumerate(sequences)]
 
-    def _n_linked_away(self, sequences: list[list[str]]) -> int:
-        return sum(map(len, sequences)) - sum(map(len, self._linked(sequences)))
+    def _n_dropped_by_joining(self, sequences: list[list[str]]) -> int:
+        return sum(map(len, sequences)) - sum(map(len, self._joined(sequences)))
 
     def _is_token(self, item: str) -> bool:
         return item in self.token_dict
 
     def _encoding(self, text: str) -> Any:
-        with one_exception(self._source):
+        with as_tokenizer_error(self._source):
             return self._json.encode(well_formed(text), add_special_tokens=False)
 
     def _tokens(self, encoding: Any) -> list[str]:
-        """Return the tokens of an encoding: unknown ones as they are, others by their ids.
+        """Return the tokens of an encoding: unknown ones as in the text, others by their ids.
 
-        A token that takes the space around it is called otherwise in the text.
+        A token that includes surrounding spaces has another string in the encoding.
         """
         known, unknown = self.token_dict, self._unknown_id
         pairs = zip(encoding.tokens, encoding.ids, strict=True)
@@ -222,7 +222,7 @@ class JsonTokenizer(TokenizerBase):
         return self._cut(text)[0]
 
     def _cut(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
-        """Return the tokens of a text, and where the characters of each begin and end."""
+        """Return the tokens of a text with the start and end of each in the text."""
         if self._pre_tokenize is None:
             encoding = self._encoding(text)
             return self._tokens(encoding), encoding.offsets
@@ -231,7 +231,7 @@ class JsonTokenizer(TokenizerBase):
             encoding = self._encoding(segment)
             tokens += self._tokens(encoding)
             start = text.find(segment, at)
-            if start < 0:  # The function changed the text: no character to point at.
+            if start < 0:  # The function changed the text: there is no character to map to.
                 offsets += [(at, at)] * len(encoding.tokens)
                 continue
             offsets += [(start + first, start + end) for first, end in encoding.offsets]
@@ -241,18 +241,18 @@ class JsonTokenizer(TokenizerBase):
     # --- Offsets ---
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Return where in a text the characters of each token begin and end.
+        """Return the start and end of each token in a text.
 
         Args:
             text: the text.
 
         Returns:
-            For each token of `tokenize(text)` the index of its first character and of the one
-            behind its last, as the file counts them: of many, the space before a word belongs to
-            it. (0, 0) for the tokens around the text. `rematch` counts no space around a word.
+            For each token of `tokenize(text)` the index of its first character and of the one after
+            its last, as the file defines them: in many files the space before a word belongs to
+            it. (0, 0) for special tokens around the text. `rematch` excludes spaces around words.
         """
-        before, behind = self._around()
-        return [(0, 0)] * len(before) + self._cut(text)[1] + [(0, 0)] * len(behind)
+        prefix, suffix = self._prefix_and_suffix()
+        return [(0, 0)] * len(prefix) + self._cut(text)[1] + [(0, 0)] * len(suffix)
 
     def _tokenize_with_spans(self, text: str) -> tuple[list[str], list[list[int]]]:
         tokens, offsets = self._cut(text)
@@ -266,7 +266,7 @@ class JsonTokenizer(TokenizerBase):
     def _all_specials(self) -> set[str | None]:
         return super()._all_specials() | set(map(self._json.id_to_token, self._special_ids))
 
-    # --- Text again ---
+    # --- Decoding ---
 
     def decode(
         self,
@@ -277,23 +277,22 @@ class JsonTokenizer(TokenizerBase):
         """Return the text of ids.
 
         Args:
-            ids: the ids. Those of no token, which models may have beyond the vocabulary, are left
-                out.
-            tokens: the tokens, in place of ids.
-            skip_special_tokens: whether special tokens are left out.
+            ids: the ids. Those beyond the vocabulary, which models may have, are left out.
+            tokens: the tokens, instead of ids.
+            skip_special_tokens: whether to leave out special tokens.
         """
         if tokens is not None or self._token_translate_inv:
             back = self._token_translate_inv
             given = self.ids_to_tokens(ids) if tokens is None else tokens
             ids = self.tokens_to_ids(back.get(token) or token for token in given)
         ids = [int(i) for i in ids if 0 <= i < 1 << 32]
-        with one_exception(self._source):
+        with as_tokenizer_error(self._source):
             text = self._json.decode(ids, skip_special_tokens=skip_special_tokens)
         return cleaned_up(text) if self._clean_up else text
 
     @property
     def n_context(self) -> int | None:
-        """How many tokens `decode` must see before others to write these as in the whole.
+        """Number of preceding tokens that `decode` needs to decode others correctly, None for all.
 
         The first token of a text may lose its space.
         """
@@ -302,14 +301,14 @@ class JsonTokenizer(TokenizerBase):
         return {"bytes": 0, "tokens": 1, "byte tokens": 1}.get(self._decoding)
 
     def settled(self, ids: Sequence[int], text: str) -> int:
-        """Return how much of a text stays as it is, whatever tokens follow.
+        """Return the length of the part of a text that no further tokens can change.
 
         Args:
-            ids: the tokens so far.
-            text: what `decode` gives for them.
+            ids: the ids so far.
+            text: the result of `decode` for them.
 
         Returns:
-            A number of characters. A character that is not complete is not counted.
+            A number of characters, without an incomplete character at the end.
         """
         if self._clean_up or self._token_translate_inv:
             return super().settled(ids, text)
@@ -321,18 +320,18 @@ class JsonTokenizer(TokenizerBase):
         return len(text) if self._decoding == "tokens" else 0
 
     def _decoded_from_the_last(self, ids: Sequence[int]) -> Iterator[str | None]:
-        """Yield tokens from the last one on, None for those that `decode` leaves out."""
+        """Yield tokens in reverse order, None for those that `decode` leaves out."""
         for i in reversed(ids):
             yield None if i in self._special_ids else self._json.id_to_token(i)
 
     # --- A smaller vocabulary ---
 
     def cut_down(self, keep: Iterable[int | str]) -> tuple["JsonTokenizer", list[int]]:
-        """Return a tokenizer with some of the tokens, for a model with a smaller table.
+        """Return a tokenizer with some of the tokens, for a model with a smaller embedding table.
 
         Besides the tokens to keep it has those that it needs: special and other added tokens,
-        bytes, and what BPE merges the kept ones of. A text whose tokens are all kept is cut into
-        them as before, any other into kept ones.
+        bytes, and the tokens from which BPE merges the kept ones. A text whose tokens are all kept
+        is tokenized as before, any other into kept tokens.
 
         Args:
             keep: the tokens to keep or their ids, those of a corpus for instance.
@@ -344,14 +343,14 @@ class JsonTokenizer(TokenizerBase):
         Raises:
             KeyError: there is no such token.
         """
-        keep_tokens = cutting.needed(self.content(), set(map(self._known_id, keep)))
+        keep_tokens = cutting.required_ids(self.content(), set(map(self._known_id, keep)))
         return self.with_tokens(keep_tokens), keep_tokens
 
     def _known_id(self, item: int | str) -> int:
         if isinstance(item, str):
             i = self._json.token_to_id(item)
             if i is None:
-                raise KeyError(f"{item!r} is no token of {self._source}")
+                raise KeyError(f"{item!r} is not a token of {self._source}")
             return i
         self.id_to_token(item)
         return int(item)
@@ -360,7 +359,7 @@ class JsonTokenizer(TokenizerBase):
         """Return the tokenizer of a model that was built with `keep_tokens`.
 
         Raises:
-            TokenizerError: it would lack the unknown token, or one that stands around texts.
+            TokenizerError: the unknown token, or special tokens added around texts, are left out.
         """
         kept = set(map(self.id_to_token, keep_tokens))
         small = type(self)(
@@ -378,16 +377,16 @@ class JsonTokenizer(TokenizerBase):
         return small
 
     def content(self) -> dict[str, Any]:
-        """Return what a `tokenizer.json` of this tokenizer holds."""
+        """Return the content of a `tokenizer.json` of this tokenizer."""
         content = json.loads(self._json.to_str())
         if self._edges != (AS_IN_FILE, AS_IN_FILE):
             processor = content["post_processor"]
-            content["post_processor"] = framed(processor, self._frame, self.token_dict)
+            content["post_processor"] = post_processor_of(processor, self._frame, self.token_dict)
         return content
 
 
 def cleaned_up(text: str) -> str:
-    """Return a text without the spaces before punctuation that old files leave."""
+    """Remove spaces before punctuation, which old files produce."""
     for old, new in _CLEANED.items():
         text = text.replace(old, new)
     return text

@@ -1,4 +1,4 @@
-"""The tokenizer of a folder, as publishers of models fill it."""
+"""Loading of the tokenizer in the folder of a published model."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -26,8 +26,8 @@ SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "
 NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
 _LIKE_BERT = {"", "Bert", "DistilBert", "Electra", "Ernie", "MobileBert", "MPNet", "RoFormer"}
-"""Tokenizers whose `vocab.txt` `Tokenizer` reads, without 'Tokenizer' in their names."""
-_AROUND: Mapping[str, tuple[str | None, str | None]] = {
+"""Tokenizer classes, without 'Tokenizer' in their names, whose `vocab.txt` `Tokenizer` reads."""
+_EDGES: Mapping[str, tuple[str | None, str | None]] = {
     "T5": (None, "eos_token"),
     "MT5": (None, "eos_token"),
     "UMT5": (None, "eos_token"),
@@ -36,7 +36,7 @@ _AROUND: Mapping[str, tuple[str | None, str | None]] = {
     "XLMRoberta": ("bos_token", "eos_token"),
     "Llama": ("bos_token", None),
 }
-"""Which special tokens SentencePiece tokenizers of Hugging Face put before and behind a text."""
+"""The special tokens that SentencePiece tokenizers of Hugging Face add before and after a text."""
 _CLASSES = {
     "t5": "T5",
     "mt5": "MT5",
@@ -46,10 +46,10 @@ _CLASSES = {
     "llama": "Llama",
     "roformer": "RoFormer",
 }
-"""The tokenizer of a `model_type`, where a folder names no class."""
+"""Tokenizer classes by `model_type`, used if a folder names none."""
 _BRACKETS = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 _USUAL: Mapping[str, Mapping[str, str]] = {"Albert": _BRACKETS, "DebertaV2": _BRACKETS}
-"""What special tokens are called where a folder does not say so."""
+"""Special tokens by tokenizer class, used if a folder does not define them."""
 
 
 # === Loading ===
@@ -58,28 +58,28 @@ _USUAL: Mapping[str, Mapping[str, str]] = {"Albert": _BRACKETS, "DebertaV2": _BR
 def load_tokenizer(path: str | Path, **kwargs: Any) -> TokenizerBase:
     """Load the tokenizer of a pretrained model from its folder.
 
-    What is taken, and what for:
+    These files are used:
 
-    * `vocab.txt` for a `Tokenizer`, if the folder names no tokenizer that cuts otherwise;
+    * `vocab.txt` for a `Tokenizer`, unless the folder names one that tokenizes differently;
     * `tokenizer.json` for a `JsonTokenizer`, which needs the package `tokenizers`;
     * `spiece.model`, `sentencepiece.bpe.model`, `tokenizer.model` or another `*.model` for an
       `SpTokenizer`, which needs the package `sentencepiece`.
 
-    `tokenizer_config.json` and `special_tokens_map.json` say whether to lower-case and what special
-    tokens are called, `chat_template.jinja` or the config how chats are written, and
-    `generation_config.json` and `config.json` which tokens end a text.
+    `tokenizer_config.json` and `special_tokens_map.json` define whether to lower-case and the
+    special tokens, `chat_template.jinja` or the config the chat template, and
+    `generation_config.json` and `config.json` the tokens that end a text.
 
     Args:
-        path: the folder, or the one of these files that is meant.
-        **kwargs: arguments of the class, which go before what the files say.
+        path: the folder, or one of these files.
+        **kwargs: arguments of the class, which override the settings in files.
 
     Returns:
         The tokenizer, with `special_tokens`, `chat_template`, `generation_config`, `padding_side`.
 
     Raises:
         ImportError: the package that reads the file is not installed.
-        FileNotFoundError: there is no such folder, or nothing of a tokenizer in it.
-        TokenizerError: a file is damaged, or of a kind of tokenizer that is not implemented.
+        FileNotFoundError: there is no such folder, or no tokenizer in it.
+        TokenizerError: a file is damaged, or the kind of tokenizer is not implemented.
     """
     settings = Settings(Path(path))
     tokenizer = settings.tokenizer(kwargs)
@@ -93,7 +93,7 @@ def load_tokenizer(path: str | Path, **kwargs: Any) -> TokenizerBase:
 
 
 class Settings:
-    """What the files beside a vocabulary say.
+    """Settings of a tokenizer in the files next to its vocabulary.
 
     Args:
         path: the folder, or a file in it.
@@ -122,18 +122,20 @@ class Settings:
 
     @property
     def padding_side(self) -> str:
-        """On which side of texts the model wants padding."""
+        """The side on which the model expects padding."""
         side = self.config.get("padding_side", "left" if self.kind == "Llama" else "right")
         if side not in ("left", "right"):
-            raise TokenizerError(f"{self.folder} says padding_side={side!r:.50}: left or right")
+            raise TokenizerError(
+                f"{self.folder} says padding_side={side!r:.50}: expected left or right"
+            )
         return side
 
     def special_tokens(self) -> dict[str, str]:
-        """Special tokens by their names in the config."""
+        """Return special tokens as strings, by their names in the config."""
         return {name: token["content"] for name, token in self.named_tokens().items()}
 
     def named_tokens(self) -> dict[str, dict[str, Any]]:
-        """Special tokens by name, each with `content` and how it is found in texts."""
+        """Return special tokens by name, each with `content` and how it is matched in texts."""
         named = {name: self.config.get(name) for name in NAMED}
         named = {k: {"content": v} if isinstance(v, str) else v for k, v in named.items() if v}
         wrong = [k for k, v in named.items() if not _is_token(v)]
@@ -144,18 +146,20 @@ class Settings:
         return named
 
     def added_tokens(self) -> dict[int, dict[str, Any]]:
-        """Tokens beyond the vocabulary by id, each with `content`."""
+        """Return tokens beyond the vocabulary by id, each with `content`."""
         decoder = self.config.get("added_tokens_decoder")
         if decoder is None:
             added = self._read(ADDED_FILE)
             decoder = {i: {"content": token} for token, i in added.items()}
-        fits = isinstance(decoder, Mapping) and all(map(_is_token, decoder.values()))
-        if not fits or not all(str(i).isdecimal() for i in decoder):
-            raise TokenizerError(f"{self.folder}: the added tokens are not ids with tokens")
+        valid = isinstance(decoder, Mapping) and all(map(_is_token, decoder.values()))
+        if not valid or not all(str(i).isdecimal() for i in decoder):
+            raise TokenizerError(
+                f"{self.folder}: the added tokens are not a mapping from ids to tokens"
+            )
         return {int(i): decoder[i] for i in sorted(decoder, key=int)}
 
     def chat_template(self) -> str | dict[str, str] | None:
-        """The template for chats, or several by name. Files go before the config."""
+        """Return the chat template, or several by name. Files override the config."""
         given = self.config.get("chat_template")
         found = {"default": given} if isinstance(given, str) else {}
         if isinstance(given, list) and all(map(_is_template, given)):
@@ -164,42 +168,43 @@ class Settings:
         return found["default"] if list(found) == ["default"] else found or None
 
     def generation_config(self) -> dict[str, Any]:
-        """What the folder says about generation, `config.json` included."""
+        """Return the generation settings of the folder, including `config.json`."""
         return read_generation_config(self.folder, self.model)
 
-    # --- Which tokenizer
+    # --- Creating the tokenizer
 
     def tokenizer(self, kwargs: dict[str, Any]) -> TokenizerBase:
-        """Make the tokenizer of the folder."""
+        """Create the tokenizer of the folder."""
         if self.path.is_file():
-            maker = {".json": self.of_json, ".txt": self.of_words}.get(self.path.suffix)
-            return (maker or self.of_pieces)(self.path, kwargs)
-        words, whole = (self.folder / name for name in (VOCAB_FILE, TOKENIZER_FILE))
+            makers = {".json": self.from_json, ".txt": self.from_vocab}
+            maker = makers.get(self.path.suffix, self.from_sentencepiece)
+            return maker(self.path, kwargs)
+        vocab, whole = (self.folder / name for name in (VOCAB_FILE, TOKENIZER_FILE))
         names = (*SENTENCEPIECE, "*.model")
         pieces = next((file for n in names for file in sorted(self.folder.glob(n))), None)
-        if words.is_file() and (self.is_like_bert() or not whole.is_file()):
-            return self.of_words(words, kwargs)
+        if vocab.is_file() and (self.is_like_bert() or not whole.is_file()):
+            return self.from_vocab(vocab, kwargs)
         if whole.is_file() and (pieces is None or find_spec("tokenizers")):
-            return self.of_json(whole, kwargs)
+            return self.from_json(whole, kwargs)
         if pieces is not None:
-            return self.of_pieces(pieces, kwargs)
+            return self.from_sentencepiece(pieces, kwargs)
         raise FileNotFoundError(self._missing())
 
     def _missing(self) -> str:
-        there = sorted(file.name for file in self.folder.iterdir())
+        names = sorted(file.name for file in self.folder.iterdir())
         hint = ""
-        if "merges.txt" in there:
+        if "merges.txt" in names:
             hint = (
-                ". From vocab.json and merges.txt, transformers makes a tokenizer.json: "
+                ". From vocab.json and merges.txt, transformers creates a tokenizer.json: "
                 "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
             )
         return (
-            f"{self.folder} holds no tokenizer ({VOCAB_FILE}, {TOKENIZER_FILE} or *.model), but "
-            f"{', '.join(there)[:200] or 'nothing'}{hint}"
+            f"{self.folder} contains no tokenizer ({VOCAB_FILE}, {TOKENIZER_FILE} or *.model), but "
+            f"{', '.join(names)[:200] or 'nothing'}{hint}"
         )
 
     def is_like_bert(self) -> bool:
-        """Whether `Tokenizer` cuts texts as the config says."""
+        """Tell whether `Tokenizer` tokenizes texts as the config requires."""
         config = self.config
         strips = config.get("strip_accents")
         return (
@@ -208,27 +213,27 @@ class Settings:
             and strips in (None, config.get("do_lower_case", strips))
         )
 
-    def of_words(self, file: Path, kwargs: dict[str, Any]) -> Tokenizer:
-        """Make a `Tokenizer`."""
+    def from_vocab(self, file: Path, kwargs: dict[str, Any]) -> Tokenizer:
+        """Create a `Tokenizer` from a `vocab.txt`."""
         if not self.is_like_bert():
             raise TokenizerError(
-                f"{self.folder} says {self.kind}Tokenizer or settings under which {file.name} is "
-                f"not cut as BERT does: that takes its {TOKENIZER_FILE}, which is not there"
+                f"{self.folder} names {self.kind}Tokenizer or settings that do not tokenize by "
+                f"{file.name} as BERT does: add its {TOKENIZER_FILE}, which is missing"
             )
-        words = load_vocab(file)
+        vocab = load_vocab(file)
         named = self.special_tokens()
-        given = {"do_lower_case": self.config.get("do_lower_case", not _has_capitals(words))}
+        options = {"do_lower_case": self.config.get("do_lower_case", not _has_capitals(vocab))}
         for ours, theirs in (("token_start", "cls_token"), ("token_end", "sep_token")):
             if theirs in named:
-                given[ours] = named[theirs]
+                options[ours] = named[theirs]
         if self.kind == "RoFormer":
-            given["pre_tokenize"] = _jieba()
+            options["pre_tokenize"] = _jieba()
         added = {token["content"]: i for i, token in self.added_tokens().items()}
-        tokenizer = Tokenizer(added | words, **given | kwargs)
+        tokenizer = Tokenizer(added | vocab, **options | kwargs)
         return _named(tokenizer, {"pad": named.get("pad_token"), "mask": named.get("mask_token")})
 
-    def of_json(self, file: Path, kwargs: dict[str, Any]) -> JsonTokenizer:
-        """Make a `JsonTokenizer`."""
+    def from_json(self, file: Path, kwargs: dict[str, Any]) -> JsonTokenizer:
+        """Create a `JsonTokenizer` from a `tokenizer.json`."""
         return JsonTokenizer(
             file,
             special_tokens=self.named_tokens(),
@@ -237,25 +242,25 @@ class Settings:
             **kwargs,
         )
 
-    def of_pieces(self, file: Path, kwargs: dict[str, Any]) -> SpTokenizer:
-        """Make an `SpTokenizer`."""
+    def from_sentencepiece(self, file: Path, kwargs: dict[str, Any]) -> SpTokenizer:
+        """Create an `SpTokenizer` from a SentencePiece model."""
         kind = self.kind or ("XLMRoberta" if "bpe" in file.name else "")
         maker = FairseqTokenizer if kind == "XLMRoberta" else SpTokenizer
         edges = {"token_start": None, "token_end": None} | kwargs
         tokenizer = maker(file, **edges)
         tokenizer.add_tokens(self.added_pieces(kind, tokenizer._vocab_size))
         named = tokenizer.own_specials() | _USUAL.get(kind, {}) | self.special_tokens()
-        places = {"pad": "pad_token", "unk": "unk_token", "mask": "mask_token"}
-        for ours, theirs in zip(("start", "end"), self.around(kind, kwargs), strict=True):
+        names = {"pad": "pad_token", "unk": "unk_token", "mask": "mask_token"}
+        for ours, theirs in zip(("start", "end"), self.edges(kind, kwargs), strict=True):
             if f"token_{ours}" not in kwargs and theirs is not None:
-                places[ours] = theirs
-        return _named(tokenizer, {ours: named.get(theirs) for ours, theirs in places.items()})
+                names[ours] = theirs
+        return _named(tokenizer, {ours: named.get(theirs) for ours, theirs in names.items()})
 
-    def around(self, kind: str, kwargs: Mapping[str, Any]) -> tuple[str | None, str | None]:
-        """Which special tokens a SentencePiece tokenizer puts before and behind a text.
+    def edges(self, kind: str, kwargs: Mapping[str, Any]) -> tuple[str | None, str | None]:
+        """Return the special tokens that a SentencePiece tokenizer adds before and after a text.
 
         Raises:
-            TokenizerError: that is known of other kinds only, and not given either.
+            TokenizerError: they are neither known for this kind of tokenizer nor given.
         """
         if kind == "":
             return "bos_token", "eos_token"
@@ -265,15 +270,15 @@ class Settings:
                 for name, default in (("bos", True), ("eos", False))
             )
             return "bos_token" if starts else None, "eos_token" if ends else None
-        if kind not in _AROUND and not {"token_start", "token_end"} <= kwargs.keys():
+        if kind not in _EDGES and not {"token_start", "token_end"} <= kwargs.keys():
             raise TokenizerError(
-                f"{self.folder} says {kind}Tokenizer, of which is not known what it puts around a "
-                "text: give token_start= and token_end=, None for nothing"
+                f"{self.folder} names {kind}Tokenizer, whose special tokens around a text are not "
+                "known: give token_start= and token_end=, None for none"
             )
-        return _AROUND.get(kind, (None, None))
+        return _EDGES.get(kind, (None, None))
 
     def added_pieces(self, kind: str, size: int) -> dict[str, int]:
-        """The tokens that a SentencePiece tokenizer has beyond its `size` pieces, with ids."""
+        """Return the tokens of a SentencePiece tokenizer beyond its `size` pieces, with ids."""
         added = {token["content"]: i for i, token in self.added_tokens().items()}
         if kind == "XLMRoberta" and not added:
             return {"<mask>": size}
@@ -284,7 +289,7 @@ class Settings:
 
 
 def chat_files(folder: Path) -> dict[str, str]:
-    """Return the templates for chats that have files of their own, by name."""
+    """Return the chat templates in separate files, by name."""
     files = {"default": folder / CHAT_FILE} | {
         file.stem: file for file in sorted(folder.glob(f"{CHAT_FOLDER}/*.jinja"))
     }
@@ -300,7 +305,7 @@ def _is_token(value: Any) -> bool:
 
 
 def _named(tokenizer: TokenizerBase, tokens: Mapping[str, str | None]) -> Any:
-    """Call special tokens of a tokenizer (pad, mask, ...) as a folder does, and return it."""
+    """Set special tokens of a tokenizer (pad, mask, ...) and return it."""
     for special, token in tokens.items():
         if token is not None:
             tokenizer._name_special(special, token)
@@ -308,7 +313,7 @@ def _named(tokenizer: TokenizerBase, tokens: Mapping[str, str | None]) -> Any:
 
 
 def _name_by_id(tokenizer: TokenizerBase, config: Mapping[str, Any]) -> None:
-    """Name the padding token, of JSON also the end token, as the model does if nobody else did."""
+    """Set the padding token, for JSON also the end token, by id in the config if it is not set."""
     keys = {"pad": "pad_token_id"}
     if isinstance(tokenizer, JsonTokenizer):
         keys["end"] = "eos_token_id"
@@ -324,19 +329,19 @@ def _name_by_id(tokenizer: TokenizerBase, config: Mapping[str, Any]) -> None:
 def _has_capitals(words: Iterable[str]) -> bool:
     """Tell whether a vocabulary has words with capitals, so that texts must not be lower-cased.
 
-    Names of special tokens do not count, which Google's Chinese vocabulary has as `<S>`, too.
+    Special tokens are ignored, such as `<S>` in Google's Chinese vocabulary.
     """
     letters = (word for word in words if word.removeprefix("##").isalpha())
     return any(c.isascii() and c.isupper() for word in letters for c in word)
 
 
 def _jieba() -> Callable[[str], list[str]]:
-    """What RoFormer cuts texts into words with."""
+    """Return the word segmentation of RoFormer."""
     try:
         import jieba
     except ImportError as error:
         raise ImportError(
-            "the tokenizer of RoFormer cuts texts into words by jieba: pip install jieba, or give "
-            "pre_tokenize="
+            "the tokenizer of RoFormer segments texts into words by jieba: pip install jieba, or "
+            "give pre_tokenize="
         ) from error
     return partial(jieba.lcut, HMM=False)

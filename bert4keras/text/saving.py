@@ -1,4 +1,4 @@
-"""The files of a tokenizer: those of one, and those of a folder, to be written elsewhere."""
+"""The files of a tokenizer or of a folder, to be written elsewhere."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -27,23 +27,23 @@ from bert4keras.text.wordpiece import Tokenizer
 _OF_BPE = ("vocab.json", "merges.txt")
 _VOCABULARIES = (TOKENIZER_FILE, VOCAB_FILE, *SENTENCEPIECE, *_OF_BPE)
 FILES = (*_VOCABULARIES, CONFIG_FILE, MAP_FILE, ADDED_FILE, CHAT_FILE)
-"""What may be of a tokenizer in a folder: what is left of a former one would be read, too."""
-_OF_A_PLACE = ("auto_map", "name_or_path", "special_tokens_map_file", "tokenizer_file")
-"""Settings that name other files, which are not written."""
+"""Files of tokenizers in a folder: those left over from another one would be read too."""
+_PATH_SETTINGS = ("auto_map", "name_or_path", "special_tokens_map_file", "tokenizer_file")
+"""Settings that refer to other files, and are not written."""
 
 
-# === Of a tokenizer ===
+# === Files of a tokenizer ===
 
 
 def files_of(tokenizer: Any, maxlen: int | None = None) -> dict[str, bytes]:
-    """Return the files from which `load_tokenizer` makes a tokenizer again, by name.
+    """Return the files from which `load_tokenizer` creates the same tokenizer, by name.
 
-    `transformers` reads them, too. There is no `tokenizer_config.json` if texts are cut by a
-    function first or tokens replaced, of which it could not tell.
+    `transformers` reads them too. There is no `tokenizer_config.json` if texts are pre-tokenized by
+    a function or tokens are replaced, which it cannot express.
 
     Args:
-        tokenizer: the tokenizer; of one that is none of ours, only `token_dict` is taken.
-        maxlen: how many tokens the model takes, if there is a bound.
+        tokenizer: the tokenizer; of one from another library, only `token_dict` is used.
+        maxlen: maximal number of tokens of the model, if there is one.
     """
     if not isinstance(tokenizer, TokenizerBase):
         return {VOCAB_FILE: vocab_text(tokenizer.token_dict).encode("utf-8")}
@@ -56,7 +56,7 @@ def files_of(tokenizer: Any, maxlen: int | None = None) -> dict[str, bytes]:
 
 
 def size_of(tokenizer: Any) -> int:
-    """Return how many ids a tokenizer has."""
+    """Return the number of ids of a tokenizer."""
     if isinstance(tokenizer, TokenizerBase):
         return tokenizer._vocab_size
     return max(tokenizer.token_dict.values(), default=-1) + 1
@@ -71,24 +71,24 @@ def _vocabulary_of(tokenizer: TokenizerBase) -> dict[str, bytes]:
 
 
 def pieces_name(name: str) -> str:
-    """Return the name under which a model of SentencePiece is found again."""
+    """Return the file name under which `load_tokenizer` finds a SentencePiece model."""
     return name if name in SENTENCEPIECE else SENTENCEPIECE[0]
 
 
 def _is_described(tokenizer: TokenizerBase) -> bool:
-    """Tell whether a config can say how a tokenizer cuts texts."""
-    words = str(tokenizer.settings.get("tokenizer_class")).startswith("RoFormer")
-    return not tokenizer._token_translate and (words or tokenizer._pre_tokenize is None)
+    """Tell whether a config can describe how a tokenizer works."""
+    segments = str(tokenizer.settings.get("tokenizer_class")).startswith("RoFormer")
+    return not tokenizer._token_translate and (segments or tokenizer._pre_tokenize is None)
 
 
 def _config_of(tokenizer: TokenizerBase, maxlen: int | None) -> dict[str, Any]:
-    """Return the `tokenizer_config.json` of a tokenizer, without its chats."""
-    config = {k: v for k, v in tokenizer.settings.items() if k not in _OF_A_PLACE}
+    """Return the `tokenizer_config.json` of a tokenizer, without its chat templates."""
+    config = {k: v for k, v in tokenizer.settings.items() if k not in _PATH_SETTINGS}
     config.pop("chat_template", None)
     if maxlen is not None:
         config = {"model_max_length": maxlen, **config}
     if isinstance(tokenizer, Tokenizer):
-        config.pop("strip_accents", None)  # which it does where it lower-cases
+        config.pop("strip_accents", None)  # it strips accents if it lower-cases
         config["do_lower_case"] = tokenizer._do_lower_case
         config = {"tokenizer_class": "BertTokenizer", **config, **_names_of(tokenizer)}
     else:
@@ -105,10 +105,10 @@ def _config_of(tokenizer: TokenizerBase, maxlen: int | None) -> dict[str, Any]:
 def _names_of(tokenizer: TokenizerBase) -> dict[str, str | None]:
     """Return the special tokens of a tokenizer by their names in a config.
 
-    Those that it lacks are None where `transformers` would add others.
+    Missing ones are None if `transformers` would otherwise add its own.
     """
-    before, behind = tokenizer._around()
-    pair = isinstance(tokenizer, Tokenizer) or (before and behind)
+    prefix, suffix = tokenizer._prefix_and_suffix()
+    pair = isinstance(tokenizer, Tokenizer) or (prefix and suffix)
     start, end = ("cls", "sep") if pair else ("bos", "eos")
     names = {"pad": "pad", "unk": "unk", "mask": "mask", start: "start", end: "end"}
     tokens = {f"{theirs}_token": getattr(tokenizer, f"_token_{x}") for theirs, x in names.items()}
@@ -119,7 +119,7 @@ def _names_of(tokenizer: TokenizerBase) -> dict[str, str | None]:
 
 
 def _config_files(config: Mapping[str, Any], chats: Mapping[str, str] | None) -> dict[str, bytes]:
-    """Return the config and the templates of chats: a file for a single one, as is usual."""
+    """Return the config and chat templates; a single template has a file of its own, as usual."""
     if chats and list(chats) == ["default"]:
         return {CONFIG_FILE: as_json(config), CHAT_FILE: chats["default"].encode("utf-8")}
     if chats:
@@ -133,18 +133,18 @@ def as_json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode("utf-8")
 
 
-# === Of a folder ===
+# === Files of a folder ===
 
 
 def vocabulary_beside(folder: Path, keep_tokens: Sequence[int] | None) -> dict[str, bytes]:
-    """Return the vocabulary of a folder as Hugging Face has it, by file, to be written elsewhere.
+    """Return the vocabulary files of Hugging Face in a folder, by name.
 
     Args:
-        folder: where the model came from.
-        keep_tokens: the old ids in the order of the new ones, if its vocabulary was cut down.
+        folder: the folder of the original model.
+        keep_tokens: the old ids in the order of the new ones, if its vocabulary was reduced.
 
     Raises:
-        TokenizerError: a file is damaged, or `keep_tokens` leaves out what its tokenizer needs.
+        TokenizerError: a file is damaged, or `keep_tokens` leaves out tokens that are needed.
     """
     if keep_tokens is None:
         paths = (folder / name for name in (TOKENIZER_FILE, ADDED_FILE, *_OF_BPE))
@@ -156,18 +156,18 @@ def vocabulary_beside(folder: Path, keep_tokens: Sequence[int] | None) -> dict[s
 
 
 def vocabulary_in(folder: Path) -> str | None:
-    """Return the name of a file in a folder that holds a vocabulary, None if there is none."""
+    """Return the name of a vocabulary file in a folder, None if there is none."""
     return next((name for name in _VOCABULARIES if (folder / name).is_file()), None)
 
 
 def settings_beside(
     folder: Path, keep_tokens: Sequence[int] | None, vocabulary: Mapping[str, bytes]
 ) -> dict[str, bytes]:
-    """Return settings and chats of a folder, by file, for a vocabulary that is written elsewhere.
+    """Return the files of settings and chat templates in a folder, by name.
 
     Args:
-        folder: where the model came from.
-        keep_tokens: the old ids in the order of the new ones, if its vocabulary was cut down.
+        folder: the folder of the original model.
+        keep_tokens: the old ids in the order of the new ones, if its vocabulary was reduced.
         vocabulary: the files of the vocabulary.
 
     Raises:
@@ -175,7 +175,7 @@ def settings_beside(
     """
     paths = [folder / name for name in (CONFIG_FILE, MAP_FILE)]
     found = {path.name: read_object(path) for path in paths if path.is_file()}
-    config = {k: v for k, v in found.get(CONFIG_FILE, {}).items() if k not in _OF_A_PLACE}
+    config = {k: v for k, v in found.get(CONFIG_FILE, {}).items() if k not in _PATH_SETTINGS}
     found |= {CONFIG_FILE: config} if config else {}
     if keep_tokens is not None:
         tokens = _tokens_of(vocabulary)
@@ -198,7 +198,7 @@ def _tokens_of(vocabulary: Mapping[str, bytes]) -> set[str]:
 def _cut(
     config: Mapping[str, Any], keep_tokens: Sequence[int], tokens: Collection[str]
 ) -> dict[str, Any]:
-    """Return settings without tokens that were left out, which readers would add again."""
+    """Remove tokens that were left out from settings, since readers would add them again."""
 
     def is_kept(token: Any) -> bool:
         return (token["content"] if isinstance(token, Mapping) else token) in tokens

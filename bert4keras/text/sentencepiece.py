@@ -14,19 +14,19 @@ from bert4keras.text.tables import Table
 
 
 class SpTokenizer(TokenizerBase):
-    """A SentencePiece model as tokenizer.
+    """Tokenizer of a SentencePiece model.
 
-    The names of padding and unknown token come from the model. Tokens that it lacks, and so start
-    and end tokens with wrong names, have the id of the unknown token.
+    The padding and the unknown token are those of the model. Tokens that are not in the model, such
+    as misspelt start and end tokens, have the id of the unknown token.
 
     Args:
         sp_model_path: the file of the model.
-        **kwargs: see `TokenizerBase`; T5 takes `token_start=None, token_end='</s>'`.
+        **kwargs: see `TokenizerBase`; T5 needs `token_start=None, token_end='</s>'`.
 
     Raises:
         ImportError: the package `sentencepiece` is not installed.
         FileNotFoundError: there is no such file.
-        ValueError: the file is no SentencePiece model.
+        ValueError: the file is not a SentencePiece model.
     """
 
     def __init__(self, sp_model_path: str | os.PathLike, **kwargs: Any):
@@ -44,21 +44,21 @@ class SpTokenizer(TokenizerBase):
                 setattr(self, f"_token_{special}_id", self.token_to_id(token))
 
     def own_specials(self) -> dict[str, str]:
-        """Return the special tokens that the model has, by their names in Hugging Face."""
+        """Return the special tokens of the model, by their names in Hugging Face."""
         model = self._sp_model
         ids = {
             "bos_token": model.bos_id(),
             "eos_token": model.eos_id(),
-            "pad_token": model.pad_id(),  # below 0 if the model has none, as LLaMA's
+            "pad_token": model.pad_id(),  # negative if the model has none, as that of LLaMA
             "unk_token": model.unk_id(),
         }
         return {name: model.id_to_piece(i) for name, i in ids.items() if i >= 0}
 
     def add_tokens(self, tokens: Mapping[str, int]) -> None:
-        """Add tokens beyond the pieces of the model, which are then found in texts as they are.
+        """Add tokens beyond the pieces of the model, which are matched literally in texts.
 
         Args:
-            tokens: token to id, such as the `<extra_id_0>` of T5.
+            tokens: maps tokens to ids, such as the `<extra_id_0>` of T5.
         """
         pieces = self._n_pieces()
         self._added |= {t: i for t, i in tokens.items() if i >= pieces and t}
@@ -68,18 +68,18 @@ class SpTokenizer(TokenizerBase):
         self._parts = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
     def _n_pieces(self) -> int:
-        """Return how many ids the pieces of the model take."""
+        """Return the number of ids of the pieces of the model."""
         return self._sp_model.get_piece_size()
 
     def _piece_id(self, i: int) -> int:
-        """Return the id in the model of one of our ids."""
+        """Convert an id of this tokenizer to that of a piece in the model."""
         return int(i)
 
     def __contains__(self, token: str) -> bool:
         return token in self._added or super().__contains__(token)
 
     def token_to_id(self, token: str) -> int:
-        """Return the id of a token, that of the unknown token if the model lacks it."""
+        """Return the id of a token, or of the unknown token if the model does not have it."""
         i = self._added.get(token)
         return self._sp_model.piece_to_id(token) if i is None else i
 
@@ -96,7 +96,7 @@ class SpTokenizer(TokenizerBase):
         return self._sp_model.decode_pieces([back.get(t) or t for t in tokens])
 
     def serialized(self) -> bytes:
-        """Return the file of the model."""
+        """Return the content of the model file."""
         return self._sp_model.serialized_model_proto()
 
     def _tokenize(self, text: str) -> list[str]:
@@ -126,12 +126,12 @@ class SpTokenizer(TokenizerBase):
         return tokens, spans
 
     def _cut_part(self, text: str) -> tuple[list[str], list[list[int]]]:
-        """Follow the pieces along the normalised text, of which each character has its origin."""
+        """Align pieces with the normalised text, whose characters have known origins."""
         pieces = self._sp_model.encode_as_pieces(text)
         normal, starts = self._sp_model.normalize(text, with_offsets=True)
         ends = _next_larger(starts)
         if normal.startswith(SPACE):
-            ends[0] = starts[1]  # where the text has none, it comes from nothing
+            ends[0] = starts[1]  # if the text has no space there, it has no origin
         spans, at, n_bytes = [], 0, 0
         for piece in pieces:
             n_chars = len(piece)
@@ -145,7 +145,7 @@ class SpTokenizer(TokenizerBase):
         return pieces, spans
 
     def _is_dropped(self, char: str) -> bool:
-        """Tell whether normalisation takes a character out of every text."""
+        """Tell whether normalisation always removes a character."""
         return not char.isspace() and char != SPACE and not self._sp_model.normalize(char)
 
     def _is_token(self, item: str) -> bool:
@@ -164,7 +164,7 @@ class SpTokenizer(TokenizerBase):
 
 
 def _next_larger(numbers: Sequence[int]) -> list[int]:
-    """Return for each of some numbers that never fall the next one that is larger, or itself."""
+    """Return for each of non-decreasing numbers the next larger one, or itself."""
     larger = list(numbers)
     for i in reversed(range(len(numbers) - 1)):
         larger[i] = numbers[i + 1] if numbers[i + 1] > numbers[i] else larger[i + 1]
@@ -172,12 +172,14 @@ def _next_larger(numbers: Sequence[int]) -> list[int]:
 
 
 def _origins(text: str, segments: Iterable[str]) -> list[int | None]:
-    """Return where in a text the characters of its segments, joined by spaces, come from."""
+    """Return the index in a text of each character of its segments, joined by spaces."""
     origins: list[int | None] = []
     at = 0
     for segment in segments:
         start = text.find(segment, at)
-        found = start >= 0  # otherwise the function changed the text: no character to point at
+        found = (
+            start >= 0
+        )  # otherwise the function changed the text: there is no character to map to
         origins += [start + i if found else None for i in range(len(segment))]
         origins.append(None)
         at = start + len(segment) if found else at
@@ -190,10 +192,12 @@ def _load_sentencepiece(path: Path) -> Any:
     except ImportError as error:
         raise ImportError("SpTokenizer needs sentencepiece: pip install sentencepiece") from error
     if not path.is_file():
-        raise FileNotFoundError(f"no SentencePiece model at {path}: give the file of a model")
+        raise FileNotFoundError(
+            f"there is no SentencePiece model at {path}: give the file of a model"
+        )
     model = sentencepiece.SentencePieceProcessor()
     try:
         model.LoadFromSerializedProto(path.read_bytes())
     except RuntimeError as error:
-        raise ValueError(f"{path} is no SentencePiece model: {error}") from error
+        raise ValueError(f"{path} is not a SentencePiece model: {error}") from error
     return model

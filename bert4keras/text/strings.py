@@ -1,4 +1,4 @@
-"""What is done to texts and sequences: folding, decoding, shortening, cutting, comparing."""
+"""Functions of texts and sequences: normalising, decoding, truncating, splitting, comparing."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import unicodedata2 as unicodedata
 
-uniout = None  # Python 2 needed the package of this name to print Chinese; scripts import it still.
+uniout = None  # Python 2 needed this package to print Chinese; scripts still import it.
 
 
 def is_string(s: object) -> bool:
@@ -14,7 +14,7 @@ def is_string(s: object) -> bool:
     return isinstance(s, str)
 
 
-# The full-width forms stand at a fixed distance from ASCII, the ideographic space apart from them.
+# The full-width forms have a fixed distance from ASCII, except for the ideographic space.
 _HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 
 
@@ -24,7 +24,7 @@ def strQ2B(ustring: str) -> str:
 
 
 def string_matching(s: str, keywords: Iterable[str]) -> bool:
-    """Tell whether any of the regular expressions `keywords` is found in `s`."""
+    """Tell whether any of the regular expressions `keywords` matches a part of `s`."""
     return any(re.search(keyword, s) for keyword in keywords)
 
 
@@ -34,18 +34,18 @@ def convert_to_unicode(text: str | bytes, encoding: str = "utf-8", errors: str =
     Args:
         text: text or bytes.
         encoding: the encoding of the bytes.
-        errors: what happens to bytes that are not valid, as in `bytes.decode`.
+        errors: how to handle invalid bytes, as in `bytes.decode`.
     """
     return text.decode(encoding, errors) if isinstance(text, bytes) else text
 
 
 def convert_to_str(text: str | bytes, encoding: str = "utf-8", errors: str = "ignore") -> str:
-    """Convert to `str`, which is what `convert_to_unicode` gives: the two differed in Python 2."""
+    """Convert to `str` like `convert_to_unicode`, from which it differed in Python 2."""
     return convert_to_unicode(text, encoding, errors)
 
 
 class _Folding(dict):
-    """The table of `str.translate` that lower-cases and drops accents, filled as texts need it."""
+    """Table for `str.translate` that lower-cases and strips accents, filled on demand."""
 
     def __missing__(self, code: int) -> str:
         decomposed = unicodedata.normalize("NFD", chr(code).lower())
@@ -60,12 +60,13 @@ _FOLDING = _Folding()
 def lowercase_and_normalize(text: str, never_split: Iterable[str] = ()) -> str:
     """Lower-case `text` and strip its accents (NFD without the characters of category Mn).
 
-    Every character is converted by itself, whatever stands beside it, so the result of a text is
-    that of its characters one after the other. `str.lower` breaks this for the Greek final sigma.
+    Every character is converted independently of its neighbours, so that the result of a text is
+    the concatenation of those of its characters. `str.lower` violates this for the Greek final
+    sigma.
 
     Args:
         text: the text.
-        never_split: tokens, such as `[MASK]`, whose occurrences stay as they are.
+        never_split: tokens, such as `[MASK]`, that are left unchanged.
     """
     if not never_split:
         return text.translate(_FOLDING)
@@ -79,49 +80,48 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def well_formed(text: str) -> str:
-    """Return a text with U+FFFD for halves of surrogate pairs, which have no UTF-8."""
+    """Replace unpaired surrogates, which UTF-8 cannot encode, by U+FFFD."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def truncate_sequences(maxlen: int, indices: int | Sequence[int], *sequences: list) -> list[list]:
-    """Shorten lists in place until they hold at most `maxlen` elements together.
+    """Shorten lists in place until they have at most `maxlen` elements in total.
 
-    One element after another is removed from the list that is longest at that time, the first of
-    several equally long ones.
+    Elements are removed one by one from the longest list, or the first of several longest ones.
 
     Args:
-        maxlen: the largest sum of the lengths.
-        indices: the position at which elements are removed, `-1` for the end; one for all lists or
-            one for each list that is not empty.
-        *sequences: the lists; empty ones and None are left out.
+        maxlen: the maximal sum of the lengths.
+        indices: the index at which elements are removed, `-1` for the end; one for all lists or one
+            for each list that is not empty.
+        *sequences: the lists; empty ones and None are ignored.
 
     Returns:
         The lists that were not empty.
 
     Raises:
         ValueError: `maxlen` is negative, or there are fewer indices than lists.
-        IndexError: a list would become shorter than its index reaches. No list has changed then.
+        IndexError: a list would become too short for its index. No list is changed then.
     """
     if maxlen < 0:
-        raise ValueError(f"truncate_sequences: maxlen is {maxlen}, give at least 0")
+        raise ValueError(f"truncate_sequences: maxlen is {maxlen}: give at least 0")
     sequences = [s for s in sequences if s]
     if isinstance(indices, int | np.integer):
         indices = [indices] * len(sequences)
     if len(indices) < len(sequences):
         raise ValueError(
-            f"truncate_sequences: {len(indices)} indices for {len(sequences)} sequences, "
+            f"truncate_sequences: got {len(indices)} indices for {len(sequences)} sequences: "
             "give one index for all or one for each"
         )
     cuts = []
     for sequence, index, kept in zip(
-        sequences, indices, _shared_lengths(maxlen, [len(s) for s in sequences]), strict=False
+        sequences, indices, _truncated_lengths(maxlen, [len(s) for s in sequences]), strict=False
     ):
         removed = len(sequence) - kept
         if removed and not -kept - 1 <= index <= kept:
             raise IndexError(
                 f"truncate_sequences: to fit into {maxlen}, a sequence of {len(sequence)} would "
-                f"keep {kept} elements, too few to remove one at index {index}; give a larger "
-                "maxlen or an index nearer to an end"
+                f"keep {kept} elements, too few to remove one at index {index}: give a larger "
+                "maxlen or an index closer to an end"
             )
         start = index if index >= 0 else kept + index + 1
         cuts.append(slice(start, start + removed))
@@ -130,18 +130,18 @@ def truncate_sequences(maxlen: int, indices: int | Sequence[int], *sequences: li
     return sequences
 
 
-def _shared_lengths(room: int, lengths: list[int]) -> list[int]:
-    """Give the lengths that remain when the longest, the first on a tie, gives way one by one."""
-    if sum(lengths) <= room:
+def _truncated_lengths(maxlen: int, lengths: list[int]) -> list[int]:
+    """Return the lengths after removing elements one by one from the first longest sequence."""
+    if sum(lengths) <= maxlen:
         return lengths
-    # Short sequences stay whole; the others share what is left, and as the first of equals gives
-    # way, the last ones keep the elements that cannot be shared evenly.
+    # Short sequences are kept whole; the others share the rest. As the first of equally long ones
+    # is shortened first, the last ones keep the elements that cannot be shared evenly.
     share = spare = 0
     for position, length in enumerate(sorted(lengths)):
-        share, spare = divmod(room, len(lengths) - position)
+        share, spare = divmod(maxlen, len(lengths) - position)
         if length > share:
             break
-        room -= length
+        maxlen -= length
     longer = [i for i, length in enumerate(lengths) if length > share]
     favoured = set(longer[len(longer) - spare :])
     return [min(length, share + (i in favoured)) for i, length in enumerate(lengths)]
@@ -150,17 +150,17 @@ def _shared_lengths(room: int, lengths: list[int]) -> list[int]:
 def text_segmentate(
     text: str, maxlen: int, seps: str | Sequence[str] = "\n", strips: str | None = None
 ) -> list[str]:
-    """Cut a long text into pieces of about `maxlen` characters at its punctuation.
+    """Split a long text into segments of about `maxlen` characters at its punctuation.
 
-    The text is cut at the first of `seps`; neighbouring pieces are joined again while they stay
-    shorter than `maxlen`, and what is still too long is cut at the next of `seps`. A piece without
-    any of the separators stays whole, however long it is.
+    The text is split at the first of `seps`; neighbouring segments are joined again while they are
+    shorter than `maxlen`, and those that are still too long are split at the next of `seps`. A
+    segment without any of the separators is not split, however long it is.
 
     Args:
         text: the text.
-        maxlen: the length that is aimed at, in characters; a text that is not longer stays whole.
-        seps: the separators, the most important first; they stay at the end of their pieces.
-        strips: characters to strip from both ends of every piece, after the white space.
+        maxlen: the intended length in characters; a text that is not longer is not split.
+        seps: the separators, the most important first; they are kept at the end of segments.
+        strips: characters to strip from both ends of every segment, after white space.
     """
     text = text.strip().strip(strips)
     if not seps or len(text) <= maxlen:
@@ -178,14 +178,14 @@ def text_segmentate(
 def longest_common_substring(
     source: Sequence, target: Sequence
 ) -> tuple[int, tuple[int, int, int, int]]:
-    """Find the longest run of elements that both sequences hold, the first in `source` on a tie.
+    """Find the longest common contiguous subsequence, in a tie the first one in `source`.
 
     Args:
         source: a text or any sequence.
         target: another one.
 
     Returns:
-        Its length and `(start, end, start, end)`, the slice of `source` and that of `target`.
+        Its length and `(start, end, start, end)`, the slices of `source` and of `target`.
     """
     longest, span = 0, (0, 0, 0, 0)
     above = [0] * (len(target) + 1)
@@ -204,14 +204,14 @@ def longest_common_substring(
 def longest_common_subsequence(
     source: Sequence, target: Sequence
 ) -> tuple[int, list[tuple[int, int]]]:
-    """Find the longest sequence of elements that both sequences hold in this order.
+    """Find the longest common subsequence, which need not be contiguous.
 
     Args:
         source: a text or any sequence.
         target: another one.
 
     Returns:
-        Its length and, for each of its elements, the pair of positions in `source` and `target`.
+        Its length and, for each of its elements, its positions in `source` and `target`.
     """
     # table[i][j] is the length for the first i elements of source and j of target.
     table = [[0] * (len(target) + 1)]

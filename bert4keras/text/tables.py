@@ -1,4 +1,4 @@
-"""Tables that fill as texts need them."""
+"""Tables that are filled on demand."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ _KEPT_LENGTH = 20
 
 
 class Table(dict):
-    """A dict that computes what it lacks, and keeps up to `_KEPT` values of short keys."""
+    """Dict that computes missing values, and caches up to `_KEPT` of them for short keys."""
 
     def __init__(self, compute: Callable):
         super().__init__()

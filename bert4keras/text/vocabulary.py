@@ -1,4 +1,4 @@
-"""Vocabularies: their files, one token a line, and what a token of WordPiece is made of."""
+"""WordPiece vocabularies: their files, one token per line, and the structure of tokens."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -36,30 +36,31 @@ def load_vocab(
     simplified: bool = False,
     startswith: Sequence[str] | None = None,
 ) -> dict[str, int] | tuple[dict[str, int], list[int]]:
-    """Read a vocabulary: the token of a line is its first word, its id the number of the line.
+    """Read a vocabulary: the token is the first word of a line, its id the line number.
 
     Args:
         dict_path: the file, or a folder with a file `vocab.txt`.
-        encoding: of the file.
-        simplified: whether to leave out the tokens that no Chinese text needs, see
-            `is_redundant`, and to number the others anew.
-        startswith: with `simplified`, the tokens that come first, in this order.
+        encoding: the encoding of the file.
+        simplified: whether to leave out tokens that no Chinese text needs (`is_redundant`), and
+            to renumber the others.
+        startswith: with `simplified`, the first tokens, in this order.
 
     Returns:
-        Token to id; with `simplified` also the old ids in the order of the new ones, which
-        `build_transformer_model` takes as `keep_tokens`. A token on several lines has the id of the
-        last, as in `tokenization.py` of google-research/bert.
+        A mapping from tokens to ids; with `simplified` also the old ids in the order of the new
+        ones, which `build_transformer_model` takes as `keep_tokens`. A token on several lines has
+        the id of the last, as in `tokenization.py` of google-research/bert.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no vocabulary in this encoding, or lacks a token of `startswith`.
+        ValueError: the file is not a vocabulary in this encoding, or a token of `startswith` is
+            missing.
     """
     token_dict = _read_vocab(_vocab_path(dict_path), encoding)
     if not simplified:
         return token_dict
     first = list(startswith or [])
     if missing := [token for token in first if token not in token_dict]:
-        raise ValueError(f"load_vocab: startswith names {missing}, which {dict_path} does not have")
+        raise ValueError(f"load_vocab: startswith has {missing}, which are not in {dict_path}")
     by_id = sorted(token_dict, key=token_dict.get)
     kept = dict.fromkeys(chain(first, (t for t in by_id if not is_redundant(t))))
     return {token: i for i, token in enumerate(kept)}, [token_dict[token] for token in kept]
@@ -71,8 +72,8 @@ def _vocab_path(path: str | os.PathLike) -> Path:
         path = path / VOCAB_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"no vocabulary at {path}: give a text file with one token a line, or a folder that "
-            f"holds {VOCAB_FILE}"
+            f"there is no vocabulary at {path}: give a text file with one token per line, or a "
+            f"folder with a file {VOCAB_FILE}"
         )
     return path
 
@@ -87,25 +88,25 @@ def _read_vocab(path: Path, encoding: str) -> dict[str, int]:
                 token_dict[words[0] if words else ""] = i
     except UnicodeError as error:
         raise ValueError(
-            f"{path} is no vocabulary: its bytes are not {encoding} ({error}); give a text file "
-            "with one token a line, or its encoding"
+            f"{path} is not a vocabulary, since its encoding is not {encoding} ({error}): give a "
+            "text file with one token per line, or its encoding"
         ) from error
     if not token_dict:
-        raise ValueError(f"{path} is no vocabulary: it is empty; give a file with one token a line")
+        raise ValueError(f"{path} is empty: give a text file with one token per line")
     return token_dict
 
 
 def save_vocab(
     dict_path: str | os.PathLike, token_dict: Mapping[str, int], encoding: str = "utf-8"
 ) -> None:
-    """Write a vocabulary that `load_vocab` reads, each token on the line that its id counts.
+    """Write a vocabulary that `load_vocab` reads, each token on the line of its id.
 
-    Lines whose number is nobody's id stay empty, so that all other tokens keep their ids.
+    Lines of unused ids are empty, so that all tokens keep their ids.
 
     Args:
         dict_path: the file.
-        token_dict: token to id, counted from 0.
-        encoding: of the file.
+        token_dict: maps tokens to ids, which start from 0.
+        encoding: the encoding of the file.
 
     Raises:
         ValueError: two tokens have the same id, or an id is negative.
@@ -116,7 +117,7 @@ def save_vocab(
 
 
 def vocab_text(token_dict: Mapping[str, int]) -> str:
-    """Return the content of a vocabulary file, see `save_vocab`."""
+    """Return the content of a vocabulary file, with the errors of `save_vocab`."""
     tokens = {i: token for token, i in token_dict.items()}
     if len(tokens) < len(token_dict):
         shared = next(token for token, i in token_dict.items() if tokens[i] != token)
@@ -128,13 +129,13 @@ def vocab_text(token_dict: Mapping[str, int]) -> str:
 
 
 def stem(token: str) -> str:
-    """Return a token without the mark `##` of a piece inside a word."""
+    """Return a token without the prefix `##` of a piece within a word."""
     return token.removeprefix("##")
 
 
 def is_redundant(token: str) -> bool:
-    """Tell whether a token has several characters with an ideograph or punctuation among them.
+    """Tell whether a token has several characters, one of them an ideograph or punctuation.
 
-    No text gives such a token, because these characters are words by themselves.
+    Such a token never occurs, because these characters are words by themselves.
     """
     return len(token) > 1 and any(is_cjk_character(ch) or is_punctuation(ch) for ch in stem(token))

@@ -1,11 +1,11 @@
 """The WordPiece tokenizer of BERT, with `decode` and `rematch`.
 
-How `Tokenizer` cuts a text: each character is normalised by itself (lower case, no accents) and
-gets a spaced-out form, in which ideographs and punctuation stand between spaces and control
-characters are gone. These forms one after the other, split at spaces, are the words, and each word
-is cut into the longest pieces that the vocabulary has. The forms and the pieces are kept in tables
-that fill as texts need them. Most of a Chinese text are characters whose only token is the
-character itself; one regular expression sets them apart from the runs that need the tables.
+`Tokenizer` works as follows. Each character is normalised by itself (lower case, no accents) and
+converted to a spaced-out form, in which ideographs and punctuation are surrounded by spaces and
+control characters are removed. The concatenated forms are split at spaces into words, and each word
+into the longest pieces in the vocabulary. Forms and pieces are cached in tables. Most characters of
+a Chinese text are their own only token; a regular expression separates them from the runs of other
+characters that need the tables.
 """
 
 import os
@@ -31,20 +31,20 @@ _OF_BERT = {"[UNK]", "[CLS]", "[SEP]"}
 
 
 class Tokenizer(TokenizerBase):
-    """The tokenizer of BERT: words cut into the longest pieces of a vocabulary (WordPiece).
+    """WordPiece tokenizer of BERT, which splits words into the longest pieces in a vocabulary.
 
-    It gives the tokens of `tokenization.py` of google-research/bert, except that a word which the
-    vocabulary lacks stays as it is (its id is that of `[UNK]`) and that lower-casing looks at one
-    character at a time (the Greek final sigma becomes an ordinary one). The pieces of words are
-    kept, so the vocabulary must not be changed in place.
+    The tokens are those of `tokenization.py` of google-research/bert, except that an unknown word
+    is its own token (with the id of `[UNK]`) and that characters are lower-cased one at a time (the
+    Greek final sigma becomes an ordinary one). The pieces of words are cached, so that the
+    vocabulary must not be changed in place.
 
-    A vocabulary of other things than texts, such as the moves of a game, may lack `[UNK]`, `[CLS]`
-    and `[SEP]`; what needs the id of one of them raises then.
+    A vocabulary of something other than texts, such as the moves of a game, may not have `[UNK]`,
+    `[CLS]` and `[SEP]`; an error is raised only if the id of one of them is needed.
 
     Args:
-        token_dict: token to id, or the path that `load_vocab` takes.
-        do_lower_case: whether to lower-case and to strip accents.
-        word_maxlen: a longer word is not cut but unknown; in characters.
+        token_dict: a mapping from tokens to ids, or a path for `load_vocab`.
+        do_lower_case: whether to lower-case and strip accents.
+        word_maxlen: maximal number of characters of a word; a longer word is unknown.
         **kwargs: see `TokenizerBase`.
 
     Raises:
@@ -68,7 +68,7 @@ class Tokenizer(TokenizerBase):
         self._token_dict = token_dict
         self._token_dict_inv = {i: token for token, i in token_dict.items()}
         self._vocab_size = max(self._token_dict_inv, default=-1) + 1
-        # Any other name for the start or end token is the caller's own, and may be unknown.
+        # Other start and end tokens are chosen by the caller, and may be unknown.
         standard = {self._token_unk, self._token_start, self._token_end} & _OF_BERT
         self._missing = sorted(standard - set(token_dict))
         for special in SPECIALS:
@@ -76,7 +76,7 @@ class Tokenizer(TokenizerBase):
             if token in token_dict:
                 setattr(self, f"_token_{special}_id", token_dict[token])
 
-        # Code point to its spaced-out form, word to its pieces, run to its tokens with offsets.
+        # Maps code points to spaced-out forms, words to pieces, and runs to tokens with offsets.
         self._forms = Table(self._spaced_out)
         self._pieces = Table(self._word_piece_tokenize)
         self._run_cuts = Table(self._cut_run_with_offsets)
@@ -84,32 +84,32 @@ class Tokenizer(TokenizerBase):
 
     @property
     def token_dict(self) -> Mapping[str, int]:
-        """Token to id."""
+        """Maps tokens to ids."""
         return self._token_dict
 
     def __contains__(self, token: str) -> bool:
         return token in self._token_dict
 
     def token_to_id(self, token: str) -> int:
-        """Return the id of a token, that of `[UNK]` if the vocabulary lacks it.
+        """Return the id of a token, or of `[UNK]` if it is not in the vocabulary.
 
         Raises:
-            ValueError: the vocabulary lacks `[UNK]` as well, or the token is `[CLS]` or `[SEP]`.
+            ValueError: `[UNK]` is not in the vocabulary either, or the token is `[CLS]` or `[SEP]`.
         """
         if token in self._token_dict:
             return self._token_dict[token]
-        # Where [UNK] is missing, scripts choose an id for all that is unknown, [CLS] included.
+        # If [UNK] is missing, scripts may set an id for all unknown tokens, including [CLS].
         unknown_id = vars(self).get("_token_unk_id")
         if unknown_id is None or (token in self._missing and self._token_unk not in self._missing):
             raise ValueError(
-                f"{token!r} has no id: {self._source} of {len(self._token_dict)} tokens lacks "
-                f"{', '.join(self._missing)}: is it a vocabulary of BERT? Give its vocab.txt, or "
+                f"{token!r} has no id, as {self._source} of {len(self._token_dict)} tokens lacks "
+                f"{', '.join(self._missing)}: give the vocab.txt of BERT, or "
                 "other token_start and token_end, or set _token_unk_id"
             )
         return unknown_id
 
     def tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
-        """Return the ids of tokens, see `token_to_id`."""
+        """Return the ids of tokens, like `token_to_id`."""
         if type(self).token_to_id is not Tokenizer.token_to_id or self._missing:
             return super().tokens_to_ids(tokens)
         return list(map(self._token_dict.get, tokens, repeat(self._token_unk_id)))
@@ -124,10 +124,10 @@ class Tokenizer(TokenizerBase):
             return self._token_dict_inv[i]
         except KeyError:
             raise KeyError(
-                f"no token has the id {i}, the vocabulary counts from 0 to {self._vocab_size - 1}"
+                f"no token has the id {i}: the ids are from 0 to {self._vocab_size - 1}"
             ) from None
 
-    # --- Cutting ---
+    # --- Tokenizing ---
 
     def _tokenize(self, text: str, pre_tokenize: bool = True) -> list[str]:
         if not pre_tokenize or self._pre_tokenize is None:
@@ -151,7 +151,7 @@ class Tokenizer(TokenizerBase):
         return lowercase_and_normalize(text) if self._do_lower_case else text
 
     def _spaced_out(self, code: int) -> str:
-        """Return the form in which a character goes into words, with spaces where these end."""
+        """Return the form of a character in words, with spaces at the ends of words."""
         return "".join(map(self._spaced_out_normal, self._normalize(chr(code))))
 
     def _spaced_out_normal(self, char: str) -> str:
@@ -171,8 +171,8 @@ class Tokenizer(TokenizerBase):
         """Return the regular expression of a run without characters that are their own token.
 
         A character that stands alone is a word, and its only possible token is the character
-        itself, known or not. The expression need not know all of them; those in the vocabulary and
-        the usual punctuation are those that matter.
+        itself, known or not. The expression need not contain all of them; those in the vocabulary
+        and common punctuation suffice.
         """
         candidates = chain(self._token_dict, ASCII_PUNCTUATION, self._cjk_punctuation())
         alone = "".join(
@@ -183,7 +183,7 @@ class Tokenizer(TokenizerBase):
         return f"([^{re.escape(alone)}]+)" if alone else r"([\s\S]+)"
 
     def _word_piece_tokenize(self, word: str) -> list[str]:
-        """Cut a word into the longest pieces from the left; one that cannot be cut stays whole."""
+        """Split a word into the longest pieces from the left, or return it whole if impossible."""
         if len(word) > self._word_maxlen:
             return [word]
         pieces, start = [], 0
@@ -202,12 +202,12 @@ class Tokenizer(TokenizerBase):
     # --- Offsets ---
 
     def _as_decoded(self, tokens: list[str]) -> list[str]:
-        """Return what tokens are after a way through ids."""
+        """Return tokens after conversion to ids and back."""
         known, unknown = self._token_dict, self._token_unk
         return [token if token in known else unknown for token in self._translated(tokens)]
 
     def _tokenize_with_spans(self, text: str) -> tuple[list[str], list[list[int]]]:
-        """Return what `_tokenize` does, and the indices of characters for each token."""
+        """Return the result of `_tokenize`, and the indices of characters for each token."""
         if self._pre_tokenize is None:
             return self._cut_with_spans(text)
         tokens, spans = [], []
@@ -218,7 +218,7 @@ class Tokenizer(TokenizerBase):
             start = normal.find(segment, offset)
             segment_tokens, segment_spans = self._segment_with_spans(segment)
             tokens.extend(segment_tokens)
-            if start < 0:  # The function changed the text: no character to point at.
+            if start < 0:  # The function changed the text: there is no character to map to.
                 spans.extend([] for _ in segment_tokens)
                 continue
             spans.extend([origins[start + i] for i in span] for span in segment_spans)
@@ -250,7 +250,7 @@ class Tokenizer(TokenizerBase):
     def _cut_run_with_offsets(self, run: str) -> tuple[list[str], list[list[int]]]:
         """Return the tokens of a run, and for each the indices into the run.
 
-        The tokens hold the characters of the run's forms in order, all of them but spaces.
+        The tokens consist of the characters of the run's forms in order, without spaces.
         """
         forms = (self._forms[ord(char)] for char in run)
         origins = _repeated(range(len(run)), (len(form) - form.count(" ") for form in forms))
@@ -264,7 +264,7 @@ class Tokenizer(TokenizerBase):
         return tokens, offsets
 
     def _search(self, text: str, tokens: Sequence[str]) -> list[list[int]]:
-        """Look for one token after the other in the normalised text."""
+        """Search for the tokens, one after the other, in the normalised text."""
         forms = [self._forms[ord(char)] for char in text]
         kept = [form.replace(" ", "") or form for form in forms]
         origins = _repeated(range(len(text)), map(len, kept))
@@ -278,22 +278,22 @@ class Tokenizer(TokenizerBase):
             found = [(at, stem) for stem in stems if (at := normal.find(stem, offset)) >= 0]
             if not found:
                 raise ValueError(
-                    f"rematch: {token!r} is not in the text behind its first {offset} normalised "
-                    "characters; give the tokens that this tokenizer made of this text"
+                    f"rematch: {token!r} is not in the text after its first {offset} normalised "
+                    "characters: give the tokens of this text by this tokenizer"
                 )
             start, stem = min(found)
             offset = start + len(stem)
             spans.append(origins[start:offset])
         return spans
 
-    # --- Text again ---
+    # --- Decoding ---
 
     def decode(self, ids: Iterable[int], tokens: Sequence[str] | None = None) -> str:
         """Return the text of ids, with spaces where a reader expects them.
 
         Args:
             ids: the ids; those of tokens in brackets are left out.
-            tokens: the tokens, in place of ids.
+            tokens: the tokens, instead of ids.
 
         Raises:
             KeyError: no token has one of the ids.
@@ -309,7 +309,7 @@ class Tokenizer(TokenizerBase):
         return text.strip()
 
     def _spelled(self, token: str, before: str) -> str:
-        """Return a token with the spaces it has in a text behind the character `before`."""
+        """Return a token with the spaces that it has in a text after the character `before`."""
         if token.startswith("##"):
             return self.stem(token)
         if len(token) == 1 and self._is_cjk_character(token):
@@ -325,7 +325,7 @@ class Tokenizer(TokenizerBase):
 
     @staticmethod
     def _is_special(token: str) -> bool:
-        """Tell whether a token stands in brackets, as `[CLS]` does."""
+        """Tell whether a token is in brackets, like `[CLS]`."""
         return len(token) > 1 and token[0] == "[" and token[-1] == "]"
 
     stem = staticmethod(stem)
@@ -344,5 +344,5 @@ _DECIMAL = re.compile(r"(\d\.) (\d)")
 
 
 def _repeated(items: Iterable[int], counts: Iterable[int]) -> list[int]:
-    """Repeat each item as often as its count says."""
+    """Repeat each item by its count."""
     return list(chain.from_iterable(map(repeat, items, counts)))

@@ -157,7 +157,7 @@ def test_a_text_that_goes_on_is_left_open(kind, tmp_path, whole):
     tokenizer_folders.make(kind, tmp_path)
     tokenizer = load_tokenizer(tmp_path)
     prompts = Generator(built(whole), tokenizer, end_id=2).prompts
-    before, behind = tokenizer._around()
+    before, behind = tokenizer._prefix_and_suffix()
     # What stands behind a text is left off, but not what the text itself ends with.
     text = f"the model{tokenizer._token_end}"
     ids = prompts.make_prompt(text, "it").token_ids

@@ -136,13 +136,13 @@ def test_what_is_no_chat(peers):
     deep = []
     for _ in range(100):
         deep = [deep]
-    with pytest.raises(ValueError, match="lies more than 64 levels deep"):
+    with pytest.raises(ValueError, match="is nested more than 64 levels deep"):
         ours.apply_chat_template([{"role": "user", "content": deep}])
     with pytest.raises(ValueError, match="exclude each other"):
         ours.apply_chat_template(CHAT, add_generation_prompt=True, continue_final_message=True)
-    with pytest.raises(ValueError, match="the last message has no text to go on from"):
+    with pytest.raises(ValueError, match="the last message has no text to continue"):
         ours.apply_chat_template([{"role": "user", "content": []}], continue_final_message=True)
-    with pytest.raises(TokenizerError, match="leaves out the end of"):
+    with pytest.raises(TokenizerError, match="drops the end of"):
         ours.apply_chat_template(CHAT, chat_template="x", continue_final_message=True)
     with pytest.raises(TypeError, match="no argument 'return_tensors': it returns a list of ids"):
         ours.apply_chat_template(CHAT, return_tensors="np")
@@ -261,9 +261,9 @@ def test_messages_say_what_is_wrong(monkeypatch):
     for name, words in (
         ("its own words", "no system message"),
         ("loops", "computes for more than 0.1 seconds"),
-        ("product", f"makes strings of more than {sandbox.SIZE} characters"),
+        ("product", f"creates strings of more than {sandbox.SIZE} characters"),
         ("change", "access to attribute 'append' of 'list' object is unsafe"),
-        ("long source", "has 210000 characters, above 131072"),
+        ("long source", "has 210000 characters, but at most 131072"),
     ):
         with pytest.raises(TokenizerError, match=words):
             chat_text(HOSTILE[name], CHAT)

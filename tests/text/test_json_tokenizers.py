@@ -153,7 +153,7 @@ def test_decode_restores_the_text(kind, text):
 @given(text=TEXTS)
 def test_special_tokens_are_restored_when_they_are_wanted(kind, text):
     tokenizer = ours(kind)
-    before, behind = tokenizer._around()
+    before, behind = tokenizer._prefix_and_suffix()
     ids = tokenizer.encode(text)[0][len(before) :]
     assert not behind
     assert tokenizer.decode(ids, skip_special_tokens=False) == well_formed(text)
@@ -164,7 +164,7 @@ def test_special_tokens_are_restored_when_they_are_wanted(kind, text):
 @given(text=TEXTS)
 def test_rematch_finds_the_characters_of_each_token(kind, text):
     tokenizer = ours(kind)
-    before, behind = tokenizer._around()
+    before, behind = tokenizer._prefix_and_suffix()
     tokens, offsets = tokenizer.tokenize(text), tokenizer.offsets(text)
     spans = tokenizer.rematch(text, tokens)
     assert len(spans) == len(offsets) == len(tokens)
@@ -219,7 +219,7 @@ def test_rematch_of_tokens_by_other_means():
     masked = [*tokens[:2], "[MASK]", *tokens[3:]]
     spans = tokenizer.rematch("the model is good", tokens)
     assert tokenizer.rematch("the model is good", masked) == [*spans[:2], [], *spans[3:]]
-    with pytest.raises(ValueError, match="rematch: '天' is not in the text behind its first 0 tok"):
+    with pytest.raises(ValueError, match="rematch: '天' is not in the text after its first 0 tok"):
         tokenizer.rematch("the model", ["[CLS]", "天", "[SEP]"])
 
 
@@ -229,12 +229,20 @@ def test_rematch_of_tokens_by_other_means():
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_number_of_texts(kind):
     tokenizer = ours(kind)
-    before, behind = tokenizer._around()
+    before, behind = tokenizer._prefix_and_suffix()
     texts = ("the model", "语言模型", "import keras")
     ids, segment_ids = tokenizer.encode(*texts)
     frame, cut = tokenizer._frame, [tokenizer._tokenize(text) for text in texts]
-    between = [*frame.ending, *frame.beginning]
-    tokens = [*frame.first, *cut[0], *between, *cut[1], *between, *cut[2], *frame.last]
+    between = [*frame.inner_suffix, *frame.inner_prefix]
+    tokens = [
+        *frame.first_prefix,
+        *cut[0],
+        *between,
+        *cut[1],
+        *between,
+        *cut[2],
+        *frame.last_suffix,
+    ]
     assert tokenizer.ids_to_tokens(ids) == [
         token if token in tokenizer else tokenizer._token_unk for token in tokens
     ]
@@ -289,7 +297,7 @@ def test_copies_work(copied):
 
 def test_ids_and_tokens_that_are_not_there():
     tokenizer = ours("gpt2")
-    with pytest.raises(KeyError, match=r"'天天' is no token of .*, nor is there an unknown one"):
+    with pytest.raises(KeyError, match=r"'天天' is not a token of .*, which has no unknown token"):
         tokenizer.token_to_id("天天")
     for i in (-1, 10**6, 10**12):
         with pytest.raises(KeyError, match=f"no token of .*tokenizer.json has the id {i}"):
@@ -347,7 +355,7 @@ def test_each_character_comes_as_soon_as_it_is_whole(kind):
 
 
 def test_settled_where_anything_may_change():
-    way = json_file.way_of_decoding
+    way = json_file.decoding_kind
     assert way(None) == way({"type": "WordPiece"}) == "tokens"
     assert way({"type": "CTC"}) == "other"
     strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
@@ -391,13 +399,13 @@ def test_a_text_of_kept_tokens_is_cut_as_before(kind):
 
 
 def test_tokens_to_keep_must_be_there():
-    with pytest.raises(KeyError, match="'天天天' is no token"):
+    with pytest.raises(KeyError, match="'天天天' is not a token"):
         ours("gpt2").cut_down(["天天天"])
     with pytest.raises(KeyError, match="has the id 99999"):
         ours("gpt2").cut_down([99999])
-    with pytest.raises(TokenizerError, match="leave out 1, which is "):
+    with pytest.raises(TokenizerError, match="do not include 1, which is "):
         ours("modernbert").with_tokens([0, 2, 3, 4])
-    with pytest.raises(TokenizerError, match="leave out 3, which is the unknown token"):
+    with pytest.raises(TokenizerError, match="do not include 3, which is the unknown token"):
         ours("xlmr").with_tokens([0, 1, 2, 4])
 
 
@@ -446,7 +454,9 @@ def test_a_vocabulary_and_what_its_config_says(words):
     config(words, pad_token="b")
     assert load_tokenizer(words)._token_pad == "[PAD]"
     config(words, padding_side=["left"])
-    with pytest.raises(TokenizerError, match=r"says padding_side=\['left'\]: left or right"):
+    with pytest.raises(
+        TokenizerError, match=r"says padding_side=\['left'\]: expected left or right"
+    ):
         load_tokenizer(words)
 
 
@@ -457,7 +467,10 @@ def test_a_vocabulary_that_is_not_cut_as_bert_does(words, tmp_path):
         {"tokenize_chinese_chars": False},
     ):
         config(words, **settings_)
-        with pytest.raises(TokenizerError, match=r"vocab.txt is not cut as BERT does: that takes"):
+        with pytest.raises(
+            TokenizerError,
+            match=r"do not tokenize by vocab.txt as BERT does: add its tokenizer.json",
+        ):
             load_tokenizer(words)
     shutil.copy(peer("bert")[0] / "tokenizer.json", words)
     assert type(load_tokenizer(words)) is JsonTokenizer
@@ -523,7 +536,9 @@ def test_a_model_of_sentencepiece_without_a_config(tmp_path):
     )
     assert load_tokenizer(tmp_path, token_end=None)._token_end is None
     config(tmp_path, tokenizer_class="OddTokenizer")
-    with pytest.raises(TokenizerError, match="OddTokenizer, of which is not known what it puts"):
+    with pytest.raises(
+        TokenizerError, match="OddTokenizer, whose special tokens around a text are not known"
+    ):
         load_tokenizer(tmp_path)
     assert load_tokenizer(tmp_path, token_start=None, token_end="</s>")._token_end == "</s>"
     config(tmp_path, tokenizer_class="LlamaTokenizer", add_bos_token=False, add_eos_token=True)
@@ -597,13 +612,13 @@ def test_folders_without_a_tokenizer(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no .*: give the folder of a pretrained"):
         load_tokenizer(tmp_path / "missing")
     with pytest.raises(
-        FileNotFoundError, match=r"holds no tokenizer \(vocab.txt, .*\), but nothing"
+        FileNotFoundError, match=r"contains no tokenizer \(vocab.txt, .*\), but nothing"
     ):
         load_tokenizer(tmp_path)
     for name in ("vocab.json", "merges.txt"):
         (tmp_path / name).write_text("{}")
     with pytest.raises(
-        FileNotFoundError, match=r"transformers makes a tokenizer\.json: AutoTokenizer"
+        FileNotFoundError, match=r"transformers creates a tokenizer\.json: AutoTokenizer"
     ):
         load_tokenizer(tmp_path)
 
@@ -712,20 +727,22 @@ def test_files_that_are_none(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         JsonTokenizer(tmp_path / "other.json")
     os.mkfifo(tmp_path / "pipe.json")
-    with pytest.raises(TokenizerError, match="is no regular file"):
+    with pytest.raises(TokenizerError, match="is not a regular file"):
         JsonTokenizer(tmp_path / "pipe.json")
     monkeypatch.setattr(json_file, "MAX_TOKENS", 100)
-    with pytest.raises(TokenizerError, match="makes 600 tokens, and 100 are allowed"):
+    with pytest.raises(TokenizerError, match="makes 600 tokens, but only 100 are allowed"):
         load_tokenizer(peer("qwen")[0])
     monkeypatch.setattr(json_file, "LARGE", 10)
-    with pytest.raises(TokenizerError, match=r"has \d+ bytes, and may have 10"):
+    with pytest.raises(TokenizerError, match=r"has \d+ bytes, but at most 10 are allowed"):
         load_tokenizer(peer("qwen")[0])
     for value in (5, {"content": 5}, ["a"]):
         config(tmp_path, eos_token=value)
         with pytest.raises(TokenizerError, match=r"says eos_token=.*: expected a token"):
             load_tokenizer(tmp_path)
     config(tmp_path, added_tokens_decoder={"x": {"content": "a"}})
-    with pytest.raises(TokenizerError, match="the added tokens are not ids with tokens"):
+    with pytest.raises(
+        TokenizerError, match="the added tokens are not a mapping from ids to tokens"
+    ):
         load_tokenizer(tmp_path / "tokenizer.json")
 
 
@@ -734,7 +751,7 @@ def test_what_fails_only_when_it_is_used(tmp_path, capfd):
     path = tmp_path / "tokenizer.json"
     path.write_text(changed("qwen", "pre_tokenizer", "pretokenizers", 0, "pattern", to=pattern))
     tokenizer = JsonTokenizer(path)
-    with pytest.raises(TokenizerError, match="is no tokenizer that can be used"):
+    with pytest.raises(TokenizerError, match="is not a usable tokenizer"):
         tokenizer.encode("a" * 40 + "!")
     assert tokenizer.decode(tokenizer.encode("b")[0]) == "b"
 

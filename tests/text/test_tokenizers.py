@@ -420,13 +420,13 @@ def test_vocabulary_without_needed_token(missing):
     assert tokenizer.tokens_to_ids(["中"]) == [VOCAB["中"]]
     assert tokenizer.decode([VOCAB["中"]]) == "中"
     assert not hasattr(tokenizer, {"[UNK]": "_token_unk_id"}.get(missing, "_token_x_id"))
-    with pytest.raises(ValueError, match=rf"lacks \{missing}: is it a vocabulary of BERT"):
+    with pytest.raises(ValueError, match=rf"lacks \{missing}: give the vocab.txt of BERT"):
         tokenizer.encode("啊" if missing == "[UNK]" else "中")
 
 
 def test_an_id_for_all_that_is_unknown():
     tokenizer = Tokenizer({"a": 1, "b": 2})
-    with pytest.raises(ValueError, match=r"'\[CLS\]' has no id: .* lacks \[CLS\], \[SEP\]"):
+    with pytest.raises(ValueError, match=r"'\[CLS\]' has no id, as .* lacks \[CLS\], \[SEP\]"):
         tokenizer.encode("a b c")
     tokenizer._token_unk_id = 0  # as a script for 0.11.5 does
     assert tokenizer.encode("a b c")[0] == [0, 1, 2, 0, 0]
@@ -434,7 +434,7 @@ def test_an_id_for_all_that_is_unknown():
 
 
 def test_unknown_id():
-    with pytest.raises(KeyError, match=f"no token has the id 9999, .* to {len(VOCAB) - 1}"):
+    with pytest.raises(KeyError, match=f"no token has the id 9999: .* to {len(VOCAB) - 1}"):
         CASED.decode([2, 9999])
 
 
@@ -500,16 +500,18 @@ def test_files_that_are_no_vocabulary(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no vocabulary at .*vocab\.txt"):
         Tokenizer(str(tmp_path))
     (tmp_path / "model.bin").write_bytes(bytes(range(256)))
-    with pytest.raises(ValueError, match=r"model\.bin is no vocabulary: its bytes are not utf-8"):
+    with pytest.raises(
+        ValueError, match=r"model\.bin is not a vocabulary, since its encoding is not utf-8"
+    ):
         load_vocab(tmp_path / "model.bin")
-    with pytest.raises(ValueError, match="is no vocabulary: it is empty"):
+    with pytest.raises(ValueError, match="is empty: give a text file"):
         load_vocab(write(tmp_path / "empty.txt", ""))
     config = write(tmp_path / "config.json", '{\n  "hidden_size": 768\n}\n')
     with pytest.raises(
         ValueError, match=r"config\.json of 3 tokens lacks \[CLS\], \[SEP\], \[UNK\]"
     ):
         Tokenizer(config).encode("a")
-    with pytest.raises(ValueError, match=r"startswith names \['x'\]"):
+    with pytest.raises(ValueError, match=r"startswith has \['x'\], which are not in"):
         load_vocab(config, simplified=True, startswith=["x"])
 
 
@@ -670,7 +672,7 @@ def test_sentencepiece_refuses(tmp_path, sp_model):
     with pytest.raises(FileNotFoundError, match="no SentencePiece model at"):
         SpTokenizer(tmp_path / "missing.model")
     (tmp_path / "bad.model").write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match=r"bad\.model is no SentencePiece model"):
+    with pytest.raises(ValueError, match=r"bad\.model is not a SentencePiece model"):
         SpTokenizer(tmp_path / "bad.model")
 
 

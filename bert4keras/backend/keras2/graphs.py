@@ -167,7 +167,7 @@ def gradients(loss: Any, variables: Any) -> list[keras.KerasTensor]:
     sources = {id(x): x for each in losses for x in keras.utils.get_source_inputs(each)}
     others = [x for key, x in sources.items() if key not in set(map(id, tensors))]
     compute = keras.Function([*tensors, *others], sum_of(losses))
-    results = Gradients(compute, weights, len(tensors))(*tensors, *others)
+    results = iter(Gradients(compute, weights, len(tensors))(*tensors, *others))
     by_id = dict(zip(map(id, [*tensors, *weights]), results, strict=True))
     return [by_id[id(x)] for x in variables]
 
