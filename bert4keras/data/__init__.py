@@ -1,7 +1,7 @@
-"""Data on their way to a model, in numpy alone. Nothing here imports Keras.
+"""Preparation of data for a model, in NumPy. Nothing here imports Keras.
 
-* `arrays` pads sequences, resizes weights, and finds the best path of labels.
-* `files` opens files, whose lines may be read by their number.
-* `parallel` has several processes or threads work on items.
-* `generator` makes batches of samples.
+* `arrays` pads sequences, resizes weights, and finds the best label sequence.
+* `files` opens files, whose lines may be read by index.
+* `parallel` applies a function to items by several processes or threads.
+* `generator` forms batches of samples.
 """

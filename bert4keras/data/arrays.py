@@ -1,4 +1,4 @@
-"""Arrays of numpy: padded sequences, few lengths, weights of another size, the best labels."""
+"""Functions of NumPy arrays: padding, bucketing, resizing of weights, Viterbi decoding."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 
 
 def to_array(*args: Any) -> np.ndarray | list[np.ndarray]:
-    """Convert every argument to an array; one argument gives the array itself."""
+    """Convert every argument to an array; return one array for a single argument, else a list."""
     arrays = [np.array(a) for a in args]
     return arrays[0] if len(arrays) == 1 else arrays
 
 
 def as_floats(scores: Any) -> np.ndarray:
-    """Copy scores to an array that holds float32 at least: float16 is too coarse for sums."""
+    """Copy scores to an array of at least float32, since float16 is too coarse for sums."""
     scores = np.asarray(scores)
     return np.array(scores, dtype=np.result_type(scores.dtype, np.float32))
 
@@ -28,33 +28,34 @@ def sequence_padding(
     """Pad sequences to one length and stack them.
 
     Args:
-        inputs: sequences of one rank, lists or arrays, equal in the axes that are not padded.
-        length: the length of each padded axis, or of the only one; sequences that are longer lose
-            their end. None takes the longest.
-        value: what to fill with.
-        seq_dims: how many axes are padded, counted from the first.
-        mode: `post` fills at the end, `pre` at the start.
+        inputs: sequences of one rank, lists or arrays, with the same sizes of axes that are not
+            padded.
+        length: the length of each padded axis, or of the only one; longer sequences are truncated
+            at the end. None stands for the longest.
+        value: the padding value.
+        seq_dims: number of padded axes, counted from the first.
+        mode: `post` pads at the end, `pre` at the start.
 
     Returns:
         `(len(inputs), *length, ...)`, in the type of the inputs: integers stay integers and
         float32 stays float32, unless `value` does not fit.
 
     Raises:
-        ValueError: no inputs, inputs of different ranks, or another mode.
+        ValueError: there are no inputs, their ranks differ, or the mode is unknown.
     """
     if mode not in ("post", "pre"):
-        raise ValueError(f'sequence_padding: mode is {mode!r}, give "post" or "pre"')
+        raise ValueError(f'sequence_padding: mode is {mode!r}: give "post" or "pre"')
     arrays = [np.asarray(x) for x in inputs]
     if not arrays or any(x.ndim != arrays[0].ndim or x.ndim < seq_dims for x in arrays):
         raise ValueError(
-            f"sequence_padding: the inputs have the ranks {sorted({x.ndim for x in arrays})}, "
-            f"give at least one sequence, all of one rank, and of rank {seq_dims} at least"
+            f"sequence_padding: the inputs have the ranks {sorted({x.ndim for x in arrays})}: "
+            f"give at least one sequence, all of the same rank, which is at least {seq_dims}"
         )
     rest = {x.shape[seq_dims:] for x in arrays}
     if len(rest) > 1:
         raise ValueError(
-            f"sequence_padding: beyond the {seq_dims} padded axes the inputs have the shapes "
-            f"{sorted(rest)}, which differ; pad these axes too by a larger seq_dims"
+            f"sequence_padding: beyond the {seq_dims} padded axes the shapes of the inputs differ, "
+            f"{sorted(rest)}: pad these axes too by a larger seq_dims"
         )
     if length is None:
         lengths = longest(arrays, seq_dims)
@@ -62,9 +63,9 @@ def sequence_padding(
         lengths = list(length) if hasattr(length, "__getitem__") else [length]
     if len(lengths) < seq_dims:
         raise ValueError(
-            f"sequence_padding: length is {length}, give {seq_dims} numbers, one for each axis"
+            f"sequence_padding: length is {length}: give {seq_dims} numbers, one for each axis"
         )
-    # An empty list has a type, float64, but no element that has it.
+    # An empty list has the type float64, but no element of that type.
     dtypes = {x.dtype for x in arrays if x.size} or {x.dtype for x in arrays}
     dtype = np.result_type(*dtypes)
     if dtype.kind in "bui" and not float(value).is_integer():
@@ -81,22 +82,22 @@ def sequence_padding(
 
 
 def longest(inputs: Sequence, seq_dims: int) -> list[int]:
-    """Give the largest size of each of the first `seq_dims` axes."""
+    """Return the largest size of each of the first `seq_dims` axes."""
     return [int(n) for n in np.max([np.shape(x)[:seq_dims] for x in inputs], axis=0)]
 
 
 def bucket_length(length: int) -> int:
-    """Round a length up to a small set, so that a model meets few shapes.
+    """Round a length up to one of few values, so that a model is compiled for few shapes.
 
-    The set is 0, 1, the multiples of 16 up to 128, those of 32 up to 256, of 64 up to 512, of 128
-    up to 1024 and so on: 18 lengths up to 512. From 64 on less than a quarter is added. An axis of
-    size 1, such as a column of labels, is no sequence and stays.
+    The values are 0, 1, the multiples of 16 up to 128, of 32 up to 256, of 64 up to 512, of 128 up
+    to 1024 and so on: 18 values up to 512. From 64 on less than a quarter is added. An axis of size
+    1, such as a column of labels, is not a sequence and keeps its size.
 
     Args:
-        length: how many elements there are, at least 0.
+        length: the number of elements, at least 0.
 
     Returns:
-        The next length of the set, `length` itself if it belongs to it.
+        The smallest of the values that is not less than `length`.
     """
     if length <= 1:
         return length
@@ -105,32 +106,32 @@ def bucket_length(length: int) -> int:
 
 
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Compute the softmax along an axis, safe for large values."""
+    """Compute the softmax along an axis, without overflow for large values."""
     e = np.exp(x - np.max(x, axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
 
 
 def orthogonally_resize(a: np.ndarray, new_shape: Sequence[int], window: int = 2) -> np.ndarray:
-    """Resize a weight so that its Frobenius norm and much of its orthogonality stay.
+    """Resize a weight, preserving its Frobenius norm and much of its orthogonality.
 
-    An axis that grows is repeated in groups of `window` neighbours, then every axis is cut to its
-    new size and the whole is scaled to the norm it had.
+    An axis that grows is repeated in groups of `window` neighbours, then every axis is truncated to
+    its new size and the weight is scaled to its former norm.
 
     Args:
         a: a weight of any rank.
         new_shape: its new shape.
-        window: the size of the groups; it has to divide an axis that grows.
+        window: the size of the groups, which must divide an axis that grows.
 
     Returns:
-        An array of shape `new_shape` and of the norm of `a`.
+        An array of shape `new_shape` with the norm of `a`.
 
     Raises:
-        ValueError: another rank, or an axis that grows and is no multiple of `window`.
+        ValueError: the rank differs, or an axis that grows is not a multiple of `window`.
     """
     if a.ndim != len(new_shape):
         raise ValueError(
             f"orthogonally_resize: the new shape {tuple(new_shape)} has another rank than "
-            f"{a.shape}, give one size for each axis"
+            f"{a.shape}: give one size for each axis"
         )
     resized = a
     for axis, (old, new) in enumerate(zip(a.shape, new_shape, strict=True)):
@@ -138,7 +139,7 @@ def orthogonally_resize(a: np.ndarray, new_shape: Sequence[int], window: int = 2
             if old % window:
                 raise ValueError(
                     f"orthogonally_resize: axis {axis} of {a.shape} cannot grow to {new}, since "
-                    f"its size is no multiple of the window {window}"
+                    f"its size is not a multiple of the window {window}: give another window"
                 )
             times = -(-new // old)
             before, after = resized.shape[:axis], resized.shape[axis + 1 :]
@@ -150,15 +151,15 @@ def orthogonally_resize(a: np.ndarray, new_shape: Sequence[int], window: int = 2
 
 
 class ViterbiDecoder:
-    """Find the best sequence of labels under transition scores, by the Viterbi algorithm.
+    """Find the best label sequence under transition scores by the Viterbi algorithm.
 
     Viterbi, Error bounds for convolutional codes, IEEE Transactions on Information Theory 1967.
 
     Args:
-        trans: `(labels, labels)`, the score of going from the row's label to the column's; the
-            attribute of this name may be set to another matrix at any time.
-        starts: the labels that a sequence may start with; None for all.
-        ends: the labels that a sequence may end with; None for all.
+        trans: `(labels, labels)`, the scores of transitions from each label (row) to each label
+            (column); the attribute of this name may be set to another matrix at any time.
+        starts: the labels with which a sequence may start; None for all.
+        ends: the labels with which a sequence may end; None for all.
     """
 
     def __init__(
@@ -177,27 +178,28 @@ class ViterbiDecoder:
         """Find the best labels.
 
         Args:
-            nodes: `(length, labels)`, the score of each label at each position; it stays unchanged.
+            nodes: `(length, labels)`, the score of each label at each position; it is not changed.
 
         Returns:
-            `(length,)`, the labels of the best path, those of smaller number on a tie.
+            `(length,)`, the labels of the best path, in a tie those with smaller ids.
 
         Raises:
-            ValueError: nodes of another shape, or of length 0; NaN in them or in the transitions.
+            ValueError: nodes have another shape or length 0, or there is NaN in them or in the
+                transitions.
         """
         nodes, trans = np.asarray(nodes), np.asarray(self.trans)
         if nodes.ndim != 2 or not len(nodes) or nodes.shape[1] != self.num_labels:
             raise ValueError(
-                f"ViterbiDecoder: nodes has the shape {nodes.shape}, give (length, "
+                f"ViterbiDecoder: nodes has the shape {nodes.shape}: give (length, "
                 f"{self.num_labels}) with a length of at least 1"
             )
-        nodes = nodes.astype(np.result_type(nodes, np.float32))  # a copy, of a type that holds -inf
+        nodes = nodes.astype(np.result_type(nodes, np.float32))  # a copy, of a type that has -inf
         for name, scores in {"nodes": nodes, "trans": trans}.items():
             if np.isnan(scores).any():
                 row, label = np.argwhere(np.isnan(scores))[0].tolist()
                 raise ValueError(
-                    f"ViterbiDecoder: {name} has NaN at [{row}, {label}], of which no path is the "
-                    "best: look for NaN or infinity in the model that scores"
+                    f"ViterbiDecoder: {name} has NaN at [{row}, {label}], so no path is the best: "
+                    "look for NaN or infinity in the model that computes it"
                 )
         nodes[0, self.non_starts] = -np.inf
         nodes[-1, self.non_ends] = -np.inf

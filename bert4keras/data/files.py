@@ -1,4 +1,4 @@
-"""Files whose lines may be read by their number."""
+"""Files whose lines may be read by index."""
 
 import builtins
 import codecs
@@ -12,16 +12,16 @@ import numpy as np
 
 
 class open:
-    """A file with the methods of the built-in `open`, and its lines by number when `indexable`.
+    """A file with the methods of the built-in `open`, and with access to lines if `indexable`.
 
     Args:
         name: path of the file.
         mode: as in the built-in `open`; `r` or `rb` for an indexable file.
         encoding: as in the built-in `open`.
-        errors: what happens to bytes that do not fit the encoding, as in the built-in `open`.
-        indexable: True reads where each line starts, and `file[i]` and `len(file)` work; a path
-            does so too and keeps what was read in this file, for as long as the text is unchanged.
-            Lines are read through a memory map, so threads and forked workers may share the file.
+        errors: how to handle bytes that do not fit the encoding, as in the built-in `open`.
+        indexable: True finds the start of each line, so that `file[i]` and `len(file)` work; a path
+            also stores the index in this file, where it is reused while the text is unchanged.
+            Lines are read through a memory map: threads and forked workers may share the file.
 
     Raises:
         ValueError: an indexable file is opened for writing.
@@ -49,13 +49,13 @@ class open:
         if mode.strip("bt") != "r":
             self.file.close()
             raise ValueError(
-                f"{self.name}: a file of mode {mode!r} cannot be indexed, open it for reading"
+                f"{self.name}: a file of mode {mode!r} cannot be indexed: open it for reading"
             )
         size = Path(self.name).stat().st_size
-        # A map of no bytes is refused by the system.
+        # The system does not allow empty memory maps.
         self._bytes = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         if self.encoding is not None:
-            self._start, self._line_encoding = _without_mark(self._bytes[:4], self.encoding)
+            self._start, self._line_encoding = _skip_byte_order_mark(self._bytes[:4], self.encoding)
         if indexable is True:
             self.offsets = self._line_offsets()
             return
@@ -68,13 +68,13 @@ class open:
                 np.save(file, self.offsets)
 
     def _line_offsets(self) -> np.ndarray:
-        """Give the position in bytes of every line, and the size of the file."""
+        """Return the position in bytes of every line, and the size of the file."""
         line_break = "\n".encode(self._line_encoding)
         width = len(line_break)
         offsets = array("q", [self._start])
         end = self._bytes.find(line_break, self._start) + width
         while end >= width:
-            # In UTF-16 and UTF-32 the bytes may also lie across two characters.
+            # In UTF-16 and UTF-32 these bytes may also span two characters.
             found = width == 1 or (end - self._start) % width == 0
             if found:
                 offsets.append(end)
@@ -86,22 +86,22 @@ class open:
     def __len__(self) -> int:
         if self.offsets is None:
             raise TypeError(
-                f"{self.name} has no known number of lines, open it with indexable=True"
+                f"{self.name} has no known number of lines: open it with indexable=True"
             )
         return len(self.offsets) - 1
 
     def __getitem__(self, key: int | slice) -> str | bytes | list[str | bytes]:
-        numbers = range(len(self))[key]
-        if isinstance(numbers, range):
-            return [self[i] for i in numbers]
-        line = self._bytes[self.offsets[numbers] : self.offsets[numbers + 1]]
+        index = range(len(self))[key]
+        if isinstance(index, range):
+            return [self[i] for i in index]
+        line = self._bytes[self.offsets[index] : self.offsets[index + 1]]
         if self.encoding is None:
             return line
         text = line.decode(self._line_encoding, self.errors)
         return text[:-2] + "\n" if text.endswith("\r\n") else text
 
     def __iter__(self) -> Iterator[str | bytes]:
-        """Iterate over all lines of an indexable file, else over those not read so far."""
+        """Iterate over all lines of an indexable file, otherwise over those not read yet."""
         if self.offsets is None:
             return iter(self.file)
         return (self[i] for i in range(len(self)))
@@ -116,7 +116,7 @@ class open:
         self.close()
 
     def read(self, size: int = -1) -> str | bytes:
-        """Read `size` characters, or all that is left."""
+        """Read `size` characters, or all that are left."""
         return self.file.read(size)
 
     def readline(self) -> str | bytes:
@@ -128,15 +128,15 @@ class open:
         return self.file.readlines()
 
     def write(self, text: str | bytes) -> int:
-        """Write and return how many characters were written."""
+        """Write and return the number of characters written."""
         return self.file.write(text)
 
     def flush(self) -> None:
-        """Hand to the system what was written."""
+        """Flush the write buffer."""
         self.file.flush()
 
     def tell(self) -> int:
-        """Give the position in the file."""
+        """Return the position in the file."""
         return self.file.tell()
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -155,11 +155,11 @@ _MARKS = {
     "utf-16": {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"},
     "utf-32": {codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be"},
 }
-"""Encodings whose files begin with a byte order mark, and those of the text behind it."""
+"""Encodings whose files begin with a byte order mark, and the encodings of the text after it."""
 
 
-def _without_mark(beginning: bytes, encoding: str) -> tuple[int, str]:
-    """Give the length of the byte order mark of a file, and the encoding of what follows."""
+def _skip_byte_order_mark(beginning: bytes, encoding: str) -> tuple[int, str]:
+    """Return the length of the byte order mark of a file, and the encoding of the text after it."""
     name = codecs.lookup(encoding).name
     for mark, following in _MARKS.get(name, {}).items():
         if beginning.startswith(mark):

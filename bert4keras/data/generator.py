@@ -1,6 +1,6 @@
 """Batches of samples, for training and for prediction."""
 
-# ruff: noqa: NPY002 - scripts make shuffling repeatable by np.random.seed
+# ruff: noqa: NPY002 - scripts make shuffling reproducible by np.random.seed
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def sample_length(sample: object) -> int:
-    """Measure a sample for bucketing: the characters and numbers in it, however it is nested."""
+    """Measure a sample for bucketing by its number of characters and numbers, also if nested."""
     if isinstance(sample, str | bytes):
         return len(sample)
     if isinstance(sample, dict):
@@ -29,27 +29,27 @@ def sample_length(sample: object) -> int:
 
 
 class DataGenerator:
-    """Batches of samples, with shuffling, for training and for prediction.
+    """Shuffled batches of samples for training and for prediction.
 
-    A subclass writes `__iter__(self, random=False)`: it reads `self.sample(random)`, collects
-    `self.batch_size` samples and yields `(inputs, targets)`, targets being None if the model brings
-    its own loss.
+    A subclass defines `__iter__(self, random=False)`: it reads `self.sample(random)`, collects
+    `self.batch_size` samples and yields `(inputs, targets)`, where targets are None if the model
+    has its own loss.
 
-    Bucketing makes the samples of a batch similar in length while the order stays random: of
-    50 batches at a time, or a quarter of the data if that is less, the shuffled samples are sorted
-    by length and cut into batches, and these are shuffled. Only random passes are bucketed.
+    Bucketing groups samples of similar length into batches while the order remains random: the
+    shuffled samples of 50 batches, or a quarter of the data if that is less, are sorted by length
+    and split into batches, which are shuffled. Only random passes are bucketed.
 
     Args:
-        data: a list, or any iterable that starts anew each time it is iterated, such as an object
-            that reads a large file.
-        batch_size: samples in a batch.
-        buffer_size: how many samples of an iterable without length are held for shuffling; by
+        data: a list, or any iterable that can be iterated several times, such as an object that
+            reads a large file.
+        batch_size: number of samples in a batch.
+        buffer_size: size of the shuffle buffer in samples, for an iterable without length; by
             default 1000 batches. A list is shuffled as a whole.
-        bucket: True measures a sample by `sample_length`, a function of a sample measures by
-            itself, False leaves bucketing out.
+        bucket: True measures samples by `sample_length`, a function of a sample measures by that
+            function, False disables bucketing.
 
     Raises:
-        ValueError: a batch_size below 1.
+        ValueError: batch_size is below 1.
     """
 
     bucket_window = 50
@@ -62,7 +62,7 @@ class DataGenerator:
         bucket: bool | Callable[[Any], float] = False,
     ):
         if batch_size < 1:
-            raise ValueError(f"DataGenerator: batch_size is {batch_size}, give at least 1")
+            raise ValueError(f"DataGenerator: batch_size is {batch_size}: give at least 1")
         self.data = data
         self.batch_size = batch_size
         self.buffer_size = buffer_size or batch_size * 1000
@@ -73,11 +73,11 @@ class DataGenerator:
             self.steps = None
 
     def __len__(self) -> int:
-        """Give the number of batches in a pass over the data."""
+        """Return the number of batches in a pass over the data."""
         if self.steps is None:
             raise TypeError(
-                f"{type(self).__name__}: the data have no length, so neither have its batches; "
-                "give steps_per_epoch a number"
+                f"{type(self).__name__}: the data have no length, so that the number of batches is "
+                "unknown: give a number as steps_per_epoch"
             )
         return self.steps
 
@@ -85,10 +85,10 @@ class DataGenerator:
         """Iterate over the data once.
 
         Args:
-            random: shuffle, by the state of `numpy.random`, and bucket if this is asked for.
+            random: whether to shuffle, by the state of `numpy.random`, and to bucket if enabled.
 
         Yields:
-            `(is_end, sample)`, where is_end is True for the last sample only.
+            `(is_end, sample)`, where is_end is True only for the last sample.
 
         Raises:
             ValueError: there is no data.
@@ -100,8 +100,8 @@ class DataGenerator:
             current = next(samples)
         except StopIteration:
             raise ValueError(
-                f"{type(self).__name__}: the data hold no sample; give some, and in place of an "
-                "iterator that is used up after one pass give a list or an iterable"
+                f"{type(self).__name__}: the data have no sample: give some, and instead of an "
+                "iterator that is exhausted after one pass give a list or an iterable"
             ) from None
         for following in samples:
             yield False, current
@@ -124,24 +124,24 @@ class DataGenerator:
         measure = self.bucket if callable(self.bucket) else sample_length
         window_steps = self.bucket_window
         if self.steps is not None:
-            # Sorting all data at once would give the same batches in every pass.
+            # Sorting all data at once would result in the same batches in every pass.
             window_steps = min(window_steps, max(1, self.steps // 4))
         size = self.batch_size
         while window := list(itertools.islice(samples, window_steps * size)):
             window.sort(key=measure)
             full, rest = divmod(len(window), size)
-            # The short batch of the end is no special one, such as that of the longest samples.
+            # The incomplete last batch is not a special one, such as that of the longest samples.
             start = size * np.random.randint(full + 1)
-            short = window[start : start + rest]
+            incomplete = window[start : start + rest]
             del window[start : start + rest]
             for i in np.random.permutation(full):
                 yield from window[size * i : size * (i + 1)]
-            yield from short
+            yield from incomplete
 
     def __iter__(self, random: bool = False) -> Iterator:
-        """Yield the batches of one pass; a subclass writes this."""
+        """Yield the batches of one pass; subclasses define this method."""
         raise NotImplementedError(
-            f"{type(self).__name__} has to define __iter__(self, random=False), which yields "
+            f"{type(self).__name__} must define __iter__(self, random=False), which yields "
             "(inputs, targets)"
         )
 
@@ -150,13 +150,13 @@ class DataGenerator:
     ) -> np.ndarray:
         """Pad the sequences of a batch as `sequence_padding` does.
 
-        With `bucket` the lengths are rounded up by `bucket_length`, so that a model meets few
-        shapes; each new one costs a compilation.
+        With `bucket` the lengths are rounded up by `bucket_length`, so that a model is compiled for
+        few shapes.
 
         Args:
             sequences: sequences of one rank.
-            value: what to fill with.
-            seq_dims: how many axes are padded.
+            value: the padding value.
+            seq_dims: number of padded axes.
             mode: `post` or `pre`.
         """
         length = None
@@ -165,7 +165,7 @@ class DataGenerator:
         return sequence_padding(sequences, length, value, seq_dims, mode)
 
     def _passes(self, random: bool) -> Iterator:
-        """Yield the batches of one pass after another, without end."""
+        """Yield the batches of endless passes."""
         while True:
             empty = True
             for batch in self.__iter__(random):
@@ -173,25 +173,25 @@ class DataGenerator:
                 yield batch
             if empty:
                 raise ValueError(
-                    f"{type(self).__name__}: a pass over the data gave no batch; its __iter__ has "
-                    "to yield the last batch when is_end is True"
+                    f"{type(self).__name__}: a pass over the data yielded no batch: let __iter__ "
+                    "yield the last batch when is_end is True"
                 )
 
     def forfit(self, random: bool = True) -> "BatchFeed":
-        """Give the batches of endless passes, for `model.fit(..., steps_per_epoch=len(self))`.
+        """Return the batches of endless passes, for `model.fit(..., steps_per_epoch=len(self))`.
 
         Args:
-            random: shuffle each pass.
+            random: whether to shuffle each pass.
 
         Returns:
-            A `training.BatchFeed`, which is also an iterator over what `__iter__` yields.
+            A `training.BatchFeed`, which is also an iterator over the batches of `__iter__`.
         """
         from bert4keras.training.feed import BatchFeed
 
         return BatchFeed(self._passes(random), endless=True)
 
     def fortest(self) -> "BatchFeed":
-        """Give the inputs of endless passes in order, for `model.predict(..., steps=len(self))`."""
+        """Return the inputs of endless passes in order, for `model.predict(steps=len(self))`."""
         from bert4keras.training.feed import BatchFeed
 
         inputs = (batch[0] if isinstance(batch, tuple) else batch for batch in self._passes(False))
@@ -200,17 +200,17 @@ class DataGenerator:
     def to_dataset(
         self, types: Any, shapes: Any, names: Any = None, padded_batch: bool = False
     ) -> "tf.data.Dataset":
-        """Give a `tf.data.Dataset` of shuffled samples in batches; TensorFlow has to be installed.
+        """Return a `tf.data.Dataset` of batches of shuffled samples; TensorFlow must be installed.
 
-        Here `__iter__` yields single samples, in the structure of `types`.
+        `__iter__` must then yield single samples, in the structure of `types`.
 
         Args:
-            types: the types of the elements of a sample, nested as a sample is.
-            shapes: their shapes, None for a free axis, nested likewise.
-            names: the names of the inputs, if they are to be handed out as a dict: one name or
-                several. `(names of the inputs, names of the targets)` names both; a single target
-                is handed out bare, since a model with one output takes no dict.
-            padded_batch: pad the free axes of a batch to the longest sample.
+            types: the types of the elements of a sample, in the structure of a sample.
+            shapes: their shapes, in the same structure, None for a variable axis.
+            names: the names of the inputs, to pass them as a dict: one name or several. `(names of
+                the inputs, names of the targets)` names both; a single target is passed without a
+                dict, which a model with one output does not take.
+            padded_batch: whether to pad the variable axes of a batch to the longest sample.
 
         Raises:
             ValueError: the structures of types, shapes and samples differ.
@@ -218,7 +218,7 @@ class DataGenerator:
         import tensorflow as tf
 
         if isinstance(types, list | tuple) and types[-1] is None:
-            # A missing target is left out: as an optional element it stops distributed training.
+            # A missing target is left out: distributed training fails on an optional element.
             types, shapes = types[:-1], shapes[: len(types) - 1]
 
         def arrange(leaf: Callable, values: Any) -> Any:
@@ -243,7 +243,7 @@ class DataGenerator:
 
 
 def _map_like(types: Any, values: Any, leaf: Callable) -> Any:
-    """Apply `leaf(type, value)` where `types` has its leaves; its lists become tuples."""
+    """Apply `leaf(type, value)` at the leaves of `types`, whose lists become tuples."""
     if isinstance(types, dict):
         return {key: _map_like(types[key], values[key], leaf) for key in types}
     if not isinstance(types, list | tuple):
@@ -252,22 +252,22 @@ def _map_like(types: Any, values: Any, leaf: Callable) -> Any:
         values = values[:-1]
     if not isinstance(values, list | tuple) or len(values) != len(types):
         raise ValueError(
-            f"to_dataset: {values!r} is not nested as the types {types!r} are; types, shapes and "
-            "samples need one structure"
+            f"to_dataset: {values!r} is not nested as the types {types!r} are: give types, shapes "
+            "and samples of the same structure"
         )
     return tuple(_map_like(t, v, leaf) for t, v in zip(types, values, strict=True))
 
 
 def _named(names: Any, values: Any) -> Any:
-    """Turn the inputs into a dict, and the targets if there are several."""
+    """Turn the inputs into a dict, and likewise several targets."""
     if names is None or is_string(names):
         return values if names is None else {names: values}
     names = list(names)
     if len(names) == 1 and not isinstance(values, tuple):
-        values = (values,)  # a name in a list, and what it names without one
+        values = (values,)  # a single name in a list for a single value
     nested = isinstance(values, tuple) and not all(map(is_string, names))
     if nested and names[-1] is None:
-        names = names[: len(values)]  # of a missing target, which is left out
+        names = names[: len(values)]  # the missing target is left out
     if not isinstance(values, tuple) or len(names) != len(values):
         raise ValueError(
             f"to_dataset: the names {names!r} are not nested as the types are: give one for each "
@@ -280,5 +280,5 @@ def _named(names: Any, values: Any) -> Any:
 
 
 def _without_single_name(target: Any) -> Any:
-    """A single target bare: a model with one output takes no dict."""
+    """Return a single target without its dict, which a model with one output does not take."""
     return next(iter(target.values())) if isinstance(target, dict) and len(target) == 1 else target

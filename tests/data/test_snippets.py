@@ -448,10 +448,10 @@ DEATHS = {
     "exits": "item 3, 3: the function failed (SystemExit('done'))",
     "interrupts": "the function failed (KeyboardInterrupt())",
     "dies": "item 3, 3: its process ended with status 7",
-    "is_killed": "its process was ended by SIGKILL, maybe for lack of memory",
+    "is_killed": "its process was ended by SIGKILL, possibly for lack of memory",
     "leaves_a_child": "its process ended with status 7",
-    "returns_a_function": "what it returned cannot be sent from a process",
-    "returns_what_cannot_be_received": "what it returned cannot be received (ValueError",
+    "returns_a_function": "its result cannot be sent from a process",
+    "returns_what_cannot_be_received": "its result cannot be received (ValueError",
     "takes_lambdas": "item 0, <function",
     "takes_what_cannot_be_received": "it cannot be received by a process (ValueError",
 }
@@ -817,7 +817,7 @@ def test_a_file_feeds_a_generator(tmp_path):
         assert [x for _, x in generator.sample()] == ["a\n", "b\n", "c\n"]
         with pytest.raises(TypeError, match="steps_per_epoch"):
             len(generator)
-        with pytest.raises(ValueError, match="used up after one pass"):
+        with pytest.raises(ValueError, match="exhausted after one pass"):
             next(generator.sample())
 
 
@@ -825,7 +825,7 @@ def test_a_file_feeds_a_generator(tmp_path):
 @pytest.mark.parametrize("random", [False, True])
 def test_empty_data_is_one_clear_error(data, random):
     # The original's StopIteration turns into a RuntimeError that does not say what is wrong.
-    with pytest.raises(ValueError, match="the data hold no sample"):
+    with pytest.raises(ValueError, match="the data have no sample"):
         next(Numbers(data, bucket=True).sample(random))
 
 

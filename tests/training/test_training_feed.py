@@ -385,7 +385,7 @@ def test_a_pass_without_batches_is_one_clear_error():
                 pass
             yield from ()
 
-    with pytest.raises(ValueError, match="a pass over the data gave no batch"):
+    with pytest.raises(ValueError, match="a pass over the data yielded no batch"):
         next(Forgetful([1]).forfit())
 
 
