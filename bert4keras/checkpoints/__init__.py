@@ -1,33 +1,33 @@
 """Read and write weight files without TensorFlow, without PyTorch and without Keras.
 
-* Reading: :func:`open_checkpoint`, :func:`list_variables`, :func:`load_variable`, of TensorFlow
-  checkpoints, safetensors, PyTorch and numpy files and weight files keyed by layer name. What they
-  give is a :class:`Checkpoint`, a mapping from names to arrays.
+* Reading: :func:`open_checkpoint`, :func:`list_variables`, :func:`load_variable`, for TensorFlow
+  checkpoints, safetensors, PyTorch and NumPy files and weight files keyed by layer name. An open
+  file is a :class:`Checkpoint`, a mapping from names to arrays.
 * Writing: :func:`write_checkpoint` (TensorFlow), :func:`write_safetensors`.
 * Weight files keyed by layer name, in the layout of Keras 2: :func:`save_layers`,
   :func:`load_layers`.
-* What lies in a folder: :func:`find_files`. Whether a checkpoint fits a model:
+* Finding the files in a folder: :func:`find_files`. Checking whether a checkpoint fits a model:
   :func:`match_variables`.
 
-Every file that is missing, damaged, of another format or of another model ends in one exception,
-:class:`CheckpointError`. No file can run code, or claim more memory than its bytes warrant.
+For every file that is missing, damaged, of another format or of another model, one exception is
+raised, :class:`CheckpointError`. No file can run code, or use more memory than its size justifies.
 
-The modules, from the ground up:
+The modules, from the lowest to the highest:
 
 * `base`: the exception, the class `Checkpoint`, paths;
-* `writing`: files that take the place of older ones in a single step;
+* `writing`: atomic replacement of files;
 * `jsons`: JSON that may be damaged;
-* `tensors`: tensors as bytes in a mapped file, for the formats that are no more than that;
-* `bundle`: TensorFlow checkpoints, read and written;
-* `safetensors`: the same for safetensors;
-* `unpickle`, `pytorch`: the machine for pickles, and the files of PyTorch;
-* `zips`: zip archives and the `.npz` files of numpy;
-* `recognise`: what a file is, told from its bytes;
+* `tensors`: tensors as bytes in a mapped file, shared by several formats;
+* `bundle`: reading and writing of TensorFlow checkpoints;
+* `safetensors`: reading and writing of safetensors files;
+* `unpickle`, `pytorch`: a restricted unpickler, and the files of PyTorch;
+* `zips`: zip archives and the `.npz` files of NumPy;
+* `recognise`: detection of the format of a file from its bytes;
 * `hdf5`: weight files keyed by layer;
 * `files`: finding and opening;
-* `names`: variables of Hugging Face under official names, and back;
-* `architectures`: what tells of which architecture a file is;
-* `report`: whether a checkpoint fits a model.
+* `names`: conversion between official names of variables and those of Hugging Face;
+* `architectures`: detection of the architecture of a file;
+* `report`: comparison of a checkpoint with a model.
 """
 
 from bert4keras.checkpoints.architectures import Signature

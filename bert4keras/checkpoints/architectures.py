@@ -1,6 +1,6 @@
-"""Which architecture a weight file is of, told from the names of its variables.
+"""Detection of the architecture of a weight file from the names of its variables.
 
-What tells them is not known here: each architecture has its signatures, and hands them in.
+The signatures of architectures are defined by each architecture and passed in.
 """
 
 import re
@@ -12,17 +12,17 @@ from bert4keras.checkpoints.base import ARCHITECTURE
 
 @dataclass(frozen=True)
 class Signature:
-    """What tells an architecture: regular expressions of names that a file has, and that it lacks.
+    """Signature of an architecture: patterns of names that its files have, and do not have.
 
-    Official names and those of Hugging Face are spelled alike: `layer/0` for `layer_0`, `layer.0`
-    and `layer_000`, `kernel` for `weight`, slashes for dots.
+    Official names and those of Hugging Face are normalised: `layer/0` for `layer_0`, `layer.0` and
+    `layer_000`, `kernel` for `weight`, slashes for dots.
 
     Attributes:
-        model: what `model=` calls the architecture.
-        has: of each of these there is a name.
-        lacks: of these there is none.
-        start: what the names in its first block begin with. What stands before that in all names
-            was put there by a wrapper of the model, and does not count.
+        model: the architecture as in `model=`.
+        has: regular expressions, each of which matches a name.
+        lacks: regular expressions, none of which matches a name.
+        start: the prefix of the names in the first block. Anything before it in all names comes
+            from a wrapper of the model, and is ignored.
     """
 
     model: str
@@ -39,32 +39,32 @@ def architectures(
     signatures: Sequence[Signature],
     metadata: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Return which architectures a weight file may be of, as `model=` calls them.
+    """Return the possible architectures of a weight file, as in `model=`.
 
     Args:
-        names: of its variables, official ones or those of Hugging Face.
-        signatures: of the architectures that there are.
-        metadata: what the file says of itself.
+        names: names of its variables, official ones or those of Hugging Face.
+        signatures: signatures of all architectures.
+        metadata: metadata of the file.
 
     Returns:
-        None if the names are of nothing known; several where names do not tell them apart.
+        An empty list if the names are unknown; several if names do not distinguish them.
     """
-    text = _comparable(names, [s.start for s in signatures if s.start])
+    text = _normalised(names, [s.start for s in signatures if s.start])
     found = list(dict.fromkeys(s.model for s in signatures if _matches(text, s)))
-    said = (metadata or {}).get(ARCHITECTURE)
-    return [said] if said in found else found
+    stated = (metadata or {}).get(ARCHITECTURE)
+    return [stated] if stated in found else found
 
 
 def twins(model: str, signatures: Iterable[Signature]) -> list[str]:
-    """Return an architecture and those with the same official names; nothing if there are none."""
-    marks: dict[tuple, list[str]] = {}
+    """Return an architecture and those with the same official names, or an empty list."""
+    groups: dict[tuple, list[str]] = {}
     for s in signatures:
-        marks.setdefault((s.has, s.lacks), []).append(s.model)
-    return next((found for found in marks.values() if len(found) > 1 and model in found), [])
+        groups.setdefault((s.has, s.lacks), []).append(s.model)
+    return next((found for found in groups.values() if len(found) > 1 and model in found), [])
 
 
-def _comparable(names: Iterable[str], starts: Iterable[str]) -> str:
-    """Spell names alike, one a line, without what wrappers of models put before all of them."""
+def _normalised(names: Iterable[str], starts: Iterable[str]) -> str:
+    """Normalise names, one per line, without the prefix of a wrapper of the model."""
     lines = (name.replace(".", "/") for name in names)
     text = "\n".join(re.sub(_NUMBERED, r"\1/\2", line) for line in lines)
     text = re.sub(r"/weight$", "/kernel", text, flags=re.MULTILINE)

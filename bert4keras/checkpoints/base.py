@@ -1,4 +1,4 @@
-"""What all containers of weights share: the exception, the open checkpoint, paths."""
+"""Shared by all formats of weight files: the exception, the open checkpoint, paths."""
 
 import contextlib
 import difflib
@@ -19,17 +19,17 @@ class CheckpointError(ValueError):
 
 
 ARCHITECTURE = "bert4keras.architecture"
-"""In the metadata of weight files: what architecture they are of, as `model_type` says."""
+"""Key of the architecture in the metadata of weight files; the value is a `model_type`."""
 
 DAMAGED = "The file is damaged or was not copied completely: fetch it again."
-BOUNDED = "All known files of weights stay far below this: it is not what it claims to be."
+BOUNDED = "All known weight files are far below this limit: it is not what it claims to be."
 
 
 class Damage(Exception):
-    """What is wrong inside a file, said where the name of the file is not known.
+    """Fault within a file, raised where the name of the file is not known.
 
     Args:
-        fault: what is wrong.
+        fault: the fault.
         advice: what to do about it, a sentence.
     """
 
@@ -39,8 +39,8 @@ class Damage(Exception):
 
 
 def check_shape(shape: tuple[int, ...]) -> None:
-    """Refuse a shape that numpy cannot have."""
-    # 32 axes are the limit of numpy 1; its arrays are addressed with 63 bits even when empty.
+    """Raise a `Damage` for a shape that NumPy does not support."""
+    # NumPy 1 has at most 32 axes, and addresses arrays with 63 bits even if they are empty.
     elements = 1
     for n in shape[:33]:
         elements *= n or 1
@@ -48,16 +48,16 @@ def check_shape(shape: tuple[int, ...]) -> None:
         raise Damage(f"a variable has the impossible shape {str(shape[:33])[:200]}")
 
 
-_MOST_UNPACKED = 64  # times the size of a file: weights of which 99 % are zeros
-_ALWAYS_UNPACKED = 64 << 20  # bytes
+_MAX_RATIO = 64  # of unpacked to packed size: weights of which 99 % are zeros
+_ALWAYS_ALLOWED = 64 << 20  # unpacked bytes
 
 
 def check_unpacked(unpacked: int, size: int) -> None:
-    """Refuse a file that says it unpacks to very much more than it has."""
-    if unpacked > _ALWAYS_UNPACKED + _MOST_UNPACKED * size:
+    """Raise a `Damage` for a file that claims to unpack to very much more than its size."""
+    if unpacked > _ALWAYS_ALLOWED + _MAX_RATIO * size:
         raise Damage(
-            f"its {size} bytes are said to unpack to {unpacked}, more than {_MOST_UNPACKED} times "
-            "as much",
+            f"its {size} bytes are said to unpack to {unpacked}, more than {_MAX_RATIO} times as "
+            "much",
             BOUNDED,
         )
 
@@ -68,14 +68,14 @@ def check_unpacked(unpacked: int, size: int) -> None:
 class Checkpoint(ABC):
     """Names, shapes and values of the variables in an open weight file.
 
-    Iterating gives the names in sorted order; `name in checkpoint`, `len(checkpoint)` and
-    `checkpoint[name]` work as with a dict. Values are read when asked for. Made by
-    :func:`open_checkpoint`. It is a context manager; arrays stay valid after closing.
+    Iteration yields the names in sorted order; `name in checkpoint`, `len(checkpoint)` and
+    `checkpoint[name]` work as for a dict. Values are read on demand. It is created by
+    :func:`open_checkpoint`, and is a context manager; arrays remain valid after closing.
 
     Attributes:
         container: the format: "tensorflow", "safetensors", "torch", "npz" or "keras".
-        path: the file; of a TensorFlow checkpoint its prefix, of several files their index.
-        metadata: strings by name that the file has besides, which nothing guarantees for.
+        path: the file; for a TensorFlow checkpoint its prefix, for several files their index.
+        metadata: further strings by name in the file, which are not verified.
     """
 
     container: str
@@ -112,7 +112,7 @@ class Checkpoint(ABC):
         self.close()
 
     def close(self) -> None:
-        """Let go of the files. Arrays already read stay valid."""
+        """Release the files. Arrays that have been read remain valid."""
         self._open = False
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -124,13 +124,13 @@ class Checkpoint(ABC):
         return self._shape(self._entry(name))
 
     def dtype(self, name: str) -> np.dtype:
-        """Return the dtype of the array that reading a variable gives.
+        """Return the dtype with which a variable is read.
 
-        Types that numpy lacks (bfloat16, float8) are read as float32; strings, which only
+        Types that NumPy does not have (bfloat16, float8) are read as float32; strings, which only
         TensorFlow has, as objects (`bytes`).
 
         Raises:
-            CheckpointError: the checkpoint has no such variable, or numpy no such type.
+            CheckpointError: there is no such variable, or its type cannot be read.
         """
         entry = self._entry(name)
         with self._faults_of(name):
@@ -140,11 +140,11 @@ class Checkpoint(ABC):
         """Read a variable and verify its checksum (once) if the format has one.
 
         Returns:
-            A read-only array: a view of the mapped file where possible, or else a copy (types that
-            numpy lacks, compressed or partitioned data, data at an odd address).
+            A read-only array: a view of the mapped file where possible, otherwise a copy (types
+            that NumPy does not have, compressed, partitioned or unaligned data).
 
         Raises:
-            CheckpointError: no such variable; file missing, truncated or damaged.
+            CheckpointError: there is no such variable, or the file is missing or damaged.
         """
         entry = self._entry(name)
         self.dtype(name)
@@ -176,28 +176,28 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def _shape(self, entry: Any) -> tuple[int, ...]:
-        """Return the shape of what an entry describes."""
+        """Return the shape of the variable of an entry."""
 
     @abstractmethod
     def _dtype(self, entry: Any) -> np.dtype:
-        """Return the dtype that `_read` gives, or raise `Damage` if there is none."""
+        """Return the dtype of the result of `_read`, or raise `Damage` if there is none."""
 
     @abstractmethod
     def _read(self, name: str, entry: Any) -> np.ndarray:
-        """Read what an entry describes, or raise `Damage`."""
+        """Read the variable of an entry, or raise `Damage`."""
 
 
 def similar_names(name: str, names: Iterable[str]) -> list[str]:
-    """Return up to three names that are spelled similarly, of the first few hundred."""
-    some = (other for other in itertools.islice(names, 500) if len(other) < 300)
-    return difflib.get_close_matches(name[:200], some, n=3)
+    """Return up to three similar names among the first few hundred."""
+    candidates = (other for other in itertools.islice(names, 500) if len(other) < 300)
+    return difflib.get_close_matches(name[:200], candidates, n=3)
 
 
 # === Paths ===
 
 
 def with_suffix(path: Path, suffix: str) -> Path:
-    """Append to the name of a file, whatever suffix it has."""
+    """Append a suffix to the name of a file, which may already have one."""
     return path.parent / (path.name + suffix)
 
 
@@ -212,23 +212,23 @@ def readable(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading; a pipe, which may wait for ever, and a device are none.
+    """Open a regular file for reading, but no pipe, which may block forever, and no device.
 
     Raises:
-        CheckpointError: it is something else.
+        CheckpointError: it is not a regular file.
     """
-    # Without waiting for somebody who writes into a pipe.
-    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | _NO_WAITING)) as file:
+    # Without blocking until a writer opens a pipe.
+    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | _NON_BLOCKING)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise CheckpointError(f"{path} is no regular file, and is not read")
+            raise CheckpointError(f"{path} is not a regular file: give a file with weights")
         yield file
 
 
-_NO_WAITING = getattr(os, "O_NONBLOCK", 0)
+_NON_BLOCKING = getattr(os, "O_NONBLOCK", 0)
 
 
 def file_state(path: str | Path | None) -> tuple[int, ...] | None:
-    """Return what tells whether a path stands for the same file later; None if for none."""
+    """Return a state by which to detect that a file is replaced; None if there is none."""
     try:
         status = None if path is None else os.stat(path)
     except OSError:
@@ -241,11 +241,11 @@ _TRIALS = 5
 
 
 def unchanged(path: Path, read: Callable[[], _T]) -> _T:
-    """Open files that an index names, again if it is replaced meanwhile: never two mixed.
+    """Open the files in an index, again if it is replaced meanwhile, so that none are mixed.
 
     Args:
         path: the index.
-        read: opens everything.
+        read: opens all files.
     """
     for _ in range(_TRIALS):
         state = file_state(path)
@@ -257,12 +257,12 @@ def unchanged(path: Path, read: Callable[[], _T]) -> _T:
         else:
             if file_state(path) == state:
                 return result
-    raise CheckpointError(f"{path} is replaced all the time: try again later")
+    raise CheckpointError(f"{path} keeps being replaced: try again later")
 
 
 @contextlib.contextmanager
 def undamaged(path: Path, what: str) -> Iterator[None]:
-    """Turn `Damage` into a `CheckpointError` that names the file and says what it is not."""
+    """Turn `Damage` into a `CheckpointError` with the name of the file and the expected format."""
     try:
         yield
     except Damage as damage:
@@ -270,7 +270,7 @@ def undamaged(path: Path, what: str) -> Iterator[None]:
 
 
 def neighbours(path: Path) -> str:
-    """Names of files beside `path`, the most similar ones first."""
+    """Return the names of files next to `path`, the most similar ones first."""
     if not path.parent.is_dir():
         return f"none, the folder {path.parent} does not exist"
     found = itertools.islice(path.parent.iterdir(), 1000)

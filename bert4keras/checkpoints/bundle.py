@@ -1,4 +1,4 @@
-"""TensorFlow checkpoints (the V2 format, "tensor bundle"), read and written without TensorFlow.
+"""Reading and writing of TensorFlow checkpoints (V2 format, "tensor bundle") without TensorFlow.
 
 A tensor bundle is `PREFIX.index`, a sorted table in the format of LevelDB
 (https://github.com/google/leveldb/blob/main/doc/table_format.md) from variable names to protocol
@@ -42,12 +42,12 @@ from bert4keras.checkpoints.writing import replacing
 
 
 def _masked(crc: int) -> int:
-    # A checksum of data that holds checksums is weak, so LevelDB stores it rotated and shifted.
+    # A checksum of data that contains checksums is weak, so LevelDB stores it masked.
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Decode the unsigned varint at `at`; return it and the position behind it."""
+    """Decode the unsigned varint at `at`; return it and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
@@ -57,7 +57,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise Damage("it holds a number of more than 64 bits")
+    raise Damage("it has a number of more than 64 bits")
 
 
 def _to_varint(value: int) -> bytes:
@@ -70,7 +70,7 @@ def _to_varint(value: int) -> bytes:
 
 
 def _signed(value: int) -> int:
-    """Interpret the 64 bits of a varint as the two's complement that int32 and int64 are."""
+    """Interpret the 64 bits of a varint as a two's complement, as for int32 and int64."""
     value &= (1 << 64) - 1
     return value - (1 << 64) if value >> 63 else value
 
@@ -82,7 +82,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         tag, at = _varint(message, at) if message[at] > 0x7F else (message[at], at + 1)
         number, wire = tag >> 3, tag & 7
         if wire == 0:
-            if at < end and message[at] < 0x80:  # as nearly all are
+            if at < end and message[at] < 0x80:  # nearly always
                 yield number, message[at]
                 at += 1
                 continue
@@ -94,9 +94,9 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             elif wire in (1, 5):
                 size = 8 if wire == 1 else 4
             else:
-                raise Damage(f"it holds a field of the unknown wire type {wire}")
+                raise Damage(f"it has a field of the unknown wire type {wire}")
             if size > end - at:
-                raise Damage("it holds a field that is longer than its record")
+                raise Damage("it has a field that is longer than its record")
             value = message[at : at + size]
             at += size
             if wire != 2:
@@ -106,13 +106,13 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 def _message(message: int | bytes) -> Iterator[tuple[int, int | bytes]]:
     if isinstance(message, int):
-        raise Damage("it holds a number where a record belongs")
+        raise Damage("it has a number instead of a record")
     return _fields(message)
 
 
 def _number(value: int | bytes) -> int:
     if not isinstance(value, int):
-        raise Damage("it holds a record where a number belongs")
+        raise Damage("it has a record instead of a number")
     return value
 
 
@@ -127,10 +127,10 @@ def _to_field(number: int, value: int | bytes) -> bytes:
 
 MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _FOOTER = 48  # two handles padded to 40 bytes, magic
-# What is read of an index. The largest published models have a few thousand variables with names of
-# a hundred bytes; a table that is partitioned has an entry more for each part.
+# Limits of an index. The largest published models have a few thousand variables with names of a
+# hundred bytes; a partitioned table has an additional entry for each part.
 _MAX_INDEX = 8 << 20  # bytes, also of names
-_MAX_RECORDS = 3 << 20  # bytes of what is said of variables; one takes about fifty
+_MAX_RECORDS = 3 << 20  # bytes of entries of variables; one takes about fifty
 _MAX_ITEMS = 1 << 15
 _MAX_KEY = 1 << 14  # bytes
 _MAX_STRINGS = 1 << 20  # of a variable
@@ -138,7 +138,7 @@ _MAX_SHARDS = 99_999  # five digits in the names of files
 
 
 def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
-    """Decode a block handle: (offset, size) and the position behind it."""
+    """Decode a block handle: (offset, size) and the position after it."""
     offset, at = _varint(data, at)
     size, at = _varint(data, at)
     return (offset, size), at
@@ -147,19 +147,19 @@ def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
 def _unsnap(data: bytes) -> bytes:
     try:
         size = cramjam.snappy.decompress_raw_len(data)
-        # Three bytes of input give at most 64 of output: more is a lie, and is not allocated.
+        # Three bytes of input give at most 64 of output: more is a false claim, and not allocated.
         if size > 22 * len(data):
-            raise Damage(f"a Snappy block of {len(data)} bytes claims to hold {size}")
+            raise Damage(f"a Snappy block of {len(data)} bytes claims to contain {size}")
         return bytes(cramjam.snappy.decompress_raw(data))
     except cramjam.DecompressionError as error:
         raise Damage(f"a Snappy block cannot be decompressed ({error})") from None
 
 
 def _block(data: bytes, handle: tuple[int, int]) -> bytes:
-    """Cut a block out of a table, verify its checksum and decompress it."""
+    """Extract a block from a table, verify its checksum and decompress it."""
     offset, size = handle
     end = offset + size
-    if end + 5 > len(data):  # the kind and the checksum follow a block
+    if end + 5 > len(data):  # the compression type and the checksum follow a block
         raise Damage(f"a block should end at byte {end + 5}, but the file has {len(data)}")
     stored = int.from_bytes(data[end + 1 : end + 5], "little")
     if stored != _masked(google_crc32c.value(data[offset : end + 1])):
@@ -168,15 +168,15 @@ def _block(data: bytes, handle: tuple[int, int]) -> bytes:
         return data[offset:end]
     if data[end] == 1:
         return _unsnap(data[offset:end])
-    raise Damage(f"a block is of the unknown kind {data[end]}")
+    raise Damage(f"a block has the unknown compression type {data[end]}")
 
 
 def _block_items(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys and values of a block; a key shares its beginning with the one before."""
+    """Yield the keys and values of a block; a key may share a prefix with the previous one."""
     restarts = int.from_bytes(block[-4:], "little")
     limit = len(block) - 4 * (restarts + 1)
     if limit < 0:
-        raise Damage("a block is shorter than its own list of restarts")
+        raise Damage("a block is shorter than its list of restarts")
     at, key = 0, b""
     while at < limit:
         shared, at = _varint(block, at)
@@ -186,7 +186,7 @@ def _block_items(block: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise Damage("a record is longer than its block")
         if shared + unshared > _MAX_KEY:
             raise Damage(
-                f"a name has {shared + unshared} bytes, of which {_MAX_KEY} are read", BOUNDED
+                f"a name has {shared + unshared} bytes, but at most {_MAX_KEY} are read", BOUNDED
             )
         key = key[:shared] + block[at : at + unshared]
         at += unshared
@@ -195,7 +195,7 @@ def _block_items(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _table_items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield all keys and values of a table in their order."""
+    """Yield all keys and values of a table in order."""
     if len(data) < _FOOTER or data[-8:] != MAGIC:
         raise Damage(
             f"its {len(data)} bytes do not end with the signature of an index, {MAGIC.hex()}, "
@@ -210,8 +210,8 @@ def _table_items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         records += len(value)
         if count > _MAX_ITEMS or names > _MAX_INDEX or records > _MAX_RECORDS:
             raise Damage(
-                f"it has more than the {_MAX_ITEMS} variables that are read, or more than "
-                f"{_MAX_RECORDS} bytes about them",
+                f"it has more than {_MAX_ITEMS} variables, the most that are read, or more than "
+                f"{_MAX_RECORDS} bytes of entries",
                 BOUNDED,
             )
         if previous is not None and key <= previous:
@@ -229,7 +229,8 @@ def _blocks_items(data: bytes, index: tuple[int, int]) -> Iterator[tuple[bytes, 
         size += len(block)
         if handle[0] < end or size > _MAX_INDEX:
             raise Damage(
-                f"its blocks overlap, or hold more than the {_MAX_INDEX} bytes read", BOUNDED
+                f"its blocks overlap, or have more than {_MAX_INDEX} bytes, the most that are read",
+                BOUNDED,
             )
         end = sum(handle)
         yield from _block_items(block)
@@ -262,7 +263,7 @@ def _to_table(items: Iterable[tuple[bytes, bytes]], last_key: bytes) -> bytes:
     out = bytearray()
 
     def append(block: bytes) -> bytes:
-        block += b"\0"  # plain
+        block += b"\0"  # uncompressed
         handle = _to_varint(len(out)) + _to_varint(len(block) - 1)
         out.extend(block + _masked(google_crc32c.value(block)).to_bytes(4, "little"))
         return handle
@@ -276,7 +277,7 @@ def _to_table(items: Iterable[tuple[bytes, bytes]], last_key: bytes) -> bytes:
 # === The records of a tensor bundle ===
 
 _STRING = 7
-# Numbers of tensorflow/core/framework/types.proto, by the name of the type.
+# Codes of types in tensorflow/core/framework/types.proto, by name.
 _CODES = {
     "float16": 19,
     "bfloat16": 14,
@@ -303,7 +304,7 @@ _Box = tuple[tuple[int, int | None], ...]  # (start, length) of each axis; None:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A `BundleEntryProto`: where a variable, or a slice of one, lies."""
+    """`BundleEntryProto`: the location of a variable, or of a slice of one."""
 
     code: int
     shape: tuple[int, ...]
@@ -328,7 +329,7 @@ def _parse_shape(message: int | bytes) -> tuple[int, ...]:
 
 def _parse_slice(message: int | bytes) -> _Box:
     extents = [dict(_message(value)) for number, value in _message(message) if number == 1]
-    # A length that is absent stands for the whole axis.
+    # A missing length stands for the whole axis.
     return tuple((_number(e.get(1, 0)), _number(e[2]) if 2 in e else None) for e in extents)
 
 
@@ -344,7 +345,7 @@ def _parse_entry(message: bytes) -> _Entry:
             numbers[number] = _number(value)
     code, shard, offset, size, crc = numbers.values()
     if min(shard, offset, size) < 0:
-        raise Damage("a variable lies at a negative position")
+        raise Damage("a variable has a negative position")
     if code in _TYPES and not slices:
         expected = math.prod(shape) * DTYPES[_TYPES[code]].itemsize
         if size != expected:
@@ -353,7 +354,8 @@ def _parse_entry(message: bytes) -> _Entry:
         raise Damage(f"a variable of {math.prod(shape)} strings takes {size} bytes")
     if code == _STRING and math.prod(shape) > _MAX_STRINGS:
         raise Damage(
-            f"a variable has {math.prod(shape)} strings, of which {_MAX_STRINGS} are read", BOUNDED
+            f"a variable has {math.prod(shape)} strings, but at most {_MAX_STRINGS} are read",
+            BOUNDED,
         )
     return _Entry(code, shape, shard, offset, size, crc, tuple(slices))
 
@@ -386,7 +388,7 @@ def _ordered_signed(value: int) -> bytes:
 def _slice_key(name: str, box: _Box) -> bytes:
     """Encode the key of a slice, as tensorflow/core/util/saved_tensor_slice_util.cc does.
 
-    Its parts are written in OrderedCode, whose bytes sort as the values do: 0, the name, the number
+    Its parts are encoded in OrderedCode, whose bytes sort like the values: 0, the name, the number
     of axes, and start and length of each axis (0 and -1 for a whole axis).
     """
     text = name.encode().replace(b"\xff", b"\xff\0").replace(b"\0", b"\0\xff") + b"\0\1"
@@ -397,14 +399,14 @@ def _slice_key(name: str, box: _Box) -> bytes:
 
 
 def _lengths_crc(lengths: Sequence[int]) -> int:
-    """Checksum of the lengths of strings, which are integers of fixed size for it."""
+    """Compute the checksum of the lengths of strings, encoded as integers of fixed size."""
     fixed = b"".join(n.to_bytes(4 if n < 1 << 32 else 8, "little") for n in lengths)
     return google_crc32c.value(fixed)
 
 
 # === Reading a tensor bundle ===
 
-_METADATA = 1000  # a field of the header that TensorFlow does not know and passes over
+_METADATA = 1000  # a field of the header that TensorFlow does not know and ignores
 
 
 def _metadata(message: bytes) -> dict[str, str]:
@@ -415,29 +417,27 @@ def _metadata(message: bytes) -> dict[str, str]:
 
 
 def _parse_header(message: bytes) -> tuple[int, dict[str, str]]:
-    """Return the number of data files, and our metadata if there are any."""
+    """Return the number of data files, and the metadata of this library if there are any."""
     header = dict(_fields(message))
     version = dict(_message(header.get(3, b"")))
     if header.get(2, 0) != 0:
         raise Damage("it was written on a big-endian machine, which is not supported")
     if _number(version.get(2, 0)) > 1:
-        raise Damage(f"it needs a reader of version {version[2]}, this one has version 1")
+        raise Damage(f"it needs a reader of version {version[2]}, but this one has version 1")
     metadata = header.get(_METADATA)
     metadata = _metadata(metadata) if isinstance(metadata, bytes) else {}
     shards = _number(header.get(1, 0))
     if shards > _MAX_SHARDS:
-        raise Damage(
-            f"it names {shards} data files, of which {_MAX_SHARDS} can be told apart", BOUNDED
-        )
+        raise Damage(f"it has {shards} data files, but at most {_MAX_SHARDS} are possible", BOUNDED)
     return max(0, shards), metadata
 
 
 class TensorBundle(Checkpoint):
     """An open TensorFlow checkpoint.
 
-    The index is read and the data files are mapped at once, so that a writer that replaces them
-    later changes nothing here; an index without data files can still be listed. While variables are
-    read one after the other, only the last one of each data file is kept resident.
+    The index is read and the data files are mapped immediately, so that it is not affected if they
+    are replaced later; an index without data files can still be listed. While variables are read
+    one after the other, only the last one of each data file is kept resident.
     """
 
     container = "tensorflow"
@@ -447,22 +447,22 @@ class TensorBundle(Checkpoint):
         self.index_path = with_suffix(self.prefix, ".index")
         self._verified: set[tuple[int, int, int]] = set()
         self._maps: dict[int, MappedFile] = {}
-        # Whoever replaces a checkpoint meanwhile must not have us mix the two.
+        # If the checkpoint is replaced meanwhile, the two must not be mixed.
         entries = unchanged(self.index_path, self._read_index)
         super().__init__(self.prefix, entries, self._metadata)
 
     def _read_index(self) -> dict[str, _Entry]:
-        """Read the index, and map the data files that are there."""
+        """Read the index, and map the existing data files."""
         with readable(self.index_path), open_regular(self.index_path) as file:
             size = os.fstat(file.fileno()).st_size
             data = file.read(min(size, _MAX_INDEX))
         with undamaged(self.index_path, "a readable checkpoint index"):
             if size > _MAX_INDEX:
-                raise Damage(f"it has {size} bytes, {_MAX_INDEX} are read", BOUNDED)
+                raise Damage(f"it has {size} bytes, but at most {_MAX_INDEX} are read", BOUNDED)
             entries = self._parse(data)
         self._maps = {}
         for shard in self._ends:
-            with contextlib.suppress(CheckpointError):  # which are raised where they matter
+            with contextlib.suppress(CheckpointError):  # raised when the file is needed
                 self._maps[shard] = MappedFile(self._shard_path(shard))
         return entries
 
@@ -482,25 +482,25 @@ class TensorBundle(Checkpoint):
                     raise Damage(f"the name {key!r} is not UTF-8") from None
                 entries[name] = _parse_entry(value)
         if not self._shards:
-            raise Damage("it has no header, which gives the number of data files")
-        self._check_places([*entries.values(), *self._parts.values()])
+            raise Damage("it has no header with the number of data files")
+        self._check_locations([*entries.values(), *self._parts.values()])
         return entries
 
-    def _check_places(self, entries: Sequence[_Entry]) -> None:
-        """Check that every variable has bytes of its own in an existing shard."""
-        places = [e for e in entries if not e.slices]
-        places.sort(key=lambda e: (e.shard, e.offset, e.size))
+    def _check_locations(self, entries: Sequence[_Entry]) -> None:
+        """Check that all variables are in existing shards and do not overlap."""
+        stored = [e for e in entries if not e.slices]
+        stored.sort(key=lambda e: (e.shard, e.offset, e.size))
         self._ends: dict[int, int] = {}
-        for entry in places:
+        for entry in stored:
             if entry.shard >= self._shards:
-                raise Damage(f"a variable lies in data file {entry.shard} of {self._shards}")
+                raise Damage(f"a variable is in data file {entry.shard} of {self._shards}")
             end = self._ends.get(entry.shard, 0)
             if entry.size and entry.offset < end:
                 raise Damage("two variables overlap")
             self._ends[entry.shard] = max(end, entry.offset + entry.size)
 
     def close(self) -> None:
-        """Let go of the data files. Arrays already read stay valid."""
+        """Release the data files. Arrays that have been read remain valid."""
         super().close()
         self._maps.clear()
 
@@ -512,7 +512,7 @@ class TensorBundle(Checkpoint):
             return np.dtype(object)
         if entry.code not in _TYPES:
             raise Damage(
-                f"it is of TensorFlow's type number {entry.code}",
+                f"it has TensorFlow's type number {entry.code}",
                 f"Types that can be read: {', '.join(_CODES)}, string.",
             )
         return decoded_type(_TYPES[entry.code])
@@ -529,27 +529,27 @@ class TensorBundle(Checkpoint):
             path = self._shard_path(shard)
             if not path.exists():
                 raise CheckpointError(
-                    f"{path} is missing: the index names {self._shards} data file(s). "
-                    f"Files there: {neighbours(path)}. Put it beside {self.index_path.name}."
+                    f"{path} is missing: the index has {self._shards} data file(s). "
+                    f"Files there: {neighbours(path)}. Put it next to {self.index_path.name}."
                 )
             self._maps[shard] = MappedFile(path)
         file = self._maps[shard]
         if file.size < self._ends[shard]:
             raise CheckpointError(
-                f"{file.path} has {file.size} bytes, its index expects at least "
+                f"{file.path} has {file.size} bytes, but its index requires at least "
                 f"{self._ends[shard]}. {DAMAGED}"
             )
         return file
 
     def _whole(self, entry: _Entry) -> np.ndarray:
-        """Read a variable, or a slice, that lies in one piece."""
+        """Read a variable, or a slice, that is stored contiguously."""
         raw = self._map(entry.shard).read(entry.offset, entry.size)
         if entry.code == _STRING:
             return self._read_strings(entry, raw)
-        place = (entry.shard, entry.offset, entry.size)  # an empty variable lies where another does
-        if place not in self._verified:
+        location = (entry.shard, entry.offset, entry.size)  # size: empty variables share offsets
+        if location not in self._verified:
             _verify(entry, google_crc32c.value(raw))
-            self._verified.add(place)
+            self._verified.add(location)
         return decode(raw, _TYPES[entry.code]).reshape(entry.shape)
 
     @staticmethod
@@ -570,7 +570,7 @@ class TensorBundle(Checkpoint):
         return strings.reshape(entry.shape)
 
     def _assemble(self, name: str, entry: _Entry) -> np.ndarray:
-        """Put a partitioned variable together from its slices."""
+        """Assemble a partitioned variable from its slices."""
         boxes: list[_Extents] = []
         parts = []
         for box in entry.slices:
@@ -585,14 +585,14 @@ class TensorBundle(Checkpoint):
                 raise Damage(f"its slice {box} has another type or the shape {part.shape}")
             boxes.append(box)
             parts.append(part)
-        # Checked before memory is taken: the slices fill the shape, so it is no larger than they.
+        # Checked before memory is allocated: the slices fill the shape exactly.
         _check_tiling(boxes, entry.shape)
         for part in parts:
             self._map(part.shard)
         whole = np.empty(entry.shape, self._dtype(entry))
         for box, part in zip(boxes, parts, strict=True):
-            place = tuple(slice(start, start + length) for start, length in box)
-            whole[place] = self._whole(part)
+            slices = tuple(slice(start, start + length) for start, length in box)
+            whole[slices] = self._whole(part)
         return whole
 
 
@@ -600,7 +600,7 @@ def _verify(entry: _Entry, crc: int) -> None:
     if _masked(crc) != entry.crc:
         raise Damage(
             f"the checksum of its {entry.size} bytes is {_masked(crc):08x}, "
-            f"the index says {entry.crc:08x}"
+            f"but {entry.crc:08x} in the index"
         )
 
 
@@ -608,17 +608,19 @@ _Extents = list[tuple[int, int]]  # (start, length) of each axis
 
 
 def _check_tiling(boxes: Sequence[_Extents], shape: tuple[int, ...]) -> None:
-    """Check that boxes fill `shape` exactly, without a gap and without an overlap."""
+    """Check that boxes fill `shape` exactly, without gaps or overlaps."""
     for box in boxes:
         if any(a < 0 or n < 0 or a + n > size for (a, n), size in zip(box, shape, strict=True)):
-            raise Damage(f"its slices reach beyond its shape {shape}")
+            raise Damage(f"its slices exceed its shape {shape}")
     volume = sum(math.prod(length for _, length in box) for box in boxes)
     if volume != math.prod(shape):
-        raise Damage(f"its slices hold {volume} numbers, its shape {shape} {math.prod(shape)}")
+        raise Damage(
+            f"its slices have {volume} elements, but its shape {shape} has {math.prod(shape)}"
+        )
     cut = [i for i, n in enumerate(shape) if any(box[i] != (0, n) for box in boxes)]
     if len(cut) > _MAX_CUT:
-        raise Damage(f"it is sliced along {len(cut)} axes, of which {_MAX_CUT} are implemented")
-    # What counts how often each place is covered is known from its jumps, which are at corners.
+        raise Damage(f"it is sliced along {len(cut)} axes, but at most {_MAX_CUT} are implemented")
+    # How often each element is covered is determined by the jumps at the corners of boxes.
     jumps: Counter = Counter()
     for box in boxes:
         _add_corners(jumps, [box[i] for i in cut], 1)
@@ -634,12 +636,12 @@ def _add_corners(jumps: Counter, box: _Extents, sign: int) -> None:
     corners = [((), sign)]
     for start, length in box:
         corners = [
-            ((*corner, place), way * jump)
-            for corner, way in corners
-            for place, jump in ((start, 1), (start + length, -1))
+            ((*corner, position), corner_sign * jump)
+            for corner, corner_sign in corners
+            for position, jump in ((start, 1), (start + length, -1))
         ]
-    for corner, way in corners:
-        jumps[corner] += way
+    for corner, corner_sign in corners:
+        jumps[corner] += corner_sign
 
 
 # === Writing a tensor bundle ===
@@ -652,36 +654,38 @@ def write_checkpoint(
 ) -> None:
     """Write a TensorFlow checkpoint: `PREFIX.index` and `PREFIX.data-00000-of-00001`.
 
-    `tf.train.load_checkpoint(prefix)` reads it. Both files take the place of older ones in a single
-    step, and what else belonged to the older checkpoint disappears with it: other data files,
+    `tf.train.load_checkpoint(prefix)` reads it. Both files replace older ones atomically, and other
+    files of the older checkpoint are removed with them: further data files,
     `PREFIX.vocabulary.json`. A state file `checkpoint` is neither written nor changed. Variables
-    are taken one after the other, so a mapping may make them when asked.
+    are read one after the other, so that a mapping may compute them on demand.
 
     Args:
         prefix: where to write; its folder must exist.
         variables: arrays by name, of any numpy number type, bool, bfloat16 (of `ml_dtypes`), or
             strings (`str`, `bytes` or objects; written as UTF-8).
-        metadata: strings by name, which stand in the header of the index. TensorFlow passes over
-            them; `open_checkpoint` gives them as `metadata`.
+        metadata: strings by name, stored in the header of the index. TensorFlow ignores them;
+            `open_checkpoint` returns them as `metadata`.
 
     Raises:
         CheckpointError: the folder is missing or cannot be written to, the disk is full, or a name
             or type cannot be written.
     """
     prefix = Path(prefix)
-    with replacing(prefix.parent, f"{prefix.name}.index", former_files(prefix.name)) as folder:
+    with replacing(
+        prefix.parent, f"{prefix.name}.index", stale_file_pattern(prefix.name)
+    ) as folder:
         write_bundle(folder / prefix.name, variables, metadata)
 
 
-def former_files(name: str) -> str:
-    """Return a regular expression of the files that belong to a checkpoint beside its index."""
+def stale_file_pattern(name: str) -> str:
+    """Return a regular expression of the files of a checkpoint other than its index."""
     return re.escape(name) + r"\.(data-\d{5}-of-\d{5}|vocabulary\.json)"
 
 
 def write_bundle(
     prefix: Path, variables: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write the two files of a checkpoint; see `write_checkpoint`, which puts them in place."""
+    """Write the two files of a checkpoint, which `write_checkpoint` then moves to their place."""
     keys = {_check_name(name).encode(): name for name in variables}
     header = _to_field(1, 1) + _to_field(3, _to_field(1, 1))  # one shard; producer version 1
     if metadata:
@@ -702,14 +706,14 @@ def write_bundle(
 def _check_name(name: str) -> str:
     if not isinstance(name, str) or not name or name[0] == "\0":
         raise CheckpointError(
-            f"a variable cannot be named {name!r}: give a string that is not empty and does not "
-            "begin with a null character"
+            f"a variable cannot be named {name!r}: give a non-empty string that does not begin "
+            "with a null character"
         )
     return name
 
 
 def _encode(name: str, array: np.ndarray) -> tuple[int, list[bytes | np.ndarray], int]:
-    """Return the type number of an array, its bytes in pieces, and their checksum."""
+    """Return the type code of an array, its bytes in chunks, and their checksum."""
     if array.dtype.kind in "SUO":
         strings = [s.encode() if isinstance(s, str) else s for s in array.ravel().tolist()]
         if all(isinstance(s, bytes) for s in strings):
@@ -720,8 +724,8 @@ def _encode(name: str, array: np.ndarray) -> tuple[int, list[bytes | np.ndarray]
             return _STRING, [varints, content], google_crc32c.extend(crc, content)
     if array.dtype.name not in _CODES:
         raise CheckpointError(
-            f"the variable {name!r} is of type {array.dtype}, which a checkpoint cannot hold. "
-            f"Convert it to one of {', '.join(_CODES)} or string."
+            f"the variable {name!r} has the type {array.dtype}, which a checkpoint does not "
+            f"support. Convert it to one of {', '.join(_CODES)} or string."
         )
     raw = encode(array)
     return _CODES[array.dtype.name], [raw], google_crc32c.value(raw)

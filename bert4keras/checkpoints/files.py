@@ -1,4 +1,4 @@
-"""Finding the files of a pretrained model, and opening its weights whatever the container."""
+"""Finding the files of a pretrained model, and opening its weights in any format."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -31,23 +31,23 @@ from bert4keras.checkpoints.zips import open_npz
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Open the weights of a model.
 
-    The container is told from the bytes of the file, whatever its name:
+    The format is detected from the bytes of the file, whatever its name:
 
     * a TensorFlow checkpoint: its prefix (`.../bert_model.ckpt`), its `.index` or data file;
     * a safetensors file, or the `.safetensors.index.json` of several;
     * a file of `torch.save` with a state dict, or the `.bin.index.json` of several; it is read by
-      an unpickler that can build tensors and nothing else;
+      an unpickler that can only create tensors;
     * a file of `numpy.savez`;
     * a weight file of `save_weights`, its variables named `LAYER/WEIGHT`.
 
     Args:
-        path: one of these, or a folder that holds one; see :func:`find_files`.
+        path: one of these, or a folder with one, as for :func:`find_files`.
 
     Returns:
-        The open checkpoint. What says where the variables lie has been read, but no variable.
+        The open checkpoint. The locations of variables have been read, but no variable.
 
     Raises:
-        CheckpointError: there is no such file, or it is of another format or damaged.
+        CheckpointError: there is no such file, it has another format or it is damaged.
     """
     path = _find_checkpoint(Path(path))
     if with_suffix(path, ".index").is_file():
@@ -57,8 +57,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         return unchanged(path, lambda: _open_shards(path))
     if kind not in _OPENERS:
         raise CheckpointError(
-            f"{path} is {describe(path)}. Expected a TensorFlow checkpoint (its prefix, beside "
-            f"which there is {path.name}.index), safetensors, PyTorch, .npz or a weight file of "
+            f"{path} is {describe(path)}. Expected a TensorFlow checkpoint (its prefix, next to "
+            f"{path.name}.index), safetensors, PyTorch, .npz or a weight file of "
             "save_weights."
         )
     return _OPENERS[kind](path)
@@ -73,37 +73,41 @@ _OPENERS: dict[str, Callable[[Path], Checkpoint]] = {
 }
 
 
-_FILE_NAME = re.compile(r"[^/\\\0\ud800-\udfff]{1,255}")  # no folder, no half of a surrogate pair
+_FILE_NAME = re.compile(r"[^/\\\0\ud800-\udfff]{1,255}")  # no folder, no unpaired surrogate
 
 
 def _open_shards(path: Path) -> ShardedCheckpoint:
     with undamaged(path, "a readable index of shards"):
-        places = read_index(path).get("weight_map")
-    names = places.values() if isinstance(places, dict) else [None]
-    # A shard lies beside its index: a path could lead anywhere.
+        weight_map = read_index(path).get("weight_map")
+    names = weight_map.values() if isinstance(weight_map, dict) else [None]
+    # A shard must be next to its index: a path could lead anywhere.
     if not all(isinstance(name, str) and _FILE_NAME.fullmatch(name) for name in names):
-        raise CheckpointError(f"{path}: its weight_map does not give the names of files beside it")
+        raise CheckpointError(f"{path}: its weight_map does not map to names of files next to it")
     shards = {name: _open_shard(path, name) for name in sorted(set(names))}
-    return ShardedCheckpoint(path, {name: shards[place] for name, place in places.items()})
+    return ShardedCheckpoint(path, {name: shards[shard] for name, shard in weight_map.items()})
 
 
 def _open_shard(index: Path, name: str) -> Checkpoint:
     with readable(index):  # a name may be too long for the file system
         path = index.parent / name
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing: {index.name} names it. {similar(path)}")
+            raise CheckpointError(
+                f"{path} is missing, but {index.name} refers to it. {similar(path)}"
+            )
     kind = recognise(path)
     if kind not in ("safetensors", "torch", "torch before 1.6"):
-        raise CheckpointError(f"{path} is {describe(path)}, and {index.name} says it has weights")
+        raise CheckpointError(
+            f"{path} is {describe(path)}, but according to {index.name} it has weights"
+        )
     return _OPENERS[kind](path)
 
 
 def list_variables(path: str | Path) -> list[tuple[str, tuple[int, ...]]]:
-    """List name and shape of all variables of a checkpoint, sorted by name.
+    """List names and shapes of all variables of a checkpoint, sorted by name.
 
     Args:
         path: as for :func:`open_checkpoint`. The data files of a TensorFlow checkpoint may be
-            absent.
+            missing.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
@@ -113,7 +117,7 @@ def list_variables(path: str | Path) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def load_variable(path: str | Path, name: str) -> np.ndarray:
-    """Read one variable of a checkpoint; see :meth:`Checkpoint.__getitem__`.
+    """Read one variable of a checkpoint, as :meth:`Checkpoint.__getitem__` does.
 
     Raises:
         CheckpointError: there is no such checkpoint or variable, or it is damaged.
@@ -124,8 +128,8 @@ def load_variable(path: str | Path, name: str) -> np.ndarray:
 
 # === Finding ===
 
-# Which files of a folder are its weights: the first row that matches any. What Hugging Face calls
-# the weights of a model comes before other files of the same container, of which there may be many.
+# Patterns of weight files in a folder; the first row with a match is used. The file names of
+# Hugging Face come before other files of the same format, of which there may be many.
 _WEIGHTS = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("*.safetensors", "*.safetensors.index.json"),
@@ -137,12 +141,12 @@ _WEIGHTS = (
 )
 _LARGEST_STATE = 1 << 20  # bytes of TensorFlow's file `checkpoint`
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
-# What training scripts of Hugging Face leave beside the weights, and adapters of PEFT.
+# Files that training scripts of Hugging Face write next to the weights, and adapters of PEFT.
 _OTHER_WEIGHTS = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state).*\.(bin|pth?)"
     r"|adapter_model\.(safetensors|bin)"
 )
-# Names that match `*config*.json` but describe no model.
+# Names that match `*config*.json` but do not describe a model.
 _OTHER_CONFIGS = {
     "adapter_config.json",
     "config_sentence_transformers.json",
@@ -156,7 +160,7 @@ _OTHER_CONFIGS = {
 
 @dataclass(frozen=True)
 class Files:
-    """What a folder of a pretrained model holds; None where it was not asked for."""
+    """Files in the folder of a pretrained model; None for those that were not requested."""
 
     config: Path | None = None
     checkpoint: Path | None = None
@@ -170,8 +174,8 @@ def find_files(
 
     Args:
         path: the folder, or one of the files (`bert_config.json`, `vocab.txt`, `model.safetensors`,
-            the prefix, index or data file of a TensorFlow checkpoint), which is then taken itself,
-            and the others beside it.
+            the prefix, index or data file of a TensorFlow checkpoint), which is then used itself,
+            with others next to it.
         need: what to look for: "config" (`*config*.json`), "checkpoint" (by their names, in this
             order: safetensors, PyTorch's `pytorch_model.bin`, TensorFlow, other files of PyTorch,
             weight files of this library, `.npz`), "vocabulary" (`vocab.txt`, else `vocab*.txt`,
@@ -181,7 +185,7 @@ def find_files(
         The paths; the one of a TensorFlow checkpoint is its prefix.
 
     Raises:
-        CheckpointError: something needed is not there, or there are several of it.
+        CheckpointError: a needed file is missing, or there are several candidates.
     """
     path = Path(path)
     with readable(path):
@@ -195,7 +199,7 @@ def find_files(
 
 
 def _kind_of(path: Path) -> str | None:
-    """Tell which file a path is, from its suffix; None for a folder."""
+    """Return the kind of a file by its suffix; None for a folder."""
     if path.is_dir():
         return None
     if path.suffix == ".json" and not path.name.endswith(".index.json"):
@@ -217,7 +221,7 @@ def _search(folder: Path, kind: str) -> Path:
 
 
 def _find_checkpoint(path: Path) -> Path:
-    """Return the file that a path means; of a TensorFlow checkpoint, its prefix."""
+    """Return the checkpoint file that a path refers to; for TensorFlow, its prefix."""
     with readable(path):
         if path.is_dir():
             return _one(_weights(path), path, "weights (TensorFlow's *.index, *.safetensors, ...)")
@@ -225,17 +229,17 @@ def _find_checkpoint(path: Path) -> Path:
         if with_suffix(prefix, ".index").is_file():
             return prefix
         if path.is_file():
-            # A shard alone is no model, so the index is meant, as with the data of TensorFlow.
+            # A single shard is not a model, so the index is used, as for data files of TensorFlow.
             return _index_of(path) if _is_shard(path) else path
         raise CheckpointError(
-            f"there is no checkpoint {prefix}: neither a file of this name nor, as of a TensorFlow "
+            f"there is no checkpoint {prefix}: neither a file of this name nor, for a TensorFlow "
             f"checkpoint, {prefix.name}.index. Files there: {neighbours(prefix)}. Give the path of "
             "a file, or of a TensorFlow checkpoint without .index or .data-...."
         )
 
 
 def _weights(folder: Path) -> list[Path]:
-    """The weights in a folder, of several containers those of the first in `_WEIGHTS`."""
+    """Return the weight files in a folder, of several formats those of the first in `_WEIGHTS`."""
     for patterns in _WEIGHTS:
         files = sorted(p for pattern in patterns for p in folder.glob(pattern) if p.is_file())
         found = [p for p in files if not _OTHER_WEIGHTS.fullmatch(p.name) and not _is_shard(p)]
@@ -247,7 +251,7 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _index_of(path: Path) -> Path:
-    """Return where the index of a shard would lie; of another file, its own path."""
+    """Return the path of the index of a shard; for other files, the path itself."""
     return path.with_name(_SHARD.sub(r"\1\2.index.json", path.name))
 
 
@@ -257,12 +261,12 @@ def _is_shard(path: Path) -> bool:
 
 
 def _latest(prefixes: list[Path], state: Path) -> list[Path]:
-    """Of several TensorFlow checkpoints, keep the one that the file `checkpoint` names."""
+    """Select among several TensorFlow checkpoints the one in the state file `checkpoint`."""
     if len(prefixes) > 1 and state.is_file():
         with readable(state), open_regular(state) as file:
             text = file.read(_LARGEST_STATE).decode(errors="replace")
         latest = re.search(r'^model_checkpoint_path: "(.*)"$', text, re.MULTILINE)
-        # The path is often one of the machine that trained the model: only its name counts.
+        # The path is often that on the machine that trained the model: only its name is used.
         named = [p for p in prefixes if latest and p.name == re.split(r"[/\\]", latest[1])[-1]]
         return named or prefixes
     return prefixes
@@ -274,7 +278,7 @@ def _one(candidates: Sequence[Path], folder: Path, what: str) -> Path:
     if not candidates:
         raise CheckpointError(
             f"{folder} has no {what}. Files there: {neighbours(folder / '_')}. "
-            "Give the path of the file itself, or a folder that holds one."
+            "Give the path of the file itself, or a folder with one."
         )
     raise CheckpointError(
         f"{folder} has {len(candidates)} files that could be the {what}: "

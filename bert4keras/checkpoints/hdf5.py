@@ -1,9 +1,9 @@
 """Weight files keyed by layer name: HDF5 in the layout of Keras 2.
 
 libhdf5, which reads them, may hang or crash on a damaged file. The files of this library therefore
-end with a checksum of all bytes before it, which is verified before libhdf5 sees any of them; it
-ignores what follows the end that a file says it has. Files by Keras 2 have no checksum. Whatever a
-file says, no other file is read, and nothing that is not there.
+end with a checksum of all bytes before it, which is verified before libhdf5 reads any of them;
+libhdf5 ignores bytes after the end of file in its header. Files by Keras 2 have no checksum.
+Whatever a file contains, no other file is read, and no missing data.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from bert4keras.checkpoints.base import (
 from bert4keras.checkpoints.recognise import describe, recognise, similar
 from bert4keras.checkpoints.writing import replacing_file
 
-_CHUNK = 1 << 24  # bytes that are written, and summed up, at a time
+_CHUNK = 1 << 24  # bytes that are written, and added to the checksum, at a time
 _TRAILER = b"b4k-crc32c:"  # followed by the checksum, 4 bytes
 
 
@@ -39,8 +39,8 @@ def save_layers(path: str | Path, layers: Mapping[str, Mapping[str, np.ndarray]]
     """Write weights keyed by layer name to an HDF5 file in the layout of Keras 2.
 
     Root attributes `layer_names`, `backend`, `keras_version`; for each layer a group with the
-    attribute `weight_names` and a dataset for each weight; a checksum at the end. The file takes
-    the place of an older one only when it is complete.
+    attribute `weight_names` and a dataset for each weight; a checksum at the end. An older file is
+    replaced only when the new one is complete.
 
     Args:
         path: the file to write, with any suffix; its folder must exist.
@@ -52,7 +52,7 @@ def save_layers(path: str | Path, layers: Mapping[str, Mapping[str, np.ndarray]]
     import h5py
 
     with replacing_file(path) as file:
-        # A file format from 1.10 on has checksums in its structure and no limit on attributes.
+        # File formats from 1.10 on have checksums of their structure and no limit on attributes.
         with (
             _Output(file) as output,
             h5py.File(output, "w", libver=("v110", "v110")) as h5,
@@ -67,9 +67,9 @@ def save_layers(path: str | Path, layers: Mapping[str, Mapping[str, np.ndarray]]
 
 
 class _Output:
-    """A file that libhdf5 writes to; its errors are raised when the block ends.
+    """File that libhdf5 writes to; its errors are raised when the block ends.
 
-    h5py passes over errors where it lets go of an array, whose values are then missing in silence.
+    h5py ignores errors when it closes an array, whose values would then be missing silently.
     """
 
     def __init__(self, file: BinaryIO):
@@ -84,11 +84,11 @@ class _Output:
             raise self._error
 
     def read(self, size: int = -1) -> bytes:
-        """Read, as h5py wants every file to do."""
+        """Read; h5py requires this method."""
         return self._file.read(size)
 
     def readinto(self, data: Any) -> int:
-        """Read; after an error, whatever is there already."""
+        """Read; after an error, do nothing."""
         return self._do("readinto", data, instead=len(data))
 
     def write(self, data: Any) -> int:
@@ -96,19 +96,19 @@ class _Output:
         return self._do("write", data, instead=len(data))
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place, which may first write what is waiting."""
+        """Seek, which may first write buffered bytes."""
         return self._do("seek", offset, whence, instead=offset)
 
     def tell(self) -> int:
-        """Return the place."""
+        """Return the position."""
         return self._do("tell", instead=0)
 
     def truncate(self, size: int) -> int:
-        """Cut or extend the file."""
+        """Truncate or extend the file."""
         return self._do("truncate", size, instead=size)
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
+        """Flush the write buffer."""
         self._do("flush")
 
     def _do(self, name: str, *arguments: Any, instead: Any = None) -> Any:
@@ -121,7 +121,7 @@ class _Output:
 
 
 def _checksum(file: BinaryIO, size: int) -> int:
-    """Return the checksum of the first `size` bytes, and stand behind them."""
+    """Return the checksum of the first `size` bytes, and leave the position after them."""
     file.seek(0)
     crc = 0
     for start in range(0, size, _CHUNK):
@@ -142,8 +142,8 @@ def _write_layer(group: Any, layer: str, weights: Mapping[str, np.ndarray]) -> N
 
 def _to_names(names: Iterable[str]) -> np.ndarray:
     encoded = [name.encode() for name in names]
-    # Fixed-size strings lie within the attribute; strings of variable size lie in a heap that has
-    # no checksums.
+    # Fixed-size strings are stored in the attribute; strings of variable size are stored in a heap
+    # without checksums.
     return np.array(encoded, dtype=f"S{max(map(len, encoded), default=0) or 1}")
 
 
@@ -158,7 +158,7 @@ def _write_dataset(group, name: str, array: np.ndarray) -> None:
         chunks = (rows, *array.shape[1:])
         group.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
     else:
-        # Only chunks have checksums of their own: a scalar goes into the header, which has one.
+        # Only chunks have checksums: a scalar is stored in the header, which has one.
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_layout(h5py.h5d.COMPACT)
         space = h5py.h5s.create_simple(array.shape) if array.ndim else h5py.h5s.create(0)
@@ -194,7 +194,7 @@ def load_layers(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 class KerasWeights(Checkpoint):
-    """An open weight file; the names of its variables are `LAYER/WEIGHT`."""
+    """An open weight file keyed by layer; its variables are named `LAYER/WEIGHT`."""
 
     container = "keras"
 
@@ -215,14 +215,14 @@ class KerasWeights(Checkpoint):
         super().__init__(path, entries)
 
     def layers(self) -> dict[str, dict[str, np.ndarray]]:
-        """Read everything; see `load_layers`."""
+        """Read all weights, for `load_layers`."""
         return {
             layer: {name: self._read(name, dataset) for name, dataset in weights.items()}
             for layer, weights in self._layers.items()
         }
 
     def shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
-        """Return for each layer that has weights their shapes, in the order of the file."""
+        """Return the shapes of the weights of each layer with weights, in the order of the file."""
         return {
             layer: {name: dataset.shape for name, dataset in weights.items()}
             for layer, weights in self._layers.items()
@@ -230,7 +230,7 @@ class KerasWeights(Checkpoint):
         }
 
     def close(self) -> None:
-        """Let go of the file. Arrays already read stay valid."""
+        """Release the file. Arrays that have been read remain valid."""
         super().close()
         self._h5.close()
 
@@ -251,7 +251,7 @@ def _faults_of(path: Path) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
-    # What HDF5 finds damaged arrives as one of these, depending on where it is.
+    # Damage that HDF5 finds is raised as one of these, depending on where it is.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. {DAMAGED}") from None
     except Damage as damage:
@@ -259,24 +259,24 @@ def _faults_of(path: Path) -> Iterator[None]:
 
 
 def _opened(path: Path) -> Any:
-    """Open a file with libhdf5, once its checksum is verified if it has one."""
+    """Open a file with libhdf5, after verifying its checksum if it has one."""
     import h5py
 
     if recognise(path) != "keras":
         raise CheckpointError(
-            f"{path} is {describe(path)}. Expected an HDF5 file that save_weights wrote."
+            f"{path} is {describe(path)}. Expected an HDF5 file written by save_weights."
         )
     with readable(path), open_regular(path) as file:
         size = file.seek(0, 2) - len(_TRAILER) - 4
         file.seek(max(0, size))
         trailer = file.read()
         if trailer[:-4] == _TRAILER and _checksum(file, size).to_bytes(4, "little") != trailer[-4:]:
-            raise CheckpointError(f"{path} does not have the checksum it ends with. {DAMAGED}")
+            raise CheckpointError(f"{path} does not match the checksum at its end. {DAMAGED}")
     return h5py.File(path, "r")
 
 
 def _datasets(h5: Any, path: Path) -> Iterator[tuple[str, str | None, Any]]:
-    """Yield layer, name and dataset of all weights; of a layer without weights, None for both."""
+    """Yield layer, name and dataset of all weights, with None for a layer without weights."""
     import h5py
 
     root = _root(h5, path)
@@ -308,33 +308,33 @@ def _datasets(h5: Any, path: Path) -> Iterator[tuple[str, str | None, Any]]:
 
 
 def _member(group: Any, name: str, kind: type) -> Any:
-    """Go from a group to what a name in it stands for, through members of this file alone.
+    """Resolve a name in a group, through members of this file alone.
 
-    A link could lead to another file of the machine, or round in a circle.
+    A link could lead to another file on the machine, or form a cycle.
     """
     import h5py
 
     for part in filter(None, name.split("/")):
         if not isinstance(group, h5py.Group):
-            raise ValueError(f"{part!r} lies inside of an array")
+            raise ValueError(f"{part!r} is within an array")
         if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"{part!r} is a link to somewhere else, or is not there")
+            raise ValueError(f"{part!r} is a link, or is missing")
         group = group[part]
     if not isinstance(group, kind):
-        raise ValueError(f"{name} is no {kind.__name__.lower()}")
+        raise ValueError(f"{name} is not a {kind.__name__.lower()}")
     return group
 
 
 def _packing(dataset: Any, name: str) -> str:
-    """Check that all values of an array are in the file; tell how: "plain" or "packed"."""
+    """Check that all values of an array are in the file; return "plain" or "packed"."""
     import h5py
 
     layout = dataset.id.get_create_plist()
     kind, stored = layout.get_layout(), dataset.id.get_storage_size()
     if layout.get_external_count() or kind == h5py.h5d.VIRTUAL:
-        raise ValueError(f"{name} lies in other files")
+        raise ValueError(f"{name} is stored in other files")
     if dataset.shape is None or dataset.dtype.kind not in "biufc":
-        raise ValueError(f"{name} is of type {dataset.dtype}, not numbers")
+        raise ValueError(f"{name} has the type {dataset.dtype}, not numbers")
     filters = {layout.get_filter(i)[0] for i in range(layout.get_nfilters())}
     if not filters <= _FILTERS:
         raise ValueError(f"{name} is packed by the filters {sorted(filters)}")
@@ -342,7 +342,7 @@ def _packing(dataset: Any, name: str) -> str:
         pieces = [-(-n // step) for n, step in zip(dataset.shape, dataset.chunks, strict=True)]
         complete = dataset.id.get_num_chunks() == math.prod(pieces)
         if math.prod(dataset.chunks) * dataset.dtype.itemsize > dataset.nbytes + _CHUNK:
-            raise ValueError(f"{name} lies in pieces that are larger than itself")
+            raise ValueError(f"{name} has chunks that are larger than itself")
     else:
         complete = stored >= dataset.nbytes
     if dataset.size and not complete:
@@ -350,11 +350,11 @@ def _packing(dataset: Any, name: str) -> str:
     return "packed" if filters & {h5py.h5z.FILTER_DEFLATE} else "plain"
 
 
-_FILTERS = {1, 2, 3}  # deflate, shuffle, checksums; others may be libraries that HDF5 would load
+_FILTERS = {1, 2, 3}  # deflate, shuffle, checksum; others may be libraries that HDF5 would load
 
 
 def _root(h5: Any, path: Path) -> Any:
-    """Return the group that has the layers: the file, or a part of it in a whole model."""
+    """Return the group of the layers: the file, or a group of it in a whole model."""
     import h5py
 
     if "layer_names" in h5.attrs or "layer_names0" in h5.attrs:
@@ -362,13 +362,13 @@ def _root(h5: Any, path: Path) -> Any:
     if "layers" in h5 or "_layer_checkpoint_dependencies" in h5:
         raise CheckpointError(
             f"{path} is a weight file of Keras 3 (.weights.h5), which names layers by class "
-            "and order. Load it into the model that wrote it with keras.Model.load_weights"
-            "(model, path), then save that model's weights with this library."
+            "and order. Load it into the model that saved it with keras.Model.load_weights"
+            "(model, path), then save the weights of that model with this library."
         )
     if "model_weights" not in h5:
         raise CheckpointError(
             f"{path} is an HDF5 file without layer_names; it has {list(itertools.islice(h5, 10))}. "
-            "Expected a file that save_weights wrote."
+            "Expected a file written by save_weights."
         )
     return _member(h5, "model_weights", h5py.Group)
 
@@ -377,11 +377,11 @@ _HEAP = re.compile(re.escape(b"GCOL\1\0\0\0"))
 
 
 def _check_heaps(path: Path) -> None:
-    """Check the heaps that strings of variable size lie in: libhdf5 may walk in them for ever.
+    """Check the heaps of strings of variable size, in which libhdf5 may loop forever.
 
     https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html, "Global Heap": a signature,
-    the size of the heap in 8 bytes, and objects, each with its number in 2 bytes (0 for what is
-    free), 6 more bytes, its size in 8 bytes and its content, filled up to a multiple of 8.
+    the size of the heap in 8 bytes, and objects, each with its index in 2 bytes (0 for free space),
+    6 more bytes, its size in 8 bytes and its content, padded to a multiple of 8.
     """
     with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for heap in _HEAP.finditer(data):
@@ -405,7 +405,7 @@ _MAX_NAME_BYTES = 8 << 20
 
 
 def _read_names(group: Any, attribute: str, check_heaps: Callable[[], None]) -> list[str]:
-    """Read a list of names; Keras 2 cuts one of more than 64 KiB into `layer_names0`, ..."""
+    """Read a list of names; Keras 2 splits one of more than 64 KiB into `layer_names0`, ..."""
     import h5py
 
     if attribute in group.attrs:
@@ -425,7 +425,7 @@ def _read_names(group: Any, attribute: str, check_heaps: Callable[[], None]) -> 
             raise ValueError(f"{group.name} has more than {_MAX_NAMES} names in {attribute}")
         kind = h5py.check_string_dtype(described.dtype)
         if count and kind is None:
-            raise ValueError(f"{attribute} of {group.name} are of type {described.dtype}")
+            raise ValueError(f"{attribute} of {group.name} have the type {described.dtype}")
         if count and kind.length is None:
             check_heaps()
         names += list(group.attrs[piece])

@@ -1,16 +1,16 @@
 """Names of variables: the official TensorFlow ones, and those of Hugging Face files.
 
-A model asks for its variables by their official names. `as_official` shows a file with the names
-of Hugging Face under these; `to_hugging_face` writes them. Both follow one table, which says for
-each official name what stands for it in a Hugging Face file:
+A model requests its variables by their official names. `as_official` gives access by these to a
+file with names of Hugging Face; `to_hugging_face` converts them back. Both follow the same rule,
+which maps each official name to one in a Hugging Face file:
 
     bert/encoder/layer_3/attention/self/query/kernel     the official name
     bert.encoder.layer.3.attention.self.query.weight     that of Hugging Face, transposed
 
-The rule is: a slash is a dot, a number stands by itself, `kernel` is a transposed `weight`, `gamma`
-and `scale` are `weight`, `beta` is `bias`, a table ends in `weight`. Where a publication of Hugging
-Face differs from this, its `Dialect` rewrites the official name before the rule is applied. Which
-dialects there are is not known here: each architecture has its own, and hands it in.
+A slash becomes a dot, a number a part of its own, `kernel` a transposed `weight`, `gamma` and
+`scale` become `weight`, `beta` becomes `bias`, and `weight` is appended to a table. If an
+architecture in Hugging Face deviates from this, its `Dialect` rewrites the official name before the
+rule is applied. Dialects are defined by each architecture and passed in.
 """
 
 import re
@@ -28,13 +28,13 @@ from bert4keras.checkpoints.base import Checkpoint, CheckpointError
 
 @dataclass(frozen=True)
 class Place:
-    """Where a variable lies in a Hugging Face file.
+    """Location of a variable in a Hugging Face file.
 
     Attributes:
-        name: of the tensor.
+        name: the name of the tensor.
         transposed: whether the tensor is the transposed variable.
-        part: of a tensor that holds several variables side by side, which one this is.
-        parts: how many it holds; they lie along the last axis, once it is transposed.
+        part: the index of the variable in a tensor of several concatenated variables.
+        parts: the number of variables, concatenated along the last axis after transposition.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Place:
     parts: int = 1
 
     def shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Return the shape of the variable in a tensor of some shape."""
+        """Return the shape of the variable in a tensor of a given shape."""
         shape = tuple(shape[::-1] if self.transposed else shape)
         return shape if self.parts == 1 else (*shape[:-1], shape[-1] // self.parts)
 
     def read(self, tensor: np.ndarray) -> np.ndarray:
-        """Return the variable that a tensor holds."""
+        """Extract the variable from a tensor."""
         value = tensor.T if self.transposed else tensor
         if self.parts == 1:
             return value
@@ -56,8 +56,8 @@ class Place:
         return value[..., self.part * size : (self.part + 1) * size]
 
 
-# What the last part of a name becomes; a name that ends otherwise is that of a table. What stands
-# before `tensor` is the whole name.
+# Replacements of the last part of a name; a name with another ending is that of a table. Before
+# `tensor`, the whole name is given.
 _KINDS = {
     "kernel": "weight",
     "weight": "weight",
@@ -72,7 +72,7 @@ _NUMBERED = r"(^|/)(layers?|h|block)_0*(\d+)(?=/)"
 
 
 def by_rule(name: str) -> Place:
-    """Return where a variable lies by the rule; a name may end in `#part/parts`."""
+    """Return the location of a variable by the rule; a name may end in `#part/parts`."""
     name, _, piece = name.partition("#")
     part, parts = map(int, piece.split("/")) if piece else (0, 1)
     *path, kind = re.sub(_NUMBERED, r"\1\2/\3", name).split("/")
@@ -80,17 +80,17 @@ def by_rule(name: str) -> Place:
     return Place(".".join(filter(None, path)), kind == "kernel", part, parts)
 
 
-# === Where publications differ from the rule ===
+# === Deviations from the rule ===
 
 
 @dataclass(frozen=True, eq=False)
 class Dialect:
-    """How the names of one architecture of Hugging Face differ from the rule.
+    """Deviations of the names of one architecture in Hugging Face from the rule.
 
     Attributes:
-        base: what the names of the bare model begin with; files of it alone may leave it out.
-        rewrites: regular expressions and what they are replaced with in official names, in order.
-        aliases: the same for names in files, of what some files call the same tensor; in order.
+        base: the prefix of the names of the base model, which files of it alone may omit.
+        rewrites: regular expressions and their replacements in official names, in order.
+        aliases: the same for alternative names of a tensor in files, in order.
     """
 
     base: str
@@ -98,13 +98,13 @@ class Dialect:
     aliases: Sequence[tuple[str, str]] = ()
 
     def place(self, name: str) -> Place:
-        """Return where a variable with an official name lies."""
+        """Return the location of a variable by its official name."""
         for pattern, replacement in self.rewrites:
             name = re.sub(pattern, replacement, name)
         return by_rule(name)
 
     def spellings(self, name: str) -> Iterator[str]:
-        """Yield the names that a tensor may have in a file, the usual one first."""
+        """Yield the possible names of a tensor in a file, the usual one first."""
         names = [name]
         for old, new in (*self.aliases, *_ALIASES):
             names += [re.sub(old, new, name)] if re.search(old, name) else []
@@ -115,9 +115,9 @@ class Dialect:
 
 
 RULE = Dialect("")
-"""The rule alone."""
+"""The rule without deviations."""
 
-# What the same tensor is called in files of anybody: pattern and replacement.
+# Alternative names of tensors in any file: pattern and replacement.
 _ALIASES = (
     (r"(norm|LayerNorm)\.weight$", r"\1.gamma"),
     (r"(norm|LayerNorm)\.bias$", r"\1.beta"),
@@ -128,14 +128,15 @@ _ALIASES = (
 
 
 class OfficialNames:
-    """The variables of an open checkpoint under official names.
+    """Access to the variables of an open checkpoint by official names.
 
-    A mapping like :class:`Checkpoint`; what nobody asked for keeps the name that the file gives it.
+    A mapping like :class:`Checkpoint`; variables that are not requested keep their names in the
+    file.
 
     Args:
         checkpoint: the file.
-        dialect: how to find official names that are not in it.
-        prefix: what a wrapper of the model put before all of its names: "module.".
+        dialect: the dialect in which to find official names that are not in it.
+        prefix: a prefix of all names from a wrapper of the model, such as "module.".
     """
 
     def __init__(self, checkpoint: Checkpoint, dialect: Dialect, prefix: str = ""):
@@ -145,7 +146,7 @@ class OfficialNames:
         self.dialect = dialect
         self.prefix = prefix
         self.place = cache(self._place)
-        self._asked: dict[str, Place] = {}
+        self._requested: dict[str, Place] = {}
 
     def _place(self, name: str) -> Place | None:
         if name in self.checkpoint:
@@ -159,21 +160,21 @@ class OfficialNames:
     def __contains__(self, name: str) -> bool:
         place = self.place(name)
         if place is not None:
-            self._asked[name] = place
+            self._requested[name] = place
         return place is not None
 
     def holds(self, name: str) -> bool:
-        """Tell whether there is a variable, without counting it as asked for."""
+        """Tell whether there is a variable, without recording it as requested."""
         return self.place(name) is not None
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the names asked for with `in`, then those of the file that are left."""
-        used = {place.name for place in self._asked.values()}
-        yield from self._asked
+        """Yield the names requested with `in`, then the other names of the file."""
+        used = {place.name for place in self._requested.values()}
+        yield from self._requested
         yield from (name for name in self.checkpoint if name not in used)
 
     def _found(self, name: str) -> Place:
-        return self.place(name) or Place(name)  # the file says what is similar
+        return self.place(name) or Place(name)  # the file reports similar names
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a variable."""
@@ -185,31 +186,31 @@ class OfficialNames:
         return self.checkpoint.dtype(self._found(name).name)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """Read a variable; see :class:`Checkpoint`."""
+        """Read a variable, like :class:`Checkpoint`."""
         place = self._found(name)
         return place.read(self.checkpoint[place.name])
 
 
-_ENOUGH = 60
+_MAX_TRIED = 60
 
 
 def as_official(
     checkpoint: Checkpoint, names: Iterable[str], dialects: Sequence[Dialect] = (RULE,)
 ) -> OfficialNames:
-    """Show the variables of a file under official names.
+    """Give access to the variables of a file by official names.
 
     Args:
-        checkpoint: an open checkpoint, with official names or with those of Hugging Face, which may
-            all begin with something that a wrapper of the model put there (`module.`,
-            `_orig_mod.`, `model.`, `0.auto_model.`).
-        names: official names that are wanted.
-        dialects: that of the model first. If names are not found in it, the dialect is the one that
-            finds most of the first few: embeddings and first blocks differ in all of them.
+        checkpoint: an open checkpoint, with official names or those of Hugging Face, which may all
+            have a prefix from a wrapper of the model (`module.`, `_orig_mod.`, `model.`,
+            `0.auto_model.`).
+        names: the requested official names.
+        dialects: the dialects, that of the model first. If names are not found in it, the dialect
+            that finds most of the first names is used: embeddings and first blocks differ in all.
 
     Raises:
-        CheckpointError: the file holds several models, and nothing says which one is meant.
+        CheckpointError: the file contains several models, and it is not clear which one is meant.
     """
-    names = list(names)[:_ENOUGH]
+    names = list(names)[:_MAX_TRIED]
     views = [OfficialNames(checkpoint, dialect) for dialect in dialects]
     if all(map(views[0].holds, names)):
         return views[0]
@@ -227,7 +228,7 @@ def as_official(
 def _wrapped(
     checkpoint: Checkpoint, names: Sequence[str], dialects: Sequence[Dialect]
 ) -> list[OfficialNames]:
-    """Views of a file in which something stands before all names of Hugging Face."""
+    """Return views of a file in which all names of Hugging Face have a prefix."""
     ends: dict[str, list[str]] = {}
     for name in checkpoint:
         ends.setdefault(_end(name), []).append(name)
@@ -237,33 +238,33 @@ def _wrapped(
             for spelling in dialect.spellings(dialect.place(name).name):
                 longer = [n for n in ends.get(_end(spelling), ()) if n.endswith(f".{spelling}")]
                 found.update((dialect, n.removesuffix(spelling)) for n in longer)
-    most = max(found.values(), default=0)
+    best = max(found.values(), default=0)
     starts: list[str] = []  # "module." is also the start of "module.bert."
-    for prefix in sorted({prefix for (_, prefix), n in found.items() if n == most}, key=len):
+    for prefix in sorted({prefix for (_, prefix), n in found.items() if n == best}, key=len):
         if not any(map(prefix.startswith, starts)):
             starts.append(prefix)
     if len(starts) > 1:
         raise CheckpointError(
-            f"{checkpoint.path} holds several models, under {', '.join(sorted(starts)[:5])}: save "
-            "the one you want alone, as in torch.save(model.encoder.state_dict(), path)"
+            f"{checkpoint.path} contains several models, under {', '.join(sorted(starts)[:5])}: "
+            "save the one you want by itself, as in torch.save(model.encoder.state_dict(), path)"
         )
-    return [OfficialNames(checkpoint, *key) for key, n in found.items() if n == most]
+    return [OfficialNames(checkpoint, *key) for key, n in found.items() if n == best]
 
 
 def _end(name: str) -> str:
-    """The last two parts of a name."""
+    """Return the last two parts of a name."""
     return ".".join(name.rsplit(".", 2)[-2:])
 
 
 class LayerNames:
-    """A weight file keyed by layer, its variables under official names.
+    """Access to the variables of a weight file keyed by layer, by official names.
 
     Args:
         path: the file.
-        layers: what `load_layers` reads from it.
+        layers: the content that `load_layers` reads from it.
         mapping: layer → path of a weight → official name, in weight order. A file of Keras 2 has
-            other paths, and as many weights in the same order.
-        create: makes of an official name and the weight of a layer the official variable.
+            other paths, but the same number of weights in the same order.
+        create: converts the weight of a layer, given its official name, to the official variable.
     """
 
     container = "keras"
@@ -284,17 +285,17 @@ class LayerNames:
     def _named(
         self, layer: str, weights: Mapping[str, np.ndarray], names: Mapping[str, str]
     ) -> dict[str, np.ndarray]:
-        """The weights of a layer under official names."""
+        """Return the weights of a layer by official names."""
         if any(path.rsplit("/", 1)[-1].startswith("lora_") for path in weights):
             raise CheckpointError(
-                f"{self.path} holds matrices of LoRA for layer {layer!r}: load it by load_weights "
+                f"{self.path} contains LoRA matrices for layer {layer!r}: load it by load_weights "
                 "into a model with LoRA, whose save_weights_as_checkpoint adds them to the weights"
             )
         by_path = {name: weights[path] for path, name in names.items() if path in weights}
         if len(weights) > (len(by_path) or len(names)):
             raise CheckpointError(
-                f"{self.path} holds the weights {list(weights)} for layer {layer!r}, and the model "
-                f"has {list(names)}: build the model as it was saved"
+                f"{self.path} contains the weights {list(weights)} for layer {layer!r}, but the "
+                f"model has {list(names)}: build the model as it was saved"
             )
         return by_path or dict(zip(names.values(), weights.values(), strict=False))
 
@@ -319,14 +320,14 @@ class LayerNames:
 def to_hugging_face(
     variables: Mapping[str, np.ndarray], dialect: Dialect = RULE
 ) -> dict[str, np.ndarray]:
-    """Return variables as a Hugging Face file holds them.
+    """Convert variables to the tensors of a Hugging Face file.
 
     Args:
-        variables: by official name.
-        dialect: how the architecture's files name them.
+        variables: the variables by official name.
+        dialect: the dialect of the architecture.
 
     Raises:
-        CheckpointError: of variables that lie in one tensor some are missing.
+        CheckpointError: some of the variables in one tensor are missing.
     """
     pieces: dict[str, dict[int, np.ndarray]] = {}
     places: dict[str, Place] = {}
@@ -338,8 +339,8 @@ def to_hugging_face(
     for name, place in places.items():
         if len(pieces[name]) < place.parts:
             raise CheckpointError(
-                f"the tensor {name} holds {place.parts} variables, of which the model has only "
-                f"{len(pieces[name])}: correct variable_mapping()"
+                f"the tensor {name} consists of {place.parts} variables, of which the model has "
+                f"only {len(pieces[name])}: correct variable_mapping()"
             )
         parts = [pieces[name][i] for i in range(place.parts)]
         value = parts[0] if len(parts) == 1 else np.concatenate(parts, -1)

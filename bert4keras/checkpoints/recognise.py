@@ -1,4 +1,4 @@
-"""What a file is, told from its bytes."""
+"""Detection of the format of a file from its bytes."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from bert4keras.checkpoints.jsons import read_json
 HDF5 = b"\x89HDF\r\n\x1a\n"
 _LARGEST_INDEX = 16 << 20  # bytes of the JSON that lists shards; a variable takes about a hundred
 
-# What `recognise` returns, in the words of a message.
+# Descriptions of the results of `recognise`, for messages.
 _WORDS = {
     "tensorflow": "the index of a TensorFlow checkpoint (use load_weights_from_checkpoint)",
     "tensorflow v1": "a TensorFlow checkpoint of the old V1 format (convert it with TensorFlow 1)",
@@ -25,7 +25,7 @@ _WORDS = {
 
 
 def recognise(path: Path) -> str:
-    """Tell what a file is: a key of `_WORDS`, or a description of something else.
+    """Return the format of a file: a key of `_WORDS`, or a description of another format.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -56,7 +56,7 @@ def _recognise_archive(path: Path) -> str:
     try:
         names = [info.filename for info in zips.directory(path)[0]]
     except Damage as damage:
-        return f"a zip archive whose {str(damage).removeprefix('its ')}, cut off perhaps"
+        return f"a zip archive whose {str(damage).removeprefix('its ')}, possibly truncated"
     if "model.weights.h5" in names:
         return "keras 3"
     if any(name.endswith("/data.pkl") for name in names):
@@ -67,7 +67,7 @@ def _recognise_archive(path: Path) -> str:
 
 
 def describe(path: Path) -> str:
-    """Say in words what a file is."""
+    """Describe the format of a file in words."""
     kind = recognise(path)
     return _WORDS.get(kind, kind)
 
@@ -85,7 +85,7 @@ def read_index(path: Path) -> dict:
 
 
 def similar(path: Path) -> str:
-    """Say what could be meant by the path of a file that does not exist."""
+    """Suggest what the path of a file that does not exist could refer to."""
     if with_suffix(path, ".index").exists():
         return "It is the prefix of a TensorFlow checkpoint: use load_weights_from_checkpoint."
     return f"Files there: {neighbours(path)}."

@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits a model, and the likely cause if it does not."""
+"""Comparison of a checkpoint with a model, with the likely cause if it does not fit."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,16 +13,16 @@ _Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class Report:
-    """How the variables that a model expects compare with those of a checkpoint.
+    """Comparison of the variables that a model expects with those of a checkpoint.
 
     Attributes:
         loaded: names that fit.
-        missing: names that the checkpoint lacks, in the order of the model.
-        mismatched: for each name of another shape, the expected and the found one.
-        unused: names in the checkpoint that the model does not ask for; not an error.
-        from_scratch: layers that no checkpoint knows, which keep their initial weights.
-        layers: for each expected name, the layer that it is a weight of.
-        cause: the likely cause of what is missing or mismatched, a sentence or empty.
+        missing: names that are not in the checkpoint, in the order of the model.
+        mismatched: for each name with another shape, the expected and the actual shape.
+        unused: names in the checkpoint that the model does not need; not an error.
+        from_scratch: layers that are in no checkpoint, which keep their initial weights.
+        layers: for each expected name, the layer of the weight.
+        cause: the likely cause of missing or mismatched variables, a sentence or empty.
     """
 
     loaded: tuple[str, ...]
@@ -37,10 +37,10 @@ class Report:
         """Do nothing if the checkpoint fits.
 
         Args:
-            source: what to call the checkpoint in the message.
+            source: the name of the checkpoint in the message.
 
         Raises:
-            CheckpointError: a variable is missing or of another shape.
+            CheckpointError: a variable is missing or has another shape.
         """
 
         def described(name: str) -> str:
@@ -74,11 +74,11 @@ def match_variables(
         found: shape by variable name, of all variables in the checkpoint.
         layers: layer by variable name, for the messages.
         from_scratch: names of layers that have no variables in checkpoints, for the report.
-        signatures: of the architectures that there are, to name the one that a file is of.
-        heads: argument that asks for a head, by the name of each of its variables.
+        signatures: signatures of all architectures, to detect that of the file.
+        heads: argument that adds a head, by the name of each of its variables.
 
     Returns:
-        The report; nothing is raised.
+        The report; no error is raised.
     """
     missing = tuple(name for name in expected if name not in found)
     mismatched = {
@@ -105,7 +105,7 @@ def _fits(expected: _Shape, found: tuple[int, ...]) -> bool:
 
 
 def _layers(names: Iterable[str]) -> int:
-    """Count layers: one more than the largest number behind `layer_`, `layer` or `block_`."""
+    """Count layers: one more than the largest number after `layer_`, `layer` or `block_`."""
     numbers = [re.search(r"/(?:layer_?|block_|inner_group_)(\d+)/", name) for name in names]
     return 1 + max((int(number[1]) for number in numbers if number), default=-1)
 
@@ -116,15 +116,15 @@ def _cause_of_architecture(
     missing: Sequence[str],
     signatures: Sequence[Signature],
 ) -> str:
-    """Say in one sentence that a checkpoint is of another architecture, if it is."""
+    """Describe in one sentence that a checkpoint has another architecture, if it has."""
     if not missing or not signatures:
         return ""
-    there = architectures(found, signatures)
-    if set(architectures(expected, signatures)).intersection(there):
+    detected = architectures(found, signatures)
+    if set(architectures(expected, signatures)).intersection(detected):
         return ""
-    if not there:
+    if not detected:
         return f"Its names are of no known architecture, e.g. {next(iter(found), 'none')!r}."
-    models = " or ".join(f"model={model!r}" for model in there)
+    models = " or ".join(f"model={model!r}" for model in detected)
     return f"Its names are those of {models}: pass that."
 
 
@@ -150,7 +150,7 @@ def _cause(
             )
         if "token_type" in first:
             return (
-                f"It has {other[0]} types of segments, the model {shape[0]}: correct "
+                f"It has {other[0]} segment types, the model {shape[0]}: correct "
                 "type_vocab_size in the config."
             )
         return (

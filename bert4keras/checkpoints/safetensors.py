@@ -1,11 +1,11 @@
 """The safetensors format (https://huggingface.co/docs/safetensors).
 
-Eight bytes with the size of the header, the header in JSON, the bytes of all tensors one after the
-other. The format has no checksums. Files written here carry them in their metadata, under
-`CHECKSUMS`, where other readers ignore them; here they are verified.
+A file consists of eight bytes with the size of the header, the header in JSON, and the bytes of all
+tensors. The format has no checksums. Files written here have checksums in their metadata, under
+`CHECKSUMS`, which are verified here and ignored by other readers.
 
-The library `safetensors` would refuse bfloat16 and float8 in numpy, want all bytes in memory at
-once to write them, and take a key that comes twice.
+The library `safetensors` does not support bfloat16 and float8 in NumPy, needs all bytes in memory
+to write them, and accepts duplicate keys.
 """
 
 import json
@@ -24,8 +24,8 @@ from bert4keras.checkpoints.base import BOUNDED, CheckpointError, Damage, check_
 from bert4keras.checkpoints.jsons import parse_json
 from bert4keras.checkpoints.tensors import (
     DTYPES,
+    ByteRange,
     MappedFile,
-    Stretch,
     Tensor,
     TensorFile,
     encode,
@@ -55,7 +55,7 @@ _CODES = {
     "uint64": "U64",
 }
 _NAMES = {code: name for name, code in _CODES.items()}
-# Sizes of all types in bits; of those that cannot be read, another tensor of the file can be.
+# Sizes of all types in bits, including types that cannot be read, but may be in a file.
 _BITS = {code: 8 * DTYPES[name].itemsize for name, code in _CODES.items()} | {
     **dict.fromkeys(("F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
     **{"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6},
@@ -86,7 +86,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     file = MappedFile(path)
     size = int.from_bytes(file.read(0, 8).tobytes(), "little")
     if size > MAX_HEADER:
-        raise Damage(f"it has a header of {size} bytes, of which {MAX_HEADER} are read", BOUNDED)
+        raise Damage(f"it has a header of {size} bytes, but at most {MAX_HEADER} are read", BOUNDED)
     header = parse_json(file.read(8, size).tobytes(), MAX_HEADER)
     metadata = header.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
@@ -94,13 +94,13 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     entries = {name: _parse_entry(name, entry) for name, entry in header.items()}
     in_order = sorted(entries.items(), key=lambda item: item[1].place)
     end = _check_places([entry.place for _, entry in in_order])
-    # Before anything is made for each tensor, of which a small header may name a hundred thousand.
+    # Checked before anything is created for each of maybe a hundred thousand tensors.
     if 8 + size + end != file.size:
-        raise Damage(f"it has {file.size} bytes, its header says {8 + size + end}")
+        raise Damage(f"it has {file.size} bytes, but {8 + size + end} by its header")
     tensors = {}
     for i, (name, entry) in enumerate(in_order):
         start, end = entry.place
-        source = Stretch(file, 8 + size + start, end - start)
+        source = ByteRange(file, 8 + size + start, end - start)
         if CHECKSUMS in metadata:
             source.checksum = _checksum(name, entry.code, entry.shape)
             source.expected = _expected(metadata[CHECKSUMS], i, len(entries))
@@ -109,31 +109,31 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _check_places(places: list[tuple[int, int]]) -> int:
-    """Refuse places that leave bytes out or share some; return where the last ends."""
+    """Raise a `Damage` for ranges with gaps or overlaps; return the end of the last."""
     last = 0
     for start, end in places:
         if start != last:
-            raise Damage(f"bytes {last} to {start} belong to no tensor, or to two")
+            raise Damage(f"bytes {last} to {start} belong to no tensor or to two")
         last = end
     return last
 
 
-class _Described(NamedTuple):  # quicker to make than a frozen dataclass
-    """What a header says of a tensor: its type, its shape, where its bytes begin and end."""
+class _HeaderEntry(NamedTuple):  # faster to create than a frozen dataclass
+    """Header entry of a tensor: its type, its shape, and the range of its bytes."""
 
     code: str
     shape: tuple[int, ...]
     place: tuple[int, int]
 
 
-def _parse_entry(name: str, entry: Any) -> _Described:
+def _parse_entry(name: str, entry: Any) -> _HeaderEntry:
     match entry:
         case {"dtype": str(code), "shape": [*shape], "data_offsets": [start, end]}:
             if code in _BITS and set(map(type, (*shape, start, end))) == {int}:
                 check_shape(tuple(shape))
                 if start >= 0 and (end - start) * 8 == math.prod(shape) * _BITS[code]:
-                    return _Described(code, tuple(shape), (start, end))
-    raise Damage(f"it says of {name[:80]!r} what cannot be: {str(entry)[:200]}")
+                    return _HeaderEntry(code, tuple(shape), (start, end))
+    raise Damage(f"its header has an invalid entry for {name[:80]!r}: {str(entry)[:200]}")
 
 
 def _expected(checksums: str, index: int, count: int) -> int:
@@ -148,7 +148,7 @@ def _expected(checksums: str, index: int, count: int) -> int:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What is known of a variable before it is written."""
+    """Properties of a variable that are needed before it is written."""
 
     name: str
     code: str
@@ -165,31 +165,30 @@ def write_safetensors(
 ) -> None:
     """Write variables to a safetensors file, or to several with an index.
 
-    More than `shard_size` bytes go to `NAME-00001-of-0000N.safetensors`, ..., of which
-    `NAME.safetensors.index.json` says what lies where, as Hugging Face does. The same variables
-    give the same bytes. All files take the place of what an earlier call wrote under the same path
-    in a single step. Variables are taken one after the other, twice each, so a mapping may make
-    them when asked.
+    More than `shard_size` bytes are split into `NAME-00001-of-0000N.safetensors`, ..., with the
+    index `NAME.safetensors.index.json` of Hugging Face. The same variables always give the same
+    bytes. All files atomically replace those of an earlier call with the same path. Variables are
+    read one after the other, twice each, so that a mapping may compute them on demand.
 
     Args:
         path: where to write, with the suffix .safetensors; its folder must exist.
         variables: arrays by name, of numbers that the format has, bool, or bfloat16 and float8 (of
             `ml_dtypes`).
-        metadata: strings by name, for other readers; {"format": "pt"} by default, without which
-            `transformers` refuses a file.
-        shard_size: bytes that a file may hold, except that each holds at least one variable.
+        metadata: strings by name, for other readers; {"format": "pt"} by default, which
+            `transformers` requires.
+        shard_size: maximal size of a file in bytes, unless a single variable is larger.
 
     Raises:
         CheckpointError: the folder is missing or cannot be written to, the disk is full, or a name
             or type cannot be written.
     """
     path = Path(path)
-    with replacing(path.parent, path.name, former_files(path.name)) as folder:
+    with replacing(path.parent, path.name, stale_file_pattern(path.name)) as folder:
         write_shards(folder / path.name, variables, metadata, shard_size)
 
 
-def former_files(name: str) -> str:
-    """Return a regular expression of the files that a file of this name, or its shards, has."""
+def stale_file_pattern(name: str) -> str:
+    """Return a regular expression of a file of this name, its index and its shards."""
     name = Path(name)
     shard = re.escape(name.stem) + r"-\d{5}-of-\d{5}" + re.escape(name.suffix)
     return rf"{re.escape(name.name)}(\.index\.json)?|{shard}"
@@ -201,14 +200,14 @@ def write_shards(
     metadata: Mapping[str, str] | None = None,
     shard_size: int = 5 * 10**9,
 ) -> None:
-    """Write the files themselves; see `write_safetensors`, which puts them in place."""
+    """Write the files, which `write_safetensors` then moves to their place."""
     entries = [_entry(name, variables[name]) for name in variables]
     # The order of the library: wide types first, so that all of them are aligned.
     entries.sort(key=lambda e: (-DTYPES[_NAMES[e.code]].itemsize, e.name))
     shards = _shards(entries, shard_size)
     metadata = {"format": "pt"} if metadata is None else dict(metadata)
     if not all(isinstance(text, str) for item in metadata.items() for text in item):
-        raise CheckpointError(f"the metadata of a safetensors file are strings, not {metadata}")
+        raise CheckpointError(f"the metadata of a safetensors file must be strings, not {metadata}")
     numbers = range(1, len(shards) + 1)
     names = [f"{path.stem}-{i:05d}-of-{len(shards):05d}{path.suffix}" for i in numbers]
     files = [path] if len(shards) == 1 else [path.with_name(name) for name in names]
@@ -227,8 +226,8 @@ def _entry(name: str, value: Any) -> _Entry:
         raise CheckpointError(f"a variable cannot be named {name!r} in a safetensors file")
     if array.dtype.name not in _CODES:
         raise CheckpointError(
-            f"the variable {name!r} is of type {array.dtype}, which safetensors does not have. "
-            f"Convert it to one of {', '.join(_CODES)}."
+            f"the variable {name!r} has the type {array.dtype}, which safetensors does not "
+            f"support. Convert it to one of {', '.join(_CODES)}."
         )
     code = _CODES[array.dtype.name]
     crc = _checksum(name, code, array.shape)(encode(array))
@@ -236,7 +235,7 @@ def _entry(name: str, value: Any) -> _Entry:
 
 
 def _shards(entries: list[_Entry], limit: int) -> list[list[_Entry]]:
-    """Divide variables among files, in their order."""
+    """Distribute variables among files in order."""
     shards: list[list[_Entry]] = [[]]
     size = 0
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Tensors as bytes in a mapped file: what safetensors, PyTorch and numpy files have in common."""
+"""Tensors as bytes in a mapped file, shared by safetensors, PyTorch and NumPy files."""
 
 import contextlib
 import math
@@ -31,7 +31,7 @@ DTYPES = {
         *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     )
 }
-# Types that numpy lacks, which are read as float32.
+# Types that NumPy does not have, which are read as float32.
 DTYPES |= {
     "bfloat16": np.dtype("<u2"),
     "float8_e4m3fn": np.dtype("u1"),
@@ -41,10 +41,10 @@ DTYPES |= {
 
 @cache
 def _float8(dtype: str) -> np.ndarray:
-    """Values of all codes of a type of 8 bits (https://arxiv.org/abs/2209.05433).
+    """Return the values of all codes of an 8-bit type (https://arxiv.org/abs/2209.05433).
 
-    Of "float8_e5m2" a code is the upper half of a float16. "float8_e4m3fn" has 4 bits of exponent,
-    whose bias is 7, and 3 of mantissa; there is no infinity, and only the code of all ones is NaN.
+    A code of "float8_e5m2" is the upper half of a float16. "float8_e4m3fn" has 4 bits of exponent
+    with a bias of 7, and 3 of mantissa; there is no infinity, and only the code of all ones is NaN.
     """
     if dtype == "float8_e5m2":
         return (np.arange(256, dtype=np.uint16) << 8).view(np.float16).astype(np.float32)
@@ -57,7 +57,7 @@ def _float8(dtype: str) -> np.ndarray:
 
 
 def decode(raw: np.ndarray, dtype: str) -> np.ndarray:
-    """Interpret bytes as values of a type: a view where numpy has the type.
+    """Interpret bytes as values of a type: a view if NumPy has the type.
 
     Args:
         raw: contiguous bytes, their number a multiple of the size of the type.
@@ -66,7 +66,7 @@ def decode(raw: np.ndarray, dtype: str) -> np.ndarray:
     array = raw.view(DTYPES[dtype])
     if dtype == "bfloat16":
         wide = array.astype(np.uint32)
-        wide <<= 16  # in place: a large variable takes as much room as it has to
+        wide <<= 16  # in place, to save memory for large variables
         return wide.view(np.float32)
     if dtype.startswith("float8"):
         return _float8(dtype)[array]
@@ -80,7 +80,7 @@ def encode(array: np.ndarray) -> np.ndarray:
 
 
 def decoded_type(dtype: str) -> np.dtype:
-    """Return the dtype of what `decode` gives."""
+    """Return the dtype of the result of `decode`."""
     return decode(np.empty(0, np.uint8), dtype).dtype
 
 
@@ -88,7 +88,7 @@ def decoded_type(dtype: str) -> np.dtype:
 
 
 class MappedFile:
-    """A file mapped into memory, of which only the stretch read last is kept resident.
+    """A file mapped into memory, of which only the last range read is kept resident.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -98,7 +98,7 @@ class MappedFile:
         self.path = path
         with readable(path), open_regular(path) as file:
             self.size = os.fstat(file.fileno()).st_size
-            # An array keeps its map alive, so the map goes with the last of them.
+            # An array keeps the map alive, which is closed with the last of them.
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else None
         self._resident = (0, 0)
 
@@ -113,10 +113,10 @@ class MappedFile:
         return np.frombuffer(self._data, np.uint8, size, start)
 
     def _release(self) -> None:
-        """Give the pages of the stretch read before back, so that a model needs room only once.
+        """Release the pages of the previous range, so that a model is in memory only once.
 
-        Views of it stay valid: the file is mapped read-only, so a page that is touched again comes
-        back from the file.
+        Views of it remain valid: the file is mapped read-only, so that a page that is accessed
+        again is read from the file.
         """
         start, size = self._resident
         if size and hasattr(mmap, "MADV_DONTNEED"):
@@ -125,17 +125,16 @@ class MappedFile:
 
 
 @dataclass(eq=False)
-class Stretch:
-    """Consecutive bytes of a file, verified when they are read first.
+class ByteRange:
+    """Range of bytes of a file, verified when it is first read.
 
     Attributes:
         file: the file.
-        start: where they begin.
-        size: their number.
-        checksum: function of the bytes that gives what `expected` should be; None if nothing is
-            known about them.
-        expected: the checksum that the file says.
-        packed: the number of bytes that they are deflated to; None if they lie there plainly.
+        start: the position of the first byte.
+        size: the number of bytes, when inflated.
+        checksum: computes the checksum of the bytes; None if there is none.
+        expected: the checksum in the file.
+        packed: the number of bytes in the file if they are deflated, otherwise None.
     """
 
     file: MappedFile
@@ -155,13 +154,13 @@ class Stretch:
             if found != self.expected:
                 raise Damage(
                     f"the checksum of its {self.size} bytes is {found:08x}, "
-                    f"the file says {self.expected:08x}"
+                    f"but {self.expected:08x} in the file"
                 )
             self._verified = True
         return raw
 
     def beginning(self, limit: int) -> bytes:
-        """Return the first bytes, `limit` at most, without verifying anything."""
+        """Return the first bytes, at most `limit`, without verification."""
         if self.packed is None:
             return self.file.read(self.start, min(self.size, limit)).tobytes()
         packed = self.file.read(self.start, self.packed)
@@ -169,14 +168,14 @@ class Stretch:
             return inflater.decompress(packed, limit)
 
     def _inflated(self) -> np.ndarray:
-        # Deflate shrinks data to a thousandth at most: more is a lie, and is not allocated.
+        # Deflate compresses to a thousandth at best: more is a false claim, and not allocated.
         if self.size > 1032 * self.packed:
-            raise Damage(f"{self.packed} deflated bytes claim to hold {self.size}")
+            raise Damage(f"{self.packed} deflated bytes claim to contain {self.size}")
         with _inflating() as inflater:
-            # A byte more than there should be, so that more is noticed. (0 would mean no limit.)
+            # One byte more than expected, so that more is detected. (0 would mean no limit.)
             content = inflater.decompress(self.file.read(self.start, self.packed), self.size + 1)
         if len(content) != self.size:
-            raise Damage(f"it inflates to another size than the {self.size} bytes it should have")
+            raise Damage(f"it does not inflate to the expected {self.size} bytes")
         return np.frombuffer(content, np.uint8)
 
 
@@ -193,19 +192,19 @@ def _inflating() -> Iterator["zlib._Decompress"]:
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where a tensor lies.
+    """Location of a tensor.
 
     Attributes:
         dtype: a key of `DTYPES`, or the name of a type that cannot be read.
         shape: its shape.
-        source: the bytes that it lies in.
-        offset: where it begins in `source`, in bytes.
-        strides: steps along each axis, in elements; None for C order.
+        source: the range of bytes that contains it.
+        offset: its position in `source`, in bytes.
+        strides: strides of the axes, in elements; None for C order.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    source: Stretch
+    source: ByteRange
     offset: int = 0
     strides: tuple[int, ...] | None = None
 
@@ -219,12 +218,12 @@ class Tensor:
         if self.offset < 0 or min(self.strides or (), default=0) < 0 or self.offset + needed > size:
             raise Damage(
                 f"a {self.dtype} variable of shape {self.shape} and strides {self.strides} at byte "
-                f"{self.offset} does not lie within its {size} bytes"
+                f"{self.offset} is not within its {size} bytes"
             )
 
     @property
     def _span(self) -> int:
-        """Elements from the first to the last."""
+        """Number of elements from the first to the last."""
         if self.strides is None or 0 in self.shape:
             return math.prod(self.shape)
         return 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
@@ -236,20 +235,20 @@ class Tensor:
         flat = decode(raw, self.dtype)
         if self.strides is None or 0 in self.shape:
             return flat.reshape(self.shape)
-        # The stride of an axis of one element means nothing and may be too large a number.
+        # The stride of an axis of one element is irrelevant, and may be too large.
         pairs = zip(self.shape, self.strides, strict=True)
         strides = [s * flat.itemsize if n > 1 else 0 for n, s in pairs]
         return np.lib.stride_tricks.as_strided(flat, self.shape, strides)
 
 
 class TensorFile(Checkpoint):
-    """An open file whose entries are of the class `Tensor`.
+    """An open file whose entries are `Tensor` objects.
 
     Args:
         path: the file.
         container: its format.
-        tensors: what lies in it, by name.
-        metadata: see `Checkpoint`.
+        tensors: its tensors by name.
+        metadata: further strings by name in the file.
     """
 
     def __init__(
@@ -268,7 +267,7 @@ class TensorFile(Checkpoint):
     def _dtype(self, entry: Tensor) -> np.dtype:
         if entry.dtype not in DTYPES:
             raise Damage(
-                f"it is of type {entry.dtype}",
+                f"it has the type {entry.dtype}",
                 f"Types that can be read: {', '.join(DTYPES)}. Convert it to one of them.",
             )
         return decoded_type(entry.dtype)
@@ -278,31 +277,31 @@ class TensorFile(Checkpoint):
 
 
 class ShardedCheckpoint(Checkpoint):
-    """Checkpoints that together are one.
+    """Several files that form one checkpoint.
 
     Args:
-        path: the index file, which says what lies where.
-        places: the open checkpoint that holds a variable, by name of the variable.
+        path: the index file.
+        shards: the open checkpoint with a variable, by the name of the variable.
 
     Raises:
-        CheckpointError: a variable is not where the index says.
+        CheckpointError: a variable is not in the file given in the index.
     """
 
-    def __init__(self, path: Path, places: dict[str, Checkpoint]):
-        first = next(iter(places.values()), None)
+    def __init__(self, path: Path, shards: dict[str, Checkpoint]):
+        first = next(iter(shards.values()), None)
         metadata = first.metadata if first is not None else {}
-        super().__init__(path, {name: (name, shard) for name, shard in places.items()}, metadata)
-        self._shards = set(places.values())
+        super().__init__(path, {name: (name, shard) for name, shard in shards.items()}, metadata)
+        self._shards = set(shards.values())
         self.container = first.container if first is not None else "safetensors"
-        for name, shard in places.items():
+        for name, shard in shards.items():
             if name not in shard:
                 raise CheckpointError(
-                    f"{path} says that {shard.path.name} holds {name!r}, which it does not: they "
-                    "are not of the same model, or one is damaged. Fetch all of them again."
+                    f"according to {path}, {shard.path.name} contains {name!r}, but it does not: "
+                    "they belong to different models, or one is damaged. Fetch all of them again."
                 )
 
     def close(self) -> None:
-        """Let go of the files. Arrays already read stay valid."""
+        """Release the files. Arrays that have been read remain valid."""
         super().close()
         for shard in self._shards:
             shard.close()

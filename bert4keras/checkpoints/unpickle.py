@@ -1,11 +1,11 @@
-"""The pickles in PyTorch files, read by a machine that can build state dicts and nothing else.
+"""A restricted unpickler for PyTorch files that can only create state dicts.
 
 A pickle is a program for a stack machine (https://github.com/python/cpython, Lib/pickletools.py,
-describes its instructions). That of the standard library may call anything that can be imported.
-This one knows only the instructions that `torch.save` writes and, of all functions and classes,
-those in `_GLOBALS`, in whose place stand functions of this module. Whatever else a pickle names is
-refused before anything is done with it. Work and memory are bounded by `_MAX_STEPS`: to copy the
-items of a list or to look into a value counts as much as to put it there.
+describes its opcodes). That of the standard library may call anything that can be imported. This
+one knows only the opcodes that `torch.save` writes and, of all functions and classes, those in
+`_GLOBALS`, which are replaced by functions of this module. Anything else in a pickle is rejected
+before it is used. Time and memory are limited by `_MAX_STEPS`: copying the items of a list and
+inspecting a value are counted like pushing them.
 """
 
 import struct
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bert4keras.checkpoints.base import BOUNDED, Damage
-from bert4keras.checkpoints.tensors import DTYPES, Stretch, Tensor
+from bert4keras.checkpoints.tensors import DTYPES, ByteRange, Tensor
 
 MAX_SIZE = 8 << 20  # bytes of a pickle; one tensor takes about two hundred
 _MAX_STEPS = 1 << 19  # instructions; one tensor takes about twenty-five
@@ -22,13 +22,13 @@ _MAX_STEPS = 1 << 19  # instructions; one tensor takes about twenty-five
 
 @dataclass(frozen=True)
 class Storage:
-    """A block of bytes that tensors lie in, and the type of its elements if it has one."""
+    """Block of bytes of tensors, and the type of its elements if it has one."""
 
     dtype: str | None
-    source: Stretch
+    source: ByteRange
 
 
-# === What stands in the place of functions and classes ===
+# === Replacements of functions and classes ===
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def _rebuild_tensor_v3(storage: Any, offset: Any, shape: Any, strides: Any, *res
     _, _, dtype, *_ = rest  # requires_grad, backward_hooks, dtype, metadata
     name, stored = _checked(dtype, _Dtype).name, _checked(storage, Storage).dtype
     if stored not in (None, name):
-        raise Damage(f"its pickle takes a storage of {stored} for a tensor of {name}")
+        raise Damage(f"its pickle uses a storage of {stored} for a tensor of {name}")
     return _tensor(storage, offset, shape, strides, name)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: str | None) -> Tensor:
     numbers = [offset, *_checked(shape, tuple), *_checked(strides, tuple)]
-    # Whatever is larger than 63 bits is wrong, and is not multiplied with.
+    # Numbers of more than 63 bits are wrong, and must not be multiplied.
     if len(shape) != len(strides) or any(_number(n) >> 62 for n in numbers):
         raise Damage(f"a tensor of {len(shape)} axes has impossible offset, shape or strides")
     source = _checked(storage, Storage).source
@@ -98,7 +98,7 @@ _STORAGES = {
     "Bool": "bool",
     "ComplexFloat": "complex64",
     "ComplexDouble": "complex128",
-    # Read by nobody here, but another tensor of the file can be.
+    # These cannot be read, but other tensors of the file can.
     "QInt8": "qint8",
     "QUInt8": "quint8",
     "QInt32": "qint32",
@@ -121,8 +121,8 @@ def _global(module: Any, name: Any) -> _Global:
     found = _GLOBALS.get((_checked(module, str), _checked(name, str)))
     if found is None:
         raise Damage(
-            f"its pickle asks for {module[:80]}.{name[:80]}, which is no part of a dict of tensors "
-            "and is forbidden, since a pickle can run any code",
+            f"its pickle refers to {module[:80]}.{name[:80]}, which is not part of a dict of "
+            "tensors and is forbidden, since a pickle can run any code",
             "If you trust the file, load it with PyTorch and save model.state_dict() alone.",
         )
     return found
@@ -148,7 +148,7 @@ def _checked_key(key: Any) -> str | int:
     return _checked(key, str | int)
 
 
-# === The machine ===
+# === The stack machine ===
 
 _MAX_LONG = 64  # bytes of a number
 
@@ -158,14 +158,14 @@ class _Machine:
 
     Args:
         data: bytes that begin with the pickle.
-        find_storage: makes a storage of a persistent id.
+        find_storage: creates a storage from a persistent id.
     """
 
     def __init__(self, data: bytes, find_storage: Callable[[tuple], Storage]):
         self.data = data
         self.find_storage = find_storage
         self.at = 0
-        self.frame = len(data)  # where the frame ends that instructions are taken from
+        self.frame = len(data)  # the end of the current frame
         self.steps = 0
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []  # the stacks below each mark
@@ -174,17 +174,17 @@ class _Machine:
     def run(self) -> Any:
         while True:
             self.spend(1)
-            if self.at == self.frame:  # frames follow one another, or plain instructions do
+            if self.at == self.frame:  # followed by another frame, or by plain opcodes
                 self.frame = len(self.data)
             op = chr(self.take(1)[0])
             if op == ".":
                 return self.pop()
             if op not in _INSTRUCTIONS:
-                raise Damage(f"its pickle has the instruction {op!r}, which no state dict needs")
+                raise Damage(f"its pickle has the opcode {op!r}, which no state dict needs")
             _INSTRUCTIONS[op](self)
 
     def spend(self, steps: int) -> None:
-        """Count what is done."""
+        """Count steps, and raise a `Damage` if they exceed the limit."""
         self.steps += steps
         if self.steps > _MAX_STEPS:
             raise Damage(f"its pickle has more than {_MAX_STEPS} instructions", BOUNDED)
@@ -209,10 +209,10 @@ class _Machine:
         return _text(self.take(end + 1 - self.at)[:-1])
 
     def begin_frame(self) -> None:
-        """Take instructions from the next bytes only; a frame lies in no other one."""
+        """Begin a frame of opcodes; frames are not nested."""
         size = self.size(8)
         if self.frame < len(self.data) or self.at + size > len(self.data):
-            raise Damage("its pickle has a frame inside of another one, or one that is too long")
+            raise Damage("its pickle has a nested frame, or one that is too long")
         self.frame = self.at + size
 
     # --- the stack and the memo
@@ -255,7 +255,7 @@ class _Machine:
         self.push(struct.unpack(code, self.take(struct.calcsize(code)))[0])
 
     def push_long(self, width: int) -> None:
-        """Push a number of many bytes, which takes time whenever it is used as a key."""
+        """Push a number of many bytes, with a limit, since hashing it as a key takes time."""
         size = self.size(width)
         if size > _MAX_LONG and self.at + size <= len(self.data):
             raise Damage(f"its pickle has a number of {size} bytes", BOUNDED)
@@ -297,7 +297,7 @@ class _Machine:
         self.push(self.find_storage(described))
 
     def set_state(self) -> None:
-        """Drop what a state dict of PyTorch carries besides: the versions of its modules."""
+        """Drop the state of a state dict of PyTorch: the versions of its modules."""
         self.pop()
         self.top(dict)
 
@@ -310,7 +310,7 @@ class _Machine:
             raise Damage(f"its pickle calls a function with {len(arguments)} arguments") from None
 
 
-# By their names in pickletools: what they do.
+# Opcodes, with comments by their names in pickletools.
 _INSTRUCTIONS: dict[str, Callable[[_Machine], None]] = {
     "N": lambda m: m.push(None),
     "\x88": lambda m: m.push(True),  # NEWTRUE
@@ -361,22 +361,22 @@ def _text(raw: bytes) -> str:
 
 
 def unpickle(data: bytes, find_storage: Callable[[tuple], Storage]) -> tuple[Any, int]:
-    """Read a pickle that holds dicts, lists, numbers, strings and tensors.
+    """Read a pickle of dicts, lists, numbers, strings and tensors.
 
     Args:
         data: bytes that begin with the pickle.
-        find_storage: makes a storage of a persistent id.
+        find_storage: creates a storage from a persistent id.
 
     Returns:
-        The value, in which each tensor is a `Tensor`, and the number of bytes the pickle takes.
+        The value, in which each tensor is a `Tensor`, and the size of the pickle in bytes.
 
     Raises:
-        Damage: the pickle is damaged, too large, or asks for anything else.
+        Damage: the pickle is damaged, too large, or refers to anything else.
     """
     machine = _Machine(data, find_storage)
     return machine.run(), machine.at
 
 
 def storage_type(value: Any) -> str | None:
-    """Return the type of the elements of a storage, from what a persistent id says."""
+    """Return the type of the elements of a storage, from its class in a persistent id."""
     return _checked(value, _StorageType).name

@@ -1,19 +1,20 @@
-"""Files that take the place of older ones in a single step, however many they are.
+"""Atomic replacement of one or several files.
 
-What is written goes into a hidden folder beside its place. Once it is on the disk it takes its
-place: a single file by being renamed, several files so that one rename changes all of them:
+New files are written to a hidden folder next to their destination. When they are on the disk they
+replace the old ones: a single file by renaming, several files in such a way that one rename
+replaces all of them:
 
-1. the old files get a second name each in the hidden folder, under `old`, beside the new ones under
-   `new`; a symbolic link `now` leads to `old`;
-2. each old file is replaced by a symbolic link `HIDDEN/now/NAME`, which leads to itself;
-3. **`now` is renamed to lead to `new`**;
-4. each link is replaced by the new file that it leads to, and the hidden folder is removed.
+1. the old files are hard-linked in the hidden folder under `old`, next to the new ones under `new`;
+   a symbolic link `now` refers to `old`;
+2. each old file is replaced by a symbolic link `HIDDEN/now/NAME`, which refers to the same file;
+3. **`now` is replaced by a link to `new`**;
+4. each link is replaced by the new file to which it refers, and the hidden folder is removed.
 
-Whoever opens the files finds the old ones before the third step and the new ones after it, also if
-the writer is killed in between; the next writer in the folder tidies up. Nobody needs to know that
-the names are links for a moment: TensorFlow and `transformers` read through them.
+Readers find the old files before the third step and the new ones after it, even if the writer is
+killed in between; the next writer in the folder cleans up. Readers need not know that the files are
+temporarily links: TensorFlow and `transformers` follow them.
 
-A hidden folder is locked while its writer lives, and a folder while files in it take their places.
+A hidden folder is locked as long as its writer is alive, and a folder while its files are replaced.
 """
 
 import contextlib
@@ -32,13 +33,13 @@ from bert4keras.checkpoints.base import CheckpointError
 
 try:
     import fcntl
-except ImportError:  # Windows, where a file that somebody has open cannot be removed anyway
+except ImportError:  # Windows, where open files cannot be removed anyway
     fcntl = None
 
 _HIDDEN = r"\.bert4keras-[0-9a-f]{32}\.tmp"
 _LINK = re.compile(rf"({_HIDDEN})/now/([^/]+)")
 _WITHOUT_LOCKS = 24 * 3600  # seconds after which a hidden folder counts as abandoned
-# What file systems answer that have no links, or none to this file.
+# Errors of file systems that do not support links, or not to this file.
 _NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EMLINK)
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # of folders
 
@@ -47,19 +48,19 @@ _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # of folders
 def replacing(
     folder: str | Path, head: str, former: str = "", create: bool = False
 ) -> Iterator[Path]:
-    """Give a hidden folder whose files take their places in `folder` all at once.
+    """Yield a hidden folder whose files replace those in `folder` atomically.
 
-    They do so when the block ends without an error, and then are on the disk. Otherwise nothing has
-    changed. A file keeps the permissions of the one it replaces.
+    They do so when the block ends without an error, after they are on the disk. Otherwise nothing
+    is changed. A file keeps the permissions of the file that it replaces.
 
     Args:
-        folder: where the files go.
-        head: the name of the file that readers open first. It matters on file systems without
-            links only: there it is removed first and comes last, so that a writer that is killed
-            leaves nothing that could be taken for a whole.
-        former: a regular expression; files in `folder` that match it and are not written anew
-            disappear in the same step.
-        create: whether to make the folder if there is none.
+        folder: the destination of the files.
+        head: the name of the file that readers open first. It matters only on file systems without
+            links: there it is removed first and written last, so that a writer that is killed
+            leaves no incomplete set of files that seems complete.
+        former: a regular expression; files in `folder` that match it and are not among the new ones
+            are removed in the same step.
+        create: whether to create the folder if there is none.
 
     Raises:
         CheckpointError: the folder is missing or read-only, the disk is full, ...
@@ -87,9 +88,9 @@ def replacing(
 
 @contextlib.contextmanager
 def replacing_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file, for writing and reading, that takes the place of `path`; see `replacing`.
+    """Open a file, for writing and reading, that replaces `path` atomically, like `replacing`.
 
-    If `path` is a symbolic link, what it leads to is replaced.
+    If `path` is a symbolic link, its target is replaced.
     """
     path = Path(os.path.realpath(path))
     with (
@@ -106,13 +107,13 @@ def _writable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}. What stood there before is unchanged."
+            f"cannot write {path}: {error.strerror or error}. Existing files are unchanged."
         ) from error
 
 
 @contextlib.contextmanager
 def _created(folder: Path) -> Iterator[None]:
-    """Make a folder if there is none; after an error, remove it again."""
+    """Create a folder if there is none, and remove it again after an error."""
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -125,17 +126,17 @@ def _created(folder: Path) -> Iterator[None]:
 
 
 def _finish(new: Path, old: Path) -> None:
-    """Give a new file the permissions of the old one, and put its bytes on the disk."""
+    """Give a new file the permissions of the old one, and sync it to the disk."""
     if os.path.isdir(old):
         raise IsADirectoryError(errno.EISDIR, f"{old} is a folder")
     if os.path.exists(old):
-        with contextlib.suppress(PermissionError):  # of a file system that has no permissions
+        with contextlib.suppress(PermissionError):  # a file system without permissions
             os.chmod(new, stat.S_IMODE(os.stat(old).st_mode))
     _sync(new)
 
 
 def _sync(path: Path) -> None:
-    """Put a file, or the names in a folder, on the disk."""
+    """Sync a file, or the entries of a folder, to the disk."""
     if os.name == "nt" and path.is_dir():
         return  # Windows cannot open folders
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -148,11 +149,11 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-# === Taking the place ===
+# === Replacing ===
 
 
 def _put(folder: Path, hidden: Path, names: Sequence[str], gone: Sequence[str], head: str) -> None:
-    """Let new files take their places, and others disappear, in one step."""
+    """Move new files to their destination, and remove others, in one step."""
     if len(names) == 1 and not gone:
         os.replace(hidden / "new" / names[0], folder / names[0])
         _sync(folder)
@@ -163,10 +164,10 @@ def _put(folder: Path, hidden: Path, names: Sequence[str], gone: Sequence[str], 
 
 
 def _keep(folder: Path, hidden: Path, names: Sequence[str]) -> bool:
-    """Give the old files second names under `old`; return whether the file system can."""
+    """Link the old files under `old`; return whether the file system supports it."""
     try:
         for name in names:
-            if os.path.islink(folder / name):  # of the user's: a relative one would lead elsewhere
+            if os.path.islink(folder / name):  # of the user; a relative one would be wrong in `old`
                 os.symlink(os.path.realpath(folder / name), hidden / "old" / name)
             elif os.path.lexists(folder / name):
                 os.link(folder / name, hidden / "old" / name)
@@ -192,7 +193,7 @@ def _switch(folder: Path, hidden: Path, names: Sequence[str]) -> None:
 
 
 def _settle(folder: Path) -> None:
-    """Replace the links of a switch, perhaps of a writer that was killed, by what they lead to."""
+    """Replace the links of a switch, possibly of a killed writer, by the files they refer to."""
     links = [
         entry.name
         for entry in os.scandir(folder)
@@ -211,7 +212,7 @@ def _settle(folder: Path) -> None:
 def _put_one_by_one(
     folder: Path, hidden: Path, names: Sequence[str], gone: Sequence[str], head: str
 ) -> None:
-    """Replace files where there are no links: a writer that is killed leaves none."""
+    """Replace files without links; a killed writer leaves no head file."""
     (folder / head).unlink(missing_ok=True)
     for name in gone:
         (folder / name).unlink(missing_ok=True)
@@ -226,10 +227,10 @@ def _put_one_by_one(
 
 @contextlib.contextmanager
 def _hidden(folder: Path) -> Iterator[Path]:
-    """Make a hidden folder with `new` and `old` in it, locked, and remove it in the end."""
+    """Create and lock a hidden folder with subfolders `new` and `old`, and remove it in the end."""
     with contextlib.ExitStack() as stack:
         hidden, locked = folder, False
-        # Before it is locked, another writer may take it for an abandoned one.
+        # Before it is locked, another writer may consider it abandoned.
         while not (locked and hidden.exists()):
             hidden = folder / f".bert4keras-{uuid.uuid4().hex}.tmp"
             os.mkdir(hidden)
@@ -243,7 +244,7 @@ def _hidden(folder: Path) -> Iterator[Path]:
 
 
 def _remove(hidden: Path) -> None:
-    """Remove a hidden folder, unless files beside it are links into it still."""
+    """Remove a hidden folder, unless files next to it are still links into it."""
     with contextlib.suppress(OSError):
         links = [os.readlink(e.path) for e in os.scandir(hidden.parent) if e.is_symlink()]
         if not any(link.startswith(hidden.name) for link in links):
@@ -251,7 +252,7 @@ def _remove(hidden: Path) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the hidden folders of writers that are no more."""
+    """Remove the hidden folders of writers that no longer run."""
     for name in os.listdir(folder):
         if re.fullmatch(_HIDDEN, name):
             with _locked(folder / name, wait=False) as locked:
@@ -267,9 +268,9 @@ def _is_old(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _locked(path: Path, wait: bool = True) -> Iterator[bool | None]:
-    """Hold a folder's lock, which ends with the process; tell whether it was to be had.
+    """Hold the lock of a folder, which ends with the process; yield whether it was acquired.
 
-    None says that there are no locks here.
+    None means that locks are not supported.
     """
     if fcntl is None:
         yield None

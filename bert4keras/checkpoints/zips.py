@@ -1,4 +1,4 @@
-"""Members of zip archives as stretches of a mapped file; numpy's `.npz` files."""
+"""Members of zip archives as byte ranges of a mapped file, and `.npz` files of NumPy."""
 
 import math
 import re
@@ -17,23 +17,23 @@ from bert4keras.checkpoints.base import (
     readable,
     undamaged,
 )
-from bert4keras.checkpoints.tensors import DTYPES, MappedFile, Stretch, Tensor, TensorFile
+from bert4keras.checkpoints.tensors import DTYPES, ByteRange, MappedFile, Tensor, TensorFile
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, sizes of the name and of the extra field
-_DESCRIPTOR = 24  # bytes that may follow a member, which repeat its sizes and its checksum
+_DESCRIPTOR = 24  # bytes that may follow a member and repeat its sizes and checksum
 _MAX_DIRECTORY = 2 << 20  # bytes; a member takes about a hundred
 
 
-def members(path: Path) -> dict[str, Stretch]:
+def members(path: Path) -> dict[str, ByteRange]:
     """Find the members of a zip archive, which are verified with their CRC-32 when read.
 
     Raises:
-        Damage: the directory of the archive is damaged, a member is of a kind nobody writes, or
-            they unpack to much more than they take.
+        Damage: the directory of the archive is damaged, a member is of an unsupported kind, or they
+            unpack to much more than their size.
     """
     infos, start = directory(path)
     file = MappedFile(path)
-    found: dict[str, Stretch] = {}
+    found: dict[str, ByteRange] = {}
     end = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
         if info.filename in found:
@@ -47,74 +47,74 @@ def members(path: Path) -> dict[str, Stretch]:
 
 
 def directory(path: Path) -> tuple[list[zipfile.ZipInfo], int]:
-    """Read the directory of a zip archive; return also where it begins.
+    """Read the directory of a zip archive; return its entries and its position.
 
     Raises:
-        Damage: it is damaged, or larger than that of any file of weights.
+        Damage: it is damaged, or larger than that of any weight file.
     """
     try:
         with (
             readable(path),
             open_regular(path) as file,
-            zipfile.ZipFile(_Sparing(file)) as archive,
+            zipfile.ZipFile(_LimitedFile(file)) as archive,
         ):
             return archive.infolist(), archive.start_dir
-    # What a damaged directory arrives as, depending on where it is damaged.
+    # Errors of a damaged directory, depending on where it is damaged.
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
         if isinstance(error, CheckpointError):
             raise
         raise Damage(f"its directory cannot be read ({error})") from None
 
 
-class _Sparing:
-    """A file of which `zipfile` cannot read a directory that is too large."""
+class _LimitedFile:
+    """File from which `zipfile` cannot read a directory that is too large."""
 
     def __init__(self, file: BinaryIO):
         self.seek, self.tell = file.seek, file.tell
         self._file = file
 
     def read(self, size: int = -1) -> bytes:
-        """Read; more than a directory may take is refused."""
+        """Read, or raise a `Damage` for more than the maximal size of a directory."""
         if size > _MAX_DIRECTORY:
             raise Damage(
-                f"its directory has {size} bytes, of which {_MAX_DIRECTORY} are read", BOUNDED
+                f"its directory has {size} bytes, but at most {_MAX_DIRECTORY} are read", BOUNDED
             )
         return self._file.read(size)
 
 
 def _check_gap(end: int, start: int) -> None:
-    """Check that no member is missing from the directory, where a wrong size can hide it.
+    """Check that no member is missing from the directory, as a wrong size could hide it.
 
-    Nor may two have bytes in common: each would unpack them.
+    Nor may two members overlap, since each would unpack the same bytes.
     """
     if not 0 <= start - end <= _DESCRIPTOR:
-        raise Damage(f"bytes {end} to {start} belong to no member, or to two")
+        raise Damage(f"bytes {end} to {start} belong to no member or to two")
 
 
-def _stretch(file: MappedFile, info: zipfile.ZipInfo) -> Stretch:
+def _stretch(file: MappedFile, info: zipfile.ZipInfo) -> ByteRange:
     header = file.read(info.header_offset, _LOCAL_HEADER.size).tobytes()
     signature, n_name, n_extra = _LOCAL_HEADER.unpack(header)
     start = info.header_offset + _LOCAL_HEADER.size
-    # Bit 11 says whether a name is UTF-8 or of the code page of the first PCs.
+    # Bit 11 tells whether a name is encoded in UTF-8 or in code page 437.
     encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
     name = file.read(start, n_name).tobytes().decode(encoding, errors="replace")
     if signature != b"PK\3\4" or name != info.orig_filename:
-        raise Damage(f"member {info.filename!r} is not where the directory says")
+        raise Damage(f"member {info.filename!r} is not at its position in the directory")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise Damage(f"member {info.filename!r} is compressed by method {info.compress_type}")
     deflated = info.compress_type == zipfile.ZIP_DEFLATED
     start += n_name + n_extra
     if start + info.compress_size > file.size:
-        raise Damage(f"member {info.filename!r} ends behind the end of the file")
+        raise Damage(f"member {info.filename!r} exceeds the file")
     packed = info.compress_size if deflated else None
-    return Stretch(file, start, info.file_size, zlib.crc32, info.CRC, packed)
+    return ByteRange(file, start, info.file_size, zlib.crc32, info.CRC, packed)
 
 
-# === Files of numpy ===
+# === Files of NumPy ===
 
-_MAX_HEADER = 1 << 14  # bytes before the values; numpy itself refuses more than 10,000
-# https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html says that the header is a
-# literal of Python, with its keys in this order. It is matched, so that nothing is evaluated.
+_MAX_HEADER = 1 << 14  # bytes before the values; NumPy itself allows at most 10,000
+# https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html defines the header as a
+# Python literal with its keys in this order. It is matched, so that nothing is evaluated.
 _HEADER = re.compile(
     rb"\{'descr': *'([^']*)', *'fortran_order': *(True|False), *"
     rb"'shape': *\(((?:\d{1,18}, *)*(?:\d{1,18})?)\),? *\}\s*"
@@ -123,29 +123,29 @@ _TYPES = {dtype.str: name for name, dtype in DTYPES.items() if dtype.name == nam
 
 
 def open_npz(path: Path) -> TensorFile:
-    """Open a file that `numpy.savez` or `savez_compressed` wrote; pickled objects are refused.
+    """Open a file of `numpy.savez` or `savez_compressed`; pickled objects are rejected.
 
     Raises:
-        CheckpointError: the file is damaged, or holds something else than numbers.
+        CheckpointError: the file is damaged, or contains something other than numbers.
     """
     with undamaged(path, "a readable .npz file"):
         tensors = {}
         for name, stretch in members(path).items():
             if not name.endswith(".npy"):
-                raise Damage(f"its member {name!r} is no array (.npy)")
+                raise Damage(f"its member {name!r} is not an array (.npy)")
             name = name.removesuffix(".npy")
             tensors[name] = _array(name, stretch)
     return TensorFile(path, "npz", tensors)
 
 
-def _array(name: str, stretch: Stretch) -> Tensor:
+def _array(name: str, stretch: ByteRange) -> Tensor:
     head = stretch.beginning(_MAX_HEADER)
     start = _header_end(head)
     header = _HEADER.fullmatch(head[10 if head[6:7] == b"\1" else 12 : start])
     if header is None or (dtype := _TYPES.get(header[1].decode("latin-1"))) is None:
         found = header[1].decode("latin-1") if header else "something else"
         raise Damage(
-            f"its array {name!r} holds {found!r}, not plain little-endian numbers",
+            f"its array {name!r} has {found!r}, not plain little-endian numbers",
             "Save arrays of numbers; objects would have to be unpickled, which runs code.",
         )
     shape = tuple(int(n) for n in re.findall(rb"\d+", header[3]))
@@ -157,11 +157,11 @@ def _array(name: str, stretch: Stretch) -> Tensor:
 
 
 def _header_end(head: bytes) -> int:
-    """Return where the values begin: behind the signature, the version, a size and the header."""
+    """Return the position of the values, after signature, version, size and header."""
     if head[:6] != b"\x93NUMPY" or head[6:8] not in (b"\1\0", b"\2\0"):
         raise Damage(f"an array begins with {head[:8].hex()} instead of the signature of numpy")
-    behind_size = 10 if head[6] == 1 else 12
-    end = behind_size + int.from_bytes(head[8:behind_size], "little")
+    start = 10 if head[6] == 1 else 12
+    end = start + int.from_bytes(head[8:start], "little")
     if end > len(head):
-        raise Damage(f"an array has a header of {end} bytes, of which {len(head)} can be read")
+        raise Damage(f"an array has a header of {end} bytes, but only {len(head)} can be read")
     return end

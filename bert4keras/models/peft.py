@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bert4keras.models.transformer import Transformer
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-FORMER = rf"adapter_config\.json|adapter_model\.bin|{safetensors.former_files(TENSORS)}"
+FORMER = rf"adapter_config\.json|adapter_model\.bin|{safetensors.stale_file_pattern(TENSORS)}"
 """A regular expression of the files of an earlier adapter."""
 
 

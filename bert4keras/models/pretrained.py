@@ -114,7 +114,7 @@ def save_pretrained(transformer: "Transformer", folder: str | Path, tokenizer: A
     variables = weights.official_variables(transformer, merged=False)
     tensors = to_hugging_face(variables, transformer.dialect)
     metadata = {"format": "pt", **weights.metadata(transformer)}
-    former = f"{safetensors.former_files('model.safetensors')}|{peft.FORMER}"
+    former = f"{safetensors.stale_file_pattern('model.safetensors')}|{peft.FORMER}"
     with _replacing(folder, "config.json", former, vocabulary) as place:
         safetensors.write_shards(place / "model.safetensors", tensors, metadata)
         write_json(place / "config.json", config)
@@ -168,7 +168,7 @@ def save_original(transformer: "Transformer", folder: str | Path) -> None:
     """
     config = written_configs.to_original(transformer)
     vocabulary = vocabulary_files(transformer, None)
-    former = bundle.former_files("bert_model.ckpt")
+    former = bundle.stale_file_pattern("bert_model.ckpt")
     with _replacing(folder, "bert_config.json", former, vocabulary) as place:
         weights.write(transformer, place / "bert_model.ckpt")
         write_json(place / "bert_config.json", config)

@@ -286,7 +286,9 @@ def save(
 ) -> None:
     """Write a checkpoint in one step, as `Transformer.save_weights_as_checkpoint` describes."""
     path = Path(path)
-    with replacing(path.parent, f"{path.name}.index", bundle.former_files(path.name)) as folder:
+    with replacing(
+        path.parent, f"{path.name}.index", bundle.stale_file_pattern(path.name)
+    ) as folder:
         write(transformer, folder / path.name, mapping, dtype)
 
 

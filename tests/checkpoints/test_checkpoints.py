@@ -305,8 +305,8 @@ def test_not_contiguous_and_big_endian_arrays(tmp_path):
         ({"": np.zeros(1)}, "cannot be named ''"),
         ({"\0x": np.zeros(1)}, "cannot be named"),
         ({3: np.zeros(1)}, "cannot be named 3"),
-        ({"x": np.zeros(1, "M8[s]")}, "'x' is of type datetime64"),
-        ({"x": np.array([None, b""])}, "'x' is of type object"),
+        ({"x": np.zeros(1, "M8[s]")}, "'x' has the type datetime64"),
+        ({"x": np.array([None, b""])}, "'x' has the type object"),
     ],
 )
 def test_what_cannot_be_written(tmp_path, variables, message):
@@ -349,7 +349,7 @@ def test_missing_files(small, tmp_path):
 def test_truncated_files(small):
     data = Path(f"{small}{DATA}")
     data.write_bytes(data.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"has \d+ bytes, its index expects at least"):
+    with pytest.raises(CheckpointError, match=r"has \d+ bytes, but its index requires at least"):
         load_variable(small, "empty")
     index = Path(f"{small}.index")
     index.write_bytes(index.read_bytes()[:-1])
@@ -426,8 +426,8 @@ HUGE = 1 << 62
         ([(b"", b"\x0f")], "wire type 7"),
         ([HEADER, (b"x", b"\x08" + b"\xff" * 11)], "more than 64 bits"),
         ([HEADER, (b"x", b"\x12\x7f")], "longer than its record"),
-        ([HEADER, (b"x", b"\x10\x01")], "number where a record"),
-        ([HEADER, (b"x", b"\x0a\x00")], "record where a number"),
+        ([HEADER, (b"x", b"\x10\x01")], "number instead of a record"),
+        ([HEADER, (b"x", b"\x0a\x00")], "record instead of a number"),
         ([HEADER, (b"x", record(shape=(HUGE,)))], "impossible shape"),
         ([HEADER, (b"x", record(shape=(0, HUGE)))], "impossible shape"),
         ([HEADER, (b"x", record(shape=((1 << 64) - 2,)))], "impossible shape"),
@@ -458,11 +458,11 @@ def box(*extents) -> bytes:
 @pytest.mark.parametrize(
     ("shape", "boxes", "message"),
     [
-        ((1 << 40,), [(0, 2), (2, 2)], "slices hold 4 numbers"),
+        ((1 << 40,), [(0, 2), (2, 2)], "slices have 4 elements"),
         ((4,), [(0, 2), (1, 2)], "slices overlap"),
-        ((3,), [(0, 2), (2, 2)], "beyond its shape"),
-        ((3,), [(0, 2), (1, 2)], "slices hold 4 numbers"),
-        ((5,), [(0, 2), (2, 2)], "slices hold 4 numbers"),
+        ((3,), [(0, 2), (2, 2)], "exceed its shape"),
+        ((3,), [(0, 2), (1, 2)], "slices have 4 elements"),
+        ((5,), [(0, 2), (2, 2)], "slices have 4 elements"),
         ((2, 2), [(0, 2), (2, 2)], "does not fit its shape"),
         ((4,), [(0, 2), (2, 1)], "not in the index"),
     ],
@@ -502,7 +502,7 @@ def test_a_snappy_block_that_lies(small):
     handle = bundles._to_varint(0) + bundles._to_varint(len(block) - 1)
     content = block + signed(block) + (handle * 2).ljust(40, b"\0") + bundles.MAGIC
     index.write_bytes(content)
-    with pytest.raises(CheckpointError, match="claims to hold 4294967295"):
+    with pytest.raises(CheckpointError, match="claims to contain 4294967295"):
         open_checkpoint(small)
     block = b"\x20" + b"\xff" * 50 + b"\1"
     handle = bundles._to_varint(0) + bundles._to_varint(len(block) - 1)
@@ -845,7 +845,7 @@ def test_a_checkpoint_that_fits(tmp_path):
         (
             {"bert/embeddings/token_type_embeddings": (3, 8)},
             {"bert/embeddings/token_type_embeddings": (2, 8)},
-            "2 types of segments, the model 3",
+            "2 segment types, the model 3",
         ),
         (
             bert_shapes(),

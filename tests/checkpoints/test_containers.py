@@ -255,14 +255,14 @@ def test_an_interrupted_write_changes_nothing(tmp_path):
     [
         ({3: np.zeros(1)}, "cannot be named 3"),
         ({"__metadata__": np.zeros(1)}, "cannot be named '__metadata__'"),
-        ({"x": np.zeros(1, "c16")}, "'x' is of type complex128"),
-        ({"x": np.array(["a"])}, "'x' is of type <U1"),
+        ({"x": np.zeros(1, "c16")}, "'x' has the type complex128"),
+        ({"x": np.array(["a"])}, "'x' has the type <U1"),
     ],
 )
 def test_what_safetensors_cannot_hold(tmp_path, variables, message):
     with pytest.raises(CheckpointError, match=message):
         write_safetensors(tmp_path / "m", variables)
-    with pytest.raises(CheckpointError, match="metadata of a safetensors file are strings"):
+    with pytest.raises(CheckpointError, match="metadata of a safetensors file must be strings"):
         write_safetensors(tmp_path / "m", {}, metadata={"epoch": 3})
     with pytest.raises(CheckpointError, match="no folder"):
         write_safetensors(tmp_path / "nowhere" / "m", {})
@@ -321,23 +321,31 @@ def test_an_unknown_type_concerns_its_variable_only(tmp_path):
     header = {"x": entry(dtype="F8_E8M0", shape=[8]), "y": entry(8, 12, shape=[1])}
     with open_checkpoint(safetensors_file(tmp_path / "m", header, bytes(12))) as checkpoint:
         assert checkpoint["y"] == 0 and checkpoint.shape("x") == (8,)
-        with pytest.raises(CheckpointError, match=r"'x' .* of type F8_E8M0.*can be read: float16"):
+        with pytest.raises(
+            CheckpointError, match=r"'x' .* has the type F8_E8M0.*can be read: float16"
+        ):
             checkpoint["x"]
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"x": "../a.safetensors"}, "names of files beside it"),
-        ({"x": "/etc/passwd"}, "names of files beside it"),
-        ({"x": ["a"]}, "names of files beside it"),
-        (["x"], "names of files beside it"),
-        ({"x": "a" * 256}, "names of files beside it"),
-        ({"x": "\ud800"}, "names of files beside it"),
+        ({"x": "../a.safetensors"}, "names of files next to it"),
+        ({"x": "/etc/passwd"}, "names of files next to it"),
+        ({"x": ["a"]}, "names of files next to it"),
+        (["x"], "names of files next to it"),
+        ({"x": "a" * 256}, "names of files next to it"),
+        ({"x": "\ud800"}, "names of files next to it"),
         ({"x": "字" * 255}, "cannot be read: File name too long"),
         ({"x": ".."}, "is missing"),
-        ({"x": "b.safetensors"}, r"b\.safetensors is missing: model.*names it.*there: a\.safe"),
-        ({"x": "a.safetensors", "z": "a.safetensors"}, r"says that a\.safetensors holds 'z'"),
+        (
+            {"x": "b.safetensors"},
+            r"b\.safetensors is missing, but model.*refers to it.*there: a\.safe",
+        ),
+        (
+            {"x": "a.safetensors", "z": "a.safetensors"},
+            r"a\.safetensors contains 'z', but it does not",
+        ),
         ({"x": "model.safetensors.index.json"}, "is the index of several weight files"),
     ],
 )
@@ -397,7 +405,7 @@ def test_a_whole_module_is_refused(tmp_path, torch):
     with pytest.raises(CheckpointError, match=r"torch\.nn\.modules\.linear\.Linear.*state_dict"):
         open_checkpoint(tmp_path / "w")
     torch.save([torch.ones(2)], tmp_path / "w")
-    with pytest.raises(CheckpointError, match=r"holds a list without named tensors"):
+    with pytest.raises(CheckpointError, match=r"contains a list without named tensors"):
         open_checkpoint(tmp_path / "w")
 
 
@@ -493,7 +501,7 @@ def test_a_pickle_written_by_hand(tmp_path):
         (b"t.", "mark that it has not set"),
         (b"\x8d" + b"\xff" * 8 + b".", "ends before"),  # a string of 2**64 bytes
         (b"\x8b\xff\xff\xff\x7f.", "ends before"),  # a number of 2**31 bytes
-        (b"Ir\xff\xff\xff\xff.", "instruction 'I'"),
+        (b"Ir\xff\xff\xff\xff.", "opcode 'I'"),
         (b"X\x01\0\0\0\xff.", "not UTF-8"),
         (b"c" + b"a" * 2000 + b"\nb\n.", "name without an end"),
         (b"cbuiltins\neval\n.", r"builtins\.eval, which"),
@@ -506,27 +514,27 @@ def test_a_pickle_written_by_hand(tmp_path):
         (b"K\1}b.", "has a int in the wrong place"),
         (b"}(K\1u.", "key without a value"),
         (b"}]K\1s.", "has a list in the wrong place"),
-        (b"}K\1.", "holds a int without named tensors"),
+        (b"}K\1.", "contains a int without named tensors"),
         (b"}q\1(h\1h\1h\1u.", "key without a value"),
         (b" " * (9 << 20), "larger than 8388608"),
         (value(storage(key=b"U\x017")), "no member archive/data/7"),
-        (value(storage(key=b"K\1")), "something that is no storage"),
-        (value(storage(count=b"J\xff\xff\xff\xff")), "something that is no storage"),
-        (value(storage(count=HUGE)), "something that is no storage"),
+        (value(storage(key=b"K\1")), "something other than a storage"),
+        (value(storage(count=b"J\xff\xff\xff\xff")), "something other than a storage"),
+        (value(storage(count=HUGE)), "something other than a storage"),
         (value(storage(count=b"K\3")), "has 8 bytes instead of 12"),
         (value(storage(kind=b"ctorch\nfloat64\n")), "has a Dtype in the wrong place"),
         (value(storage(kind=b"ctorch\nDoubleStorage\n")), "has 8 bytes instead of 16"),
         (value(storage(kind=b"U\x01a")), "has a str in the wrong place"),
-        (value(b"K\1\x85Q"), "something that is no storage"),
+        (value(b"K\1\x85Q"), "something other than a storage"),
         (value(b"K\1Q"), "has a int in the wrong place"),
         (value(tensor(source=b"}")), "has a dict in the wrong place"),
-        (value(tensor(offset=b"K\1")), "does not lie within its 8 bytes"),
+        (value(tensor(offset=b"K\1")), "is not within its 8 bytes"),
         (value(tensor(offset=b"J\xff\xff\xff\xff")), "impossible offset"),
-        (value(tensor(shape=b"K\3\x85")), "does not lie within its 8 bytes"),
+        (value(tensor(shape=b"K\3\x85")), "is not within its 8 bytes"),
         (value(tensor(shape=HUGE + b"\x85")), "impossible offset, shape"),
         (value(tensor(shape=b"J\0\0\0\x7fJ\0\0\0\x7f\x86", strides=b"K\0K\0\x86")), "impossible"),
-        (value(tensor(shape=b"J\0\0\0\x7f\x85", strides=b"K\0\x85")), "does not lie within"),
-        (value(tensor(strides=b"K\2\x85")), "does not lie within its 8 bytes"),
+        (value(tensor(shape=b"J\0\0\0\x7f\x85", strides=b"K\0\x85")), "is not within"),
+        (value(tensor(strides=b"K\2\x85")), "is not within its 8 bytes"),
         (value(tensor(strides=b"J\xff\xff\xff\xff\x85")), "impossible offset, shape or strides"),
         (value(tensor(strides=b"K\1K\1\x86")), "1 axes has impossible"),
         (value(tensor(shape=b"U\1a\x85")), "has a str in the wrong place"),
@@ -597,12 +605,12 @@ def test_the_older_format_that_lies(tmp_path):
     assert load_variable(path, "x").tolist() == [3, 4]
     refused("little-endian", system={"little_endian": False})
     refused("little-endian", system=[])
-    refused("not of version 1001", version=1000)
+    refused("not have version 1001", version=1000)
     refused("no list of storages", keys=[("0",)])
     refused("not that of its tensors", keys=[])
     refused("not that of its tensors", keys=["0", "0"])
     refused("has 3 elements", rest=struct.pack("<q3f", 3, 3.0, 4.0, 5.0))
-    refused("ends behind the file", rest=content[:-1])
+    refused("exceeds the file", rest=content[:-1])
     refused("are not in the", rest=b"")
     refused(
         "has both 8 and 12 bytes",
@@ -651,10 +659,10 @@ def test_npy_versions(tmp_path, version):
     [
         (
             npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"),
-            r"holds '\|O'.*runs code",
+            r"has '\|O'.*runs code",
         ),
-        (npy("{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }"), "holds '>f4'"),
-        (npy("{'descr': '<U2', 'fortran_order': False, 'shape': (1,), }"), "holds '<U2'"),
+        (npy("{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }"), "has '>f4'"),
+        (npy("{'descr': '<U2', 'fortran_order': False, 'shape': (1,), }"), "has '<U2'"),
         (npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': ()}"), "something else"),
         (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (9,), }"), "instead of"),
         (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }"), "instead of"),
@@ -682,8 +690,8 @@ def test_an_array_that_lies(tmp_path, content, message):
     ("shape", "there", "message"),
     [
         (4_000_000_000, 100_000, "are said to unpack to 4000000"),
-        (50_000, 100_000, "inflates to another size"),
-        (100_001, 100_000, "inflates to another size"),
+        (50_000, 100_000, "does not inflate to the expected"),
+        (100_001, 100_000, "does not inflate to the expected"),
     ],
 )
 def test_a_compressed_array_that_lies(tmp_path, shape, there, message):
@@ -742,7 +750,7 @@ def test_weight_files_end_with_a_checksum(tmp_path):
         damaged = bytearray(content)
         damaged[at] ^= 1
         (tmp_path / "w").write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="does not have the checksum it ends with"):
+        with pytest.raises(CheckpointError, match="does not match the checksum at its end"):
             open_checkpoint(tmp_path / "w")
 
 

@@ -244,7 +244,7 @@ def test_what_lora_learned_is_written_into_a_checkpoint(tmp_path):
 
 def test_a_weight_file_with_lora_is_not_read_without(tmp_path):
     with_lora(built(**HEADS)).model.save_weights(tmp_path / "model.weights")
-    with pytest.raises(CheckpointError, match="matrices of LoRA"):
+    with pytest.raises(CheckpointError, match="contains LoRA matrices"):
         built(**HEADS).load_weights_from_checkpoint(tmp_path / "model.weights")
 
 

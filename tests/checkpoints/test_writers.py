@@ -282,7 +282,7 @@ def test_a_file_that_may_grow_no_further(tmp_path, room):
         lambda: write_safetensors(tmp_path / "m.safetensors", large),
     ):
         message = in_a_process(write, full)
-        assert "File too large. What stood there before is unchanged" in message
+        assert "File too large. Existing files are unchanged" in message
     assert files_of(tmp_path) == before
 
 

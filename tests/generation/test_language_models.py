@@ -244,7 +244,7 @@ def test_settings_of_the_wrong_kind(folder):
     with pytest.raises(TokenizerError, match=r"says eos_token_id=\[-5\]: expected ids"):
         built(folder({"eos_token_id": [-5]}))
     (path := folder()).joinpath("generation_config.json").write_text("[1]")
-    with pytest.raises(TokenizerError, match="holds a list, not a JSON object"):
+    with pytest.raises(TokenizerError, match="contains a list, not a JSON object"):
         built(path)
     assert built(folder(top_k=50, num_beams=None)).generation_config == {"top_k": 50}
 

@@ -427,12 +427,12 @@ def test_an_argument_is_not_blamed_on_the_config(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"vocab_size": 20, "vocab_size": 30}', "gives 'vocab_size' twice"),
+        ('{"vocab_size": 20, "vocab_size": 30}', "has the key 'vocab_size' twice"),
         ("[" * 100_000, "nested too deeply"),
-        ("[]", "holds a list, not a JSON object"),
+        ("[]", "contains a list, not a JSON object"),
         ("{", "is not JSON"),
         ('{"vocab_size": ' + "9" * 5000 + "}", "is not JSON"),
-        ('{"x":"' + "a" * (9 << 20) + '"}', "stay far below"),
+        ('{"x":"' + "a" * (9 << 20) + '"}', "are far below"),
         ("\\ud800", "is not JSON"),
     ],
 )
