@@ -1,8 +1,8 @@
-"""What is taken from Keras without being offered by it: one function for each thing.
+"""Access to everything in Keras that is not public, with one function for each use.
 
-Nothing else in the library imports from `keras.src` or reads an underscored member of an object of
-Keras. What subclasses define or inherit under such names, because Keras asks for it there, stands
-in `INHERITED`. All of it is tested on the oldest and on the newest Keras that is supported.
+Nothing else in the library imports from `keras.src` or reads an underscored member of a Keras
+object. Members of such names that subclasses define or inherit, because Keras looks for them there,
+are listed in `INHERITED`. All of it is tested on the oldest and the newest supported Keras.
 
     masks       mask_of set_mask
     graph       history call_inputs calls_of calls_on calls_in input_structure
@@ -26,7 +26,7 @@ from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 from keras.src.utils.rng_utils import get_random_seed
 
-__all__ = ["DataAdapter"]  # Keras takes an object of this class as data as it is
+__all__ = ["DataAdapter"]  # Keras uses objects of this class as data without wrapping them
 
 INHERITED: dict[type, tuple[str, ...]] = {
     keras.Model: ("_flatten_layers", "_symbolic_build"),
@@ -44,26 +44,26 @@ INHERITED: dict[type, tuple[str, ...]] = {
         "_iterations",
     ),
 }
-"""Members by which subclasses in this library, beside what stands here, are tied to Keras."""
+"""Further private members of Keras that subclasses in this library define or use."""
 
 INHERITED_BY_BACKEND: dict[str, tuple[str, ...]] = {
     "tensorflow": ("_distribute_strategy", "_maybe_symbolic_build"),
     "jax": ("_get_jax_state", "_jax_state_synced", "_make_function"),
     "torch": (),
 }
-"""The same of a model, which has them on one backend only."""
+"""The same for models, by the only backend on which they exist."""
 
 
 # === Masks ===
 
 
 def mask_of(x: Any) -> Any:
-    """Give the mask that a tensor carries, None if it carries none."""
+    """Return the mask of a tensor, None if it has none."""
     return get_keras_mask(x)
 
 
 def set_mask(x: Any, mask: Any) -> None:
-    """Let a tensor carry a mask; a traced array of JAX has no attributes, Keras keeps it then."""
+    """Attach a mask to a tensor, also to a traced array of JAX, which has no attributes."""
     set_keras_mask(x, mask)
 
 
@@ -71,38 +71,38 @@ def set_mask(x: Any, mask: Any) -> None:
 
 
 def history(x: Any) -> tuple[Any, int, int] | None:
-    """Tell what a symbolic tensor came out of.
+    """Return the operation that produced a symbolic tensor.
 
     Returns:
-        The operation, the number of its call, and the number of the output in it; None for what is
-        no symbolic tensor.
+        The operation, the index of its call, and the index of the output; None if it is not a
+        symbolic tensor.
     """
     return getattr(x, "_keras_history", None)
 
 
 def call_inputs(operation: keras.Operation, number: int) -> list[Any]:
-    """Give the symbolic tensors that an operation was called on, at one of its calls."""
+    """Return the symbolic tensors on which an operation was called, at one of its calls."""
     return list(operation._inbound_nodes[number].input_tensors)
 
 
 def calls_of(operation: keras.Operation) -> list[Any]:
-    """Give the calls of an operation on symbolic tensors, as nodes of Keras."""
+    """Return the calls of an operation on symbolic tensors, as nodes of Keras."""
     return operation._inbound_nodes
 
 
 def calls_on(operation: keras.Operation) -> list[Any]:
-    """Give the calls of others on what an operation gave, as nodes of Keras."""
+    """Return the calls of other operations on its outputs, as nodes of Keras."""
     return operation._outbound_nodes
 
 
 def calls_in(model: keras.Model) -> Iterator[Any]:
-    """Give the calls within a functional model, as nodes of Keras; none of another model."""
+    """Yield the calls within a functional model, as nodes of Keras; none for other models."""
     for nodes in getattr(model, "_nodes_by_depth", {}).values():
         yield from nodes
 
 
 def input_structure(model: keras.Model) -> Any:
-    """Give the inputs of a functional model in the structure that it was built with."""
+    """Return the inputs of a functional model in the structure in which they were given."""
     return model._inputs_struct
 
 
@@ -110,12 +110,12 @@ def input_structure(model: keras.Model) -> Any:
 
 
 def layers_within(layer: keras.Layer, include_self: bool = True) -> Iterator[keras.Layer]:
-    """Give all layers within a layer or model, in models and layers within it too."""
+    """Yield all layers within a layer or model, including nested ones."""
     return layer._flatten_layers(include_self=include_self)
 
 
 def set_own_trainable(layer: keras.Layer, flag: bool) -> None:
-    """Set `trainable` of a layer, and of nothing within it."""
+    """Set `trainable` of a layer, but not of its sub-layers."""
     layer._trainable = flag
 
 
@@ -126,12 +126,12 @@ def remove_variable(layer: keras.Layer, name: str) -> None:
 
 
 def output_spec(function: Callable, *args: Any, **kwargs: Any) -> Any:
-    """Give symbolic tensors like what a function returns, without computing it."""
+    """Return symbolic tensors like the results of a function, without computing them."""
     return compute_output_spec(function, *args, **kwargs)
 
 
 def is_operation_of_keras(cls: type) -> bool:
-    """Tell whether a class is what a function of `keras.ops` makes of symbolic tensors."""
+    """Tell whether a class is the operation of a function of `keras.ops`."""
     return cls.__module__.startswith("keras.src.ops.")
 
 
@@ -144,7 +144,7 @@ def takes_training(model: keras.Model) -> bool:
 
 
 def batch_loss(model: keras.Model, **parts: Any) -> Any:
-    """Compute the loss of a batch by `compute_loss`, also one without the argument `training`.
+    """Compute the loss of a batch by `compute_loss`, which need not take `training`.
 
     Args:
         model: a compiled model.
@@ -154,27 +154,27 @@ def batch_loss(model: keras.Model, **parts: Any) -> Any:
 
 
 def compiled_loss(model: keras.Model) -> Any:
-    """Give the loss that `compile` made of what it got, None if it got none."""
+    """Return the loss that `compile` created, None if it was given none."""
     return model._compile_loss
 
 
 def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
-    """Give the mean of the losses of batches, which a model reports as `loss`."""
+    """Return the metric of the mean loss, which a model reports as `loss`."""
     return model._loss_tracker
 
 
 def build_on_batch(model: keras.Model, batch: tuple[Any, Any, Any]) -> None:
-    """Build the losses, metrics and layers that are not built yet, by the shapes of a batch."""
+    """Build losses, metrics and layers that are not built yet from the shapes of a batch."""
     model._symbolic_build(data_batch=batch)
 
 
 def strategy_of(model: keras.Model) -> Any:
-    """Give the strategy of TensorFlow that a model was built in, None if there was none."""
+    """Return the strategy of TensorFlow that a model was built in, None if there was none."""
     return getattr(model, "_distribute_strategy", None)
 
 
 def compiled_with(model: keras.Model) -> dict[str, Any]:
-    """Give what a model was compiled with, as the dict that it is saved from; empty before that."""
+    """Return the arguments of `compile` as they are saved, an empty dict before it."""
     return model._compile_config.config if model.compiled else {}
 
 
@@ -182,28 +182,28 @@ def compiled_with(model: keras.Model) -> dict[str, Any]:
 
 
 def loss_of_function(function: Callable, name: str | None = None) -> keras.losses.Loss:
-    """Make the loss that Keras makes of a function."""
+    """Wrap a function in a loss, as Keras does."""
     return LossFunctionWrapper(function, name=name)
 
 
 def unscaled_loss(loss: Any) -> Any:
-    """Take the share of a replica back out of a loss, as the trainer of TensorFlow does."""
+    """Undo the division of a loss by the number of replicas, as the TensorFlow trainer does."""
     return unscale_loss_for_distribution(loss)
 
 
 # === Variables ===
 
 VALUE = "_value"
-"""The attribute of a variable that holds its value outside of all scopes."""
+"""Attribute of a variable with its value outside of all scopes."""
 
 
 def values_of(variables: Iterable[keras.Variable]) -> list[Any]:
-    """Give the values outside of all scopes; `value`, which looks for scopes, is slow."""
+    """Return values outside of all scopes, faster than `value`, which looks for scopes."""
     return [variable._value for variable in variables]
 
 
 def layout_of(variable: keras.Variable) -> Any:
-    """Give how a variable is laid out over devices on JAX, None where that is not said."""
+    """Return the layout of a variable over devices on JAX, None if it has none."""
     return getattr(variable, "_layout", None)
 
 
@@ -211,17 +211,17 @@ def layout_of(variable: keras.Variable) -> Any:
 
 
 def trained_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """Give the variables that an optimizer was built for, in order."""
+    """Return the variables for which an optimizer was built, in order."""
     return optimizer._trainable_variables
 
 
 def index_of(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
-    """Give the number of a variable among `trained_variables`; it may be that of the backend."""
+    """Return the index in `trained_variables` of a variable, of Keras or of the backend."""
     return optimizer._get_variable_index(variable)
 
 
 def given_rate(optimizer: keras.optimizers.Optimizer) -> Any:
-    """Give the learning rate as it was given: a schedule, a function, or a variable."""
+    """Return the learning rate in the form it was given: a schedule, a function, or a variable."""
     return optimizer._learning_rate
 
 
@@ -229,7 +229,7 @@ def given_rate(optimizer: keras.optimizers.Optimizer) -> Any:
 
 
 def random_seed() -> int | None:
-    """Give the seed that `keras.utils.set_random_seed` has set, None before that."""
+    """Return the seed set by `keras.utils.set_random_seed`, None if there is none."""
     return get_random_seed()
 
 
