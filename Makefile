@@ -22,7 +22,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONDONTWRITEBYTECODE =
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/$(VENV)/pycache
 
-.PHONY: help demo test test-quick lint test-tensorflow test-jax test-torch texts bench faults clean
+.PHONY: help demo test test-quick lint test-tensorflow test-jax test-torch texts bench faults \
+  docs docs-serve clean
 
 help:  ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -67,6 +68,15 @@ faults: $(VENV)/.test  ## attack, kill and damage what there is, for an hour; ta
 	set -e; for file in tests/support/faults_*.py; do $(BIN)/python $$file; done
 	set -e; for backend in tensorflow jax torch; do \
 	  KERAS_BACKEND=$$backend $(BIN)/python tests/models/test_threads.py 60; done
+
+# The theme announces its successor at each start, which nobody who builds this can act on.
+export NO_MKDOCS_2_WARNING = 1
+
+docs: $(VENV)/.test  ## build the site of the documents in build/docs; the tests do so too
+	$(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(VENV)/.test  ## serve it at http://127.0.0.1:8000, built again after each change
+	$(BIN)/python -m mkdocs serve
 
 clean:  ## remove the environment and all that tools have left
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

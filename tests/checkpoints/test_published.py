@@ -18,9 +18,9 @@ from bert4keras.tokenizers import SpTokenizer, load_tokenizer, load_vocab
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROW = re.compile(
-    r"^\| \[(?P<name>[^]]+)\]\((?P<url>[^)]+)\) \| `(?P<model>[^`]+)` \| (?P<layers>\d+) × "
-    r"(?P<width>\d+) \| (?P<vocab>\d+) \| (?P<millions>[\d.]+) \| `(?P<line>[^`]+)` \| "
-    r"(?P<tried>\S+) \|$",
+    r"^\| \[(?P<name>[^]]+)\]\((?P<url>[^)]+)\) \| `(?P<model>[^`]+)` \| (?P<layers>\d+)×"
+    r"(?P<width>\d+) \| (?P<vocab>\d+) \| (?P<millions>[\d.]+) \| (?P<tried>\S+) \| "
+    r"`(?P<line>[^`]+)` \|$",
     re.MULTILINE,
 )
 TRIED = {"索引": "index", "结构": "sizes"}
