@@ -1,45 +1,59 @@
-"""Time and memory of loading a 12x768 checkpoint, and the time of `import bert4keras`.
+"""Building and loading a BERT beside `transformers`; reading its file; the time of imports.
 
-    python benchmarks/loading.py [--rounds 5]
+    python benchmarks/loading.py [--rounds 5] [--engines tensorflow jax torch] [--sizes base large]
 
-Writes a checkpoint of BERT-base size with random numbers under the official names into a temporary
-folder (about 400 MB). One run alternates between reading all variables through
-`tf.train.load_checkpoint`, reading them with `bert4keras.checkpoints` (checksums verified by both)
-and loading them into a model that is already built. Peak memory is measured in a fresh process for
-each. All times are given as medians with their range, and as ratios of the same round.
+Writes checkpoints of BERT-base and BERT-large size with random numbers into a temporary folder (0.4
+and 1.3 GB in each of three formats). Every load runs in a process of its own, which has imported
+all it needs before, ours and that of the peer in turn; it is timed once as the first thing that the
+process does, and once more. `BertModel.from_pretrained` maps a safetensors file without reading it,
+so that the time until every weight has been read once is given too. Peak memory is what the process
+grew by while it loaded first.
 """
 
 import argparse
+import gc
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from turns import PEER, ask, ratio, seconds, start, stop
 
 from bert4keras.checkpoints import open_checkpoint, write_checkpoint
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-CONFIG = {
-    "attention_probs_dropout_prob": 0.1,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "hidden_size": 768,
-    "initializer_range": 0.02,
-    "intermediate_size": 3072,
-    "max_position_embeddings": 512,
-    "num_attention_heads": 12,
-    "num_hidden_layers": 12,
-    "type_vocab_size": 2,
-    "vocab_size": 21128,
-}
-READERS = ("tensorflow", "bert4keras", "model")
+ENGINES = ("tensorflow", "jax", "torch")
+FORMATS = ("tensorflow", "safetensors", "torch")
+SIZES = {"base": (12, 768), "large": (24, 1024), "tiny": (2, 64)}
+READERS = ("tensorflow", "bert4keras")
+QUESTIONS = ("first", "read", "again", "peak")
+"""What a process is asked: see `answers`."""
+
+
+def config_of(size: str) -> dict:
+    """The config of a BERT with `num_hidden_layers` and `hidden_size` as `SIZES` says."""
+    n_layers, hidden = SIZES[size]
+    return {
+        "model_type": "bert",
+        "architectures": ["BertForPreTraining"],
+        "attention_probs_dropout_prob": 0.1,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": hidden,
+        "initializer_range": 0.02,
+        "intermediate_size": 4 * hidden,
+        "max_position_embeddings": 512,
+        "num_attention_heads": hidden // 64,
+        "num_hidden_layers": n_layers,
+        "type_vocab_size": 2,
+        "vocab_size": 21128,
+    }
 
 
 def bert_shapes(config: Mapping) -> dict[str, tuple[int, ...]]:
@@ -93,37 +107,69 @@ class RandomVariables(Mapping):
         return len(self.shapes)
 
 
-def make_reader(kind: str, folder: Path) -> Callable[[], None]:
-    """Return a function without arguments that loads the checkpoint; imports are done before."""
-    prefix = str(folder / "bert_model.ckpt")
-    if kind == "bert4keras":
+# === Files ===
 
-        def read() -> None:
-            with open_checkpoint(prefix) as bundle:
-                for name in bundle:
-                    bundle[name]
 
-        return read
+def write_folder(folder: Path, size: str, kind: str) -> Path:
+    """Write the config and the weights of a BERT, and return the folder."""
+    folder.mkdir()
+    config = config_of(size)
+    (folder / "config.json").write_text(json.dumps(config))
+    variables = RandomVariables(bert_shapes(config))
     if kind == "tensorflow":
-        import tensorflow as tf
+        write_checkpoint(folder / "bert_model.ckpt", variables)
+        return folder
+    command = [sys.executable, __file__, "--write", size, kind, str(folder)]
+    subprocess.run(command, check=True)  # the memory of it is of no concern to what is measured
+    return folder
 
-        def read() -> None:
-            reader = tf.train.load_checkpoint(prefix)
-            for name in reader.get_variable_to_shape_map():
-                reader.get_tensor(name)
 
-        return read
+def write_for_hugging_face(size: str, kind: str, folder: Path) -> None:
+    """Write weights under the names of Hugging Face."""
+    import torch
+    from safetensors.torch import save_file
+
+    from bert4keras.checkpoints.names import to_hugging_face
+    from bert4keras.models.bert import BERT
+
+    variables = RandomVariables(bert_shapes(config_of(size)))
+    arrays = to_hugging_face(variables, BERT.dialect)
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    if kind == "torch":
+        torch.save(tensors, folder / "pytorch_model.bin")
+    else:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def size_of(folder: Path) -> int:
+    """How many bytes the weights in a folder have."""
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+# === A process that loads ===
+
+
+def make_loader(engine: str, folder: str) -> tuple[Callable, Callable]:
+    """Return a function that builds and loads, and one that reads all weights of the model."""
+    if engine == PEER:
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        from transformers import BertModel
+
+        return (
+            lambda: BertModel.from_pretrained(folder, add_pooling_layer=False),
+            lambda model: [p.detach().sum().item() for p in model.parameters()],
+        )
+    from keras import ops
+
     from bert4keras.models import build_transformer_model
 
-    transformer = build_transformer_model(
-        str(folder / "bert_config.json"),
-        None,
-        with_pool=True,
-        with_nsp=True,
-        with_mlm=True,
-        return_keras_model=False,
+    return (
+        lambda: build_transformer_model(folder),
+        lambda model: [float(ops.stop_gradient(ops.sum(weight))) for weight in model.weights],
     )
-    return lambda: transformer.load_weights_from_checkpoint(prefix)
 
 
 def memory(field: str) -> int:
@@ -134,25 +180,120 @@ def memory(field: str) -> int:
     raise LookupError(f"/proc/self/status has no {field}")
 
 
-def print_peak(kind: str, folder: Path) -> None:
-    """Print the peak of extra memory that one load takes in this process, in bytes."""
-    read = make_reader(kind, folder)
-    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-    before = memory("VmRSS")
-    read()
-    print(memory("VmHWM") - before)
+def answers(engine: str, folder: str) -> dict[str, Callable[[], float]]:
+    """What a process answers, in this order.
+
+    Returns:
+        By question: 'first' and 'again' load and give the seconds, 'read' those that reading all
+        weights takes after the first load, 'peak' the bytes by which the first load grew.
+    """
+    load, read = make_loader(engine, folder)
+    state = {}
+
+    def first() -> float:
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+        before = memory("VmRSS")
+        taken = seconds(lambda: state.update(model=load()))
+        state["peak"] = memory("VmHWM") - before
+        return taken
+
+    def again() -> float:
+        state.pop("model")
+        gc.collect()
+        return seconds(lambda: state.update(model=load()))
+
+    return {
+        "first": first,
+        "read": lambda: seconds(lambda: read(state["model"])),
+        "again": again,
+        "peak": lambda: state["peak"],
+    }
 
 
-def peak(kind: str, folder: Path) -> int:
-    command = [sys.executable, __file__, "--peak", kind, str(folder)]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return int(out.split()[-1])
+def serve(engine: str, folder: str) -> None:
+    """Answer questions from standard input."""
+    questions = answers(engine, folder)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(questions[line.strip()](), flush=True)
 
 
-def timed(function: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+# === What is reported ===
+
+
+def measured(engine: str, folder: Path) -> dict[str, float]:
+    """Load in a new process, and return all answers."""
+    worker = start(__file__, engine, str(folder))
+    taken = {question: ask(worker, question) for question in QUESTIONS}
+    stop([worker])
+    return taken
+
+
+def report_loading(folder: Path, size: str, engines: list[str], rounds: int) -> None:
+    """Print a row for the peer, and one for each engine and format."""
+    folders = {kind: write_folder(folder / f"{size}-{kind}", size, kind) for kind in FORMATS}
+    pairs = [(PEER, kind) for kind in FORMATS[1:]]  # it reads no checkpoints of TensorFlow any more
+    pairs += [(engine, kind) for engine in engines for kind in FORMATS]
+    found = {pair: [] for pair in pairs}
+    for _ in range(rounds):
+        for engine, kind in pairs:
+            found[engine, kind].append(measured(engine, folders[kind]))
+    print(f"\n{size}, {size_of(folders['tensorflow']) / 1e6:.0f} MB")
+    for (engine, kind), rows in found.items():
+        peers = found[PEER, "safetensors" if kind == "tensorflow" else kind]
+        columns = [spread([row[question] for row in rows]) for question in ("first", "again")]
+        columns += [times(peers, rows, "first"), times(peers, rows, "first", "read")]
+        columns += [times(peers, rows, "again")]
+        peak = statistics.median(row["peak"] for row in rows) / size_of(folders[kind])
+        print(f"{engine:12} {kind:12} {' | '.join(columns)} | peak {peak:.2f} of the file")
+
+
+def times(peers: list[dict], rows: list[dict], *questions: str) -> str:
+    """Our time as a multiple of the peer's, see `turns.ratio`."""
+    ours, theirs = (
+        [sum(row[question] for question in questions) for row in side] for side in (rows, peers)
+    )
+    return ratio(ours, theirs)
+
+
+def make_reader(kind: str, prefix: str) -> Callable[[], None]:
+    """Return a function without arguments that reads all variables of a checkpoint."""
+    if kind == "bert4keras":
+
+        def read() -> None:
+            with open_checkpoint(prefix) as bundle:
+                for name in bundle:
+                    bundle[name]
+
+        return read
+    import tensorflow as tf
+
+    def read() -> None:
+        reader = tf.train.load_checkpoint(prefix)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+
+    return read
+
+
+def report_reading(folder: Path, rounds: int) -> None:
+    """Print how long reading a checkpoint takes here and with TensorFlow, checksums verified."""
+    path = write_folder(folder / "reading", "base", "tensorflow")
+    readers = {kind: make_reader(kind, str(path / "bert_model.ckpt")) for kind in READERS}
+    for read in readers.values():
+        read()  # a first time, for what each does only once
+    found = {kind: [] for kind in readers}
+    for _ in range(rounds):
+        for kind, read in readers.items():
+            found[kind].append(seconds(read))
+    for kind, taken in found.items():
+        print(f"{kind:12} {spread(taken)} s, {ratio(taken, found['tensorflow'])}")
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
 def import_time(statement: str) -> float:
@@ -161,35 +302,6 @@ def import_time(statement: str) -> float:
     command = [sys.executable, "-c", code]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(out.split()[-1])
-
-
-def spread(values: list[float], digits: int = 3) -> str:
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
-
-
-def report_loading(folder: Path, rounds: int) -> None:
-    shapes = bert_shapes(CONFIG)
-    (folder / "bert_config.json").write_text(json.dumps(CONFIG))
-    writing = timed(lambda: write_checkpoint(folder / "bert_model.ckpt", RandomVariables(shapes)))
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    print(f"checkpoint: {size / 1e6:.0f} MB, {len(shapes)} variables, written in {writing:.1f} s")
-
-    readers = {kind: make_reader(kind, folder) for kind in READERS}
-    for read in readers.values():
-        read()  # a first time, for what each does only once
-    times = {kind: [] for kind in readers}
-    for _ in range(rounds):
-        for kind, read in readers.items():
-            times[kind].append(timed(read))
-    for kind, seconds in times.items():
-        pairs = zip(seconds, times["tensorflow"], strict=True)
-        ratio = spread([own / reference for own, reference in pairs], 2)
-        extra = peak(kind, folder)
-        print(
-            f"{kind:12} {spread(seconds)} s, ratio to tensorflow {ratio}, "
-            f"peak extra memory {extra / 1e6:.0f} MB = {extra / size:.2f} of the checkpoint"
-        )
 
 
 def report_import(rounds: int) -> None:
@@ -207,14 +319,26 @@ def report_import(rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="repetitions (default: 5)")
-    parser.add_argument("--peak", nargs=2, metavar=("READER", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["base", "large"])
+    parser.add_argument("--loading-only", action="store_true", help="leave out reading and imports")
+    parser.add_argument("--serve", nargs=2, metavar=("ENGINE", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--write", nargs=3, metavar=("SIZE", "KIND", "FOLDER"), help=argparse.SUPPRESS
+    )
     arguments = parser.parse_args()
-    if arguments.peak:
-        print_peak(arguments.peak[0], Path(arguments.peak[1]))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        report_loading(Path(folder), arguments.rounds)
-    report_import(arguments.rounds)
+    if arguments.serve:
+        return serve(*arguments.serve)
+    if arguments.write:
+        size, kind, folder = arguments.write
+        return write_for_hugging_face(size, kind, Path(folder))
+    for size in arguments.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            report_loading(Path(folder), size, arguments.engines, arguments.rounds)
+    if not arguments.loading_only:
+        with tempfile.TemporaryDirectory() as folder:
+            report_reading(Path(folder), arguments.rounds)
+        report_import(arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ are listed in `INHERITED`. All of it is tested on the oldest and the newest supp
     models      takes_training batch_loss compiled_loss loss_tracker build_on_batch strategy_of
                 compiled_with
     losses      loss_of_function unscaled_loss
-    variables   VALUE values_of layout_of
+    variables   VALUE values_of layout_of Uninitialized has_value initialize
     optimizers  trained_variables index_of given_rate
     other       DataAdapter random_seed reads_h5
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 import keras
 from keras.src.backend import compute_output_spec, get_keras_mask, set_keras_mask
-from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
 from keras.src.losses.loss import unscale_loss_for_distribution
 from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
@@ -205,6 +205,65 @@ def values_of(variables: Iterable[keras.Variable]) -> list[Any]:
 def layout_of(variable: keras.Variable) -> Any:
     """Return the layout of a variable over devices on JAX, None if it has none."""
     return getattr(variable, "_layout", None)
+
+
+class Uninitialized(keras.StatelessScope):
+    """A scope in which new variables have no values and take no memory; one on its own is entered.
+
+    Keras has such scopes for what is created while a function is traced. Until `finish` the
+    variables may get values by `initialize`. What is assigned within the scope counts from then on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(initialize_variables=False)
+        self.variables: list[Any] = []
+        self.updates: list[tuple[Any, Any]] = []
+
+    def add_update(self, update: tuple[Any, Any]) -> None:
+        """Keep what is assigned to a variable."""
+        super().add_update(update)
+        self.updates.append(update)
+
+    def __exit__(self, *args: Any, **kwargs: Any) -> None:
+        super().__exit__(*args, **kwargs)
+        self.variables += get_global_attribute(_UNINITIALIZED, [])
+        set_global_attribute(_UNINITIALIZED, [])  # or the next scope of Keras would initialize them
+
+    def finish(self, layers: Iterable[keras.Layer]) -> None:
+        """Give the variables without values their initial ones, in the order of their creation.
+
+        Args:
+            layers: those of which variables were created.
+        """
+        for variable in self.variables:
+            if not has_value(variable):
+                variable._deferred_initialize()
+            elif not _draws_by_seed(variable._initializer):
+                variable._initializer(variable.shape, dtype=variable.dtype)  # for what comes next
+            variable._initializer = None
+        for variable, value in self.updates:
+            variable.assign(value)
+        for layer in layers:
+            layer._post_build()  # on PyTorch, modules keep the values themselves
+
+
+_UNINITIALIZED = "uninitialized_variables"
+
+
+def _draws_by_seed(initializer: Any) -> bool:
+    """Tell whether the values that an initializer draws depend on nothing that others draw."""
+    own = type(initializer).__module__.startswith("keras.")
+    return own and isinstance(getattr(initializer, "seed", 0), int)
+
+
+def has_value(variable: Any) -> bool:
+    """Tell whether a variable has its value, see `Uninitialized`."""
+    return variable._value is not None
+
+
+def initialize(variable: Any, value: Any) -> None:
+    """Give a variable without value its first one, a tensor of its type that becomes the value."""
+    variable._initialize(value)
 
 
 # === Optimizers ===

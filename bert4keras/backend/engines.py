@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from bert4keras import keras_private
+from bert4keras.backend.memory import Memory
 from bert4keras.backend.tensors import Tensor
 
 
@@ -39,6 +40,34 @@ def known_values(x: Tensor) -> np.ndarray | None:
 
             known = not torch.is_tensor(x) or x.device.type == "cpu"
     return ops.convert_to_numpy(x) if known else None
+
+
+def copied_tensor(value: np.ndarray, dtype: str, memory: Memory) -> Tensor:
+    """A tensor with the values of an array, which may be a view of a mapped file, in new memory.
+
+    They are copied once where the engine takes over memory of NumPy, which all do on a CPU.
+    """
+    wanted = "float32" if dtype == "bfloat16" else dtype  # which NumPy lacks
+    copy = memory.copy(value, wanted, any_order=keras.backend.backend() == "torch")
+    return ops.convert_to_tensor(taken_over(copy), dtype)
+
+
+def taken_over(array: np.ndarray) -> Tensor:
+    """A tensor in the memory of an array of `Memory`, where the engine can."""
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+        case "jax":
+            import jax
+
+            return jax.device_put(array, may_alias=True)
+        case "torch":
+            import torch
+
+            return torch.from_numpy(array)
+    return ops.convert_to_tensor(array)
 
 
 # -------------------------------------------------------------------------------------- compilation

@@ -10,7 +10,8 @@ from typing import Any, Literal, overload
 
 import keras
 
-from bert4keras.checkpoints.base import CheckpointError, file_state
+from bert4keras import keras_private
+from bert4keras.checkpoints.base import Checkpoint, CheckpointError, file_state
 from bert4keras.checkpoints.files import find_files, open_checkpoint
 from bert4keras.models import configs, fitting, peft, registry, settings
 from bert4keras.models.architectures import ARCHITECTURES
@@ -242,12 +243,36 @@ def build_from_files(
         transformer.set_origin(origin)
         if files.checkpoint is not None:
             fitting.check_fit(transformer, files.checkpoint, config_path or "the call")
-        transformer.build(**config)
-        if files.checkpoint is not None:
-            transformer.load_weights_from_checkpoint(files.checkpoint)
+        if files.checkpoint is None:
+            transformer.build(**config)
+        else:
+            build_and_load(transformer, files.checkpoint, config)
         if files.adapter is not None:
             peft.load(transformer, files.adapter)
     return transformer
+
+
+def build_and_load(transformer: Transformer, file: Checkpoint, config: dict[str, Any]) -> None:
+    """Build a model and load its weights; what the file fills gets no other values before.
+
+    What it does not fill starts from the same values as without a file. A class that draws them in
+    a method, or loads in a way of its own, finds all weights with their initial values.
+    """
+    own_loading = overrides(type(transformer), "load_weights_from_checkpoint")
+    if transformer.draws_itself or own_loading:
+        transformer.build(**config)
+        transformer.load_weights_from_checkpoint(file)
+        return
+    scope = keras_private.Uninitialized()
+    with scope:
+        transformer.build(**config)
+    transformer.load_weights_from_checkpoint(file)
+    scope.finish(keras_private.layers_within(transformer.model))
+
+
+def overrides(cls: type[Transformer], method: str) -> bool:
+    """Tell whether an architecture has a method of its own in place of one of `Transformer`."""
+    return getattr(cls, method) is not getattr(Transformer, method)
 
 
 @contextmanager

@@ -1,11 +1,15 @@
 """The weights of layers: their values, and what LoRA adds to them."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
+from bert4keras import keras_private
+from bert4keras.backend.engines import copied_tensor
+from bert4keras.backend.memory import Memory
 from bert4keras.layers.adapters import products
 
 
@@ -14,14 +18,27 @@ def to_numpy(weight: Any) -> np.ndarray:
     return keras.ops.convert_to_numpy(weight)
 
 
-def assign(pairs: Iterable[tuple[Any, np.ndarray]]) -> None:
+def assign(pairs: Iterable[tuple[Any, np.ndarray]], size: int = 0) -> None:
     """Set Keras variables to values whose shapes have been checked.
 
-    The values may be views of a mapped file, which JAX would go on using instead of a copy.
+    Args:
+        pairs: the variables and the values, which may be views of a mapped file: no variable keeps
+            anything of them.
+        size: how many bytes all values together have, as far as that is known.
     """
-    aliasing = keras.backend.backend() == "jax"
+    memory = Memory(size)
     for weight, value in pairs:
-        weight.assign(np.array(value) if aliasing else value)
+        tensor = copied_tensor(value, weight.dtype, memory)
+        if keras_private.has_value(weight):
+            weight.assign(tensor)
+        else:
+            keras_private.initialize(weight, tensor)
+
+
+def size_of(weight: Any) -> int:
+    """How many bytes the value of a Keras variable has, two for each number in bfloat16."""
+    width = 2 if weight.dtype == "bfloat16" else np.dtype(weight.dtype).itemsize
+    return math.prod(weight.shape) * width
 
 
 def own_weights(layer: keras.Layer) -> list[Any]:

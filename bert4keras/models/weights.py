@@ -26,6 +26,7 @@ from bert4keras.models.variables import (
     assign,
     merged_values,
     own_weights,
+    size_of,
     to_numpy,
 )
 from bert4keras.models.vocabulary_record import vocabulary_record, write_record
@@ -110,11 +111,10 @@ def load(transformer: "Transformer", file: Checkpoint, mapping: VariableMapping 
     # pages of the file stay cached, and checksums are verified only once.
     report = check_variables(transformer, variables, targets, file.path)
     loaded = set(report.loaded)
-    assign(
-        (target.weight, load_value(transformer, variables, target))
-        for target in targets
-        if target.name in loaded
-    )
+    targets = [target for target in targets if target.name in loaded]
+    values = (load_value(transformer, variables, target) for target in targets)
+    loaded_weights = [target.weight for target in targets]
+    assign(zip(loaded_weights, values, strict=True), sum(map(size_of, loaded_weights)))
     for layer, _ in layers:
         for product in products(layer):
             product.forget()
@@ -219,9 +219,11 @@ def examined(
 
 
 def finite(value: np.ndarray) -> bool:
-    """Tell whether all numbers are finite; the sum tells it in a single cheap pass."""
+    """Tell whether all numbers are finite; their square, or sum, tells it in a cheap pass."""
+    flat = value.ravel("K")
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(value.sum())) or bool(np.isfinite(value).all())
+        square = np.dot(flat, flat) if flat.dtype == np.float32 else flat.sum()
+        return bool(np.isfinite(square)) or bool(np.isfinite(flat).all())
 
 
 def load_value(transformer: "Transformer", variables: Any, target: Target) -> np.ndarray:
