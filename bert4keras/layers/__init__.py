@@ -10,7 +10,8 @@
                    AttentionMask (LMMask, UniLMMask, LocalMask, LocalLMMask)
     feed-forward   FeedForward MaskedConv1D
     both in one    GatedAttentionUnit
-    heads          FirstToken GatherPositions GlobalAveragePooling1D GlobalMaxPooling1D
+    heads          FirstToken LastVisibleToken GatherPositions GlobalAveragePooling1D
+                   GlobalMaxPooling1D GlobalSquareRootPooling1D PositionWeightedPooling1D
     labels         ConditionalRandomField MaximumEntropyMarkovModel
     spans          GlobalPointer EfficientGlobalPointer
     training       Loss
@@ -77,6 +78,9 @@ from bert4keras.layers.pooling import (
     GlobalAveragePooling1D,
     GlobalMaxPooling1D,
     GlobalPooling1D,
+    GlobalSquareRootPooling1D,
+    LastVisibleToken,
+    PositionWeightedPooling1D,
 )
 from bert4keras.layers.positions import (
     PositionEmbedding,
@@ -113,10 +117,12 @@ __all__ = [
     "GlobalMaxPooling1D",
     "GlobalPointer",
     "GlobalPooling1D",
+    "GlobalSquareRootPooling1D",
     "K",
     "LMMask",
     "LabelChain",
     "Lambda",
+    "LastVisibleToken",
     "Layer",
     "LayerNormalization",
     "LocalLMMask",
@@ -133,6 +139,7 @@ __all__ = [
     "PlainMerge",
     "PositionEmbedding",
     "PositionEmbeddingBase",
+    "PositionWeightedPooling1D",
     "Recomputable",
     "RelativePositionEmbedding",
     "RelativePositionEmbeddingT5",

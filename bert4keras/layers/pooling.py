@@ -91,3 +91,46 @@ class GlobalMaxPooling1D(GlobalPooling1D):
         if mask is None:
             return largest
         return sequence_masking(largest, ops.any(mask, axis=1, keepdims=True), 0, 1)
+
+
+@registered
+class GlobalSquareRootPooling1D(GlobalAveragePooling1D):
+    """Sum over the visible positions, divided by the square root of their number."""
+
+    def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
+        mean = super().call(inputs, mask)
+        if mask is None:
+            return mean * ops.sqrt(ops.cast(ops.shape(inputs)[self.axis], mean.dtype))
+        n_visible = ops.sum(ops.cast(mask, "float32"), axis=1, keepdims=True)
+        return mean * ops.cast(ops.sqrt(n_visible), mean.dtype)
+
+
+@registered
+class PositionWeightedPooling1D(GlobalPooling1D):
+    """Mean over the visible positions in which position i weighs i, counted from 1, in float32.
+
+    Muennighoff, 2022, https://arxiv.org/abs/2202.08904.
+    """
+
+    def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
+        x = sequence_masking(ops.cast(inputs, "float32"), mask, 0, self.axis)
+        positions = ops.arange(1, ops.shape(inputs)[self.axis] + 1, dtype="float32")
+        weights = positions[None] if mask is None else positions * ops.cast(mask, "float32")
+        total = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1)
+        mean = ops.sum(x * ops.expand_dims(weights, 3 - self.axis), axis=self.axis) / total
+        return ops.cast(mean, self.compute_dtype)
+
+
+@registered
+class LastVisibleToken(GlobalPooling1D):
+    """The vector of the last visible position: what language models pool to encode a text."""
+
+    def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
+        x = inputs if self.axis == 1 else ops.swapaxes(inputs, 1, 2)
+        if mask is None:
+            return x[:, -1]
+        positions = ops.arange(ops.shape(x)[1], dtype="int32")
+        last = ops.max(positions * ops.cast(mask, "int32"), axis=1, keepdims=True)
+        return sequence_masking(
+            batch_gather(x, last)[:, 0], ops.any(mask, axis=1, keepdims=True), 0, 1
+        )

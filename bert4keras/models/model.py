@@ -9,7 +9,8 @@ from typing import Any
 
 import keras
 
-import bert4keras.optimizers.extensions  # noqa: F401, registers them, so that compiled models load
+import bert4keras.optimizers.extensions
+import bert4keras.training.vector_losses  # noqa: F401, both register, so that compiled models load
 from bert4keras import keras_private
 from bert4keras.backend.saving import registered
 from bert4keras.checkpoints.base import CheckpointError

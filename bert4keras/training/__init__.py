@@ -2,6 +2,7 @@
 
 feed        BatchFeed, as_feed: batches for `fit`, `evaluate` and `predict`
 losses      common losses of Transformers that Keras lacks
+vector_losses  losses of sentence embeddings: CoSENT, SimCSE, InfoNCE, Matryoshka
 steps       AdversarialTraining, GradientPenalty, VirtualAdversarialTraining, RDrop: training
             steps for `Model.compile(step=)`
 gradients   gradients_of, integrated_gradients: gradients at a layer, for attribution
@@ -25,10 +26,8 @@ from bert4keras.training.feed import BatchFeed, as_feed
 from bert4keras.training.gradients import gradients_of, integrated_gradients
 from bert4keras.training.lora import add_lora, merge_lora
 from bert4keras.training.losses import (
-    CoSENT,
     MultilabelCrossentropy,
     RDropCrossentropy,
-    SimCSE,
     SparseCategoricalFocalCrossentropy,
     SparseMultilabelCrossentropy,
     TokenAccuracy,
@@ -42,6 +41,7 @@ from bert4keras.training.steps import (
     Step,
     VirtualAdversarialTraining,
 )
+from bert4keras.training.vector_losses import CoSENT, InfoNCE, Matryoshka, SimCSE
 
 __all__ = [
     "AdversarialTraining",
@@ -51,6 +51,8 @@ __all__ = [
     "DistributedModel",
     "EvaluateAverage",
     "GradientPenalty",
+    "InfoNCE",
+    "Matryoshka",
     "MultilabelCrossentropy",
     "RDrop",
     "RDropCrossentropy",

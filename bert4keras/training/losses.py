@@ -1,9 +1,9 @@
 """Common losses of Transformers that Keras lacks. All are computed in float32.
 
-sentence embeddings  CoSENT SimCSE
-multi-label          MultilabelCrossentropy SparseMultilabelCrossentropy
-one label a token    TokenCrossentropy SparseCategoricalFocalCrossentropy RDropCrossentropy
-others               TokenAccuracy divergence
+multi-label         MultilabelCrossentropy SparseMultilabelCrossentropy
+one label a token   TokenCrossentropy SparseCategoricalFocalCrossentropy RDropCrossentropy
+others              TokenAccuracy divergence
+base classes        PositionLoss BatchLoss; `vector_losses` has those of sentence embeddings
 """
 
 from collections.abc import Sequence
@@ -142,111 +142,6 @@ class BatchLoss(Float32Loss):
             )
         check_groups(self, y_pred, self.group)
         return super().__call__(y_true, y_pred)
-
-
-# ----------------------------------------------------------------------------- sentence embeddings
-
-
-def unit_vectors(x: Tensor) -> Tensor:
-    """Divide vectors (..., size) by their norm; a zero vector, by 1."""
-    squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
-    return x * ops.rsqrt(ops.where(squares > 0, squares, 1.0))
-
-
-@registered
-class CoSENT(BatchLoss):
-    """Rank the cosine similarities of sentence pairs in the order of the labels of the pairs.
-
-    Samples 2i and 2i + 1 are a pair with cosine cᵢ and label yᵢ. The loss of a batch is
-    log(1 + Σ exp(scale · (cⱼ − cᵢ))) over all i, j with yᵢ > yⱼ
-    (https://kexue.fm/archives/8847). Labels may be classes or scores, since they are only compared.
-
-    y_true: (2n,) or (2n, 1), the label of a pair at both of its samples; that at 2i is read.
-    y_pred: (2n, size), the sentence embeddings, of any norm.
-
-    Args:
-        scale: factor of the cosines, 1 / temperature.
-        reduction: see `keras.losses.Loss`; None gives the loss in shape (1,).
-        name: name of the loss.
-    """
-
-    def __init__(self, scale: float = 20.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.scale = scale
-
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Return the loss, (1,)."""
-        labels = ops.reshape(y_true, (-1, 2))[:, 0]
-        pairs = ops.reshape(unit_vectors(y_pred), (-1, 2, y_pred.shape[-1]))
-        cosines = self.scale * ops.sum(pairs[:, 0] * pairs[:, 1], axis=-1)
-        excess = ops.where(
-            labels[:, None] > labels, cosines - cosines[:, None], lowest(cosines.dtype)
-        )
-        # Of shape (1,), not (): Keras divides losses by the number of replicas if they have an
-        # axis.
-        exponents = ops.concatenate([ops.zeros((1,)), ops.reshape(excess, (-1,))], axis=0)
-        return ops.logsumexp(exponents, axis=0, keepdims=True)
-
-    def get_config(self) -> dict:
-        """Return the arguments of the constructor."""
-        return super().get_config() | {"scale": self.scale}
-
-
-@registered
-class SimCSE(BatchLoss):
-    """Contrastive loss of sentence embeddings with in-batch negatives.
-
-    Each anchor has one positive among the candidates; its loss is the cross-entropy of
-    softmax(cosine / temperature) over the candidates (Gao et al., 2021,
-    https://arxiv.org/abs/2104.08821).
-
-    * Samples 2i and 2i + 1 are the same sentence twice, which dropout makes different, or two
-      sentences with the same meaning. Every sample is an anchor, and all others are its candidates,
-      as in https://kexue.fm/archives/8348.
-    * With `hard_negatives`, samples 3i, 3i + 1 and 3i + 2 are a sentence, one with the same meaning
-      and one with the opposite meaning. The first are anchors, all others candidates.
-
-    y_true: not read, but required by Keras: zeros of shape (batch,).
-    y_pred: (batch, size), the sentence embeddings, of any norm.
-
-    Args:
-        temperature: divisor of the cosines.
-        hard_negatives: whether each group has a third sample.
-        reduction: see `keras.losses.Loss`; None gives a loss for each anchor.
-        name: name of the loss.
-    """
-
-    def __init__(
-        self, temperature: float = 0.05, hard_negatives: bool = False, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.temperature = temperature
-        self.hard_negatives = hard_negatives
-        self.group = 3 if hard_negatives else 2
-
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Return the loss of each anchor, (anchors,)."""
-        size = y_pred.shape[-1]
-        groups = ops.reshape(unit_vectors(y_pred), (-1, self.group, size))
-        if self.hard_negatives:
-            anchors = groups[:, 0]
-            candidates = ops.concatenate([groups[:, 1], groups[:, 2]], axis=0)
-            positives = ops.arange(ops.shape(anchors)[0], dtype="int32")
-        else:
-            anchors = candidates = ops.reshape(groups, (-1, size))
-            indices = ops.arange(ops.shape(anchors)[0], dtype="int32")
-            positives = indices + 1 - 2 * (indices % 2)
-        scores = ops.matmul(anchors, ops.transpose(candidates)) / self.temperature
-        if not self.hard_negatives:
-            scores = ops.where(indices[:, None] == indices, lowest(scores.dtype), scores)
-        return ops.sparse_categorical_crossentropy(positives, scores, from_logits=True)
-
-    def get_config(self) -> dict:
-        """Return the arguments of the constructor."""
-        return super().get_config() | {
-            "temperature": self.temperature,
-            "hard_negatives": self.hard_negatives,
-        }
 
 
 # ------------------------------------------------------------------------------------- multi-label

@@ -281,6 +281,9 @@ HEADS = {
     "gau softmax": lambda: layers.GatedAttentionUnit(8, 4, normalization="softmax_plus"),
     "mean": lambda: layers.GlobalAveragePooling1D(),
     "max": lambda: layers.GlobalMaxPooling1D(),
+    "root": lambda: layers.GlobalSquareRootPooling1D(),
+    "weighted": lambda: layers.PositionWeightedPooling1D(),
+    "last": lambda: layers.LastVisibleToken(),
 }
 
 
@@ -326,6 +329,30 @@ def test_pooling_leaves_padding_out():
     mask = ops.convert_to_tensor(np.array([[True, True, False], [False, False, False]]))
     assert NUMPY(layers.GlobalAveragePooling1D()(x, mask=mask)).tolist() == [[1, 2], [0, 0]]
     assert NUMPY(layers.GlobalMaxPooling1D()(x, mask=mask)).tolist() == [[2, 3], [0, 0]]
+
+
+VISIBLE = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], "bool")
+POOLINGS = {
+    "GlobalSquareRootPooling1D": lambda x: x.sum(0) / np.sqrt(len(x)),
+    "PositionWeightedPooling1D": lambda x: np.average(x, axis=0, weights=np.arange(len(x)) + 1),
+    "LastVisibleToken": lambda x: x[-1],
+}
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_poolings_of_sentence_vectors(name, data_format, masked):
+    x = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+    expected = [
+        POOLINGS[name](row[: n if masked else 4]) for row, n in zip(x, (4, 2, 1), strict=True)
+    ]
+    inputs = x if data_format == "channels_last" else x.swapaxes(1, 2)
+    layer = getattr(layers, name)(data_format=data_format)
+    mask = ops.convert_to_tensor(VISIBLE) if masked else None
+    np.testing.assert_allclose(NUMPY(layer(inputs, mask=mask)), expected, atol=1e-6)
+    hidden = ops.convert_to_tensor(np.zeros((3, 4), "bool"))
+    assert not NUMPY(layer(inputs, mask=hidden)).any()
 
 
 def test_batches_are_split_and_joined_in_a_model():

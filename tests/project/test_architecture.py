@@ -126,7 +126,7 @@ PUBLIC = {
     """,
     "training": """
         AdversarialTraining BatchFeed CoSENT Devices DistributedModel EvaluateAverage
-        GradientPenalty MultilabelCrossentropy RDrop RDropCrossentropy SimCSE
+        GradientPenalty InfoNCE Matryoshka MultilabelCrossentropy RDrop RDropCrossentropy SimCSE
         SparseCategoricalFocalCrossentropy SparseMultilabelCrossentropy Step TokenAccuracy
         TokenCrossentropy VirtualAdversarialTraining add_lora as_feed batch_mean data_parallel
         divergence gradients_of integrated_gradients layout_map merge_lora model_parallel

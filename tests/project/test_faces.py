@@ -28,12 +28,13 @@ LAYERS = """
     Add AttentionBias AttentionMask Average BatchConcat BatchSplit Concatenate Concatenate1D
     ConditionalRandomField CopyMask Dense DisentangledAttention Dropout EfficientGlobalPointer
     Embedding FeedForward FirstToken GatedAttentionUnit GatherPositions GlobalAveragePooling1D
-    GlobalMaxPooling1D GlobalPointer GlobalPooling1D LMMask LabelChain Lambda LayerNormalization
-    LocalLMMask LocalMask Loss MaskKeepingMerge MaskReader MaskedConv1D Maximum
-    MaximumEntropyMarkovModel Minimum MultiHeadAttention Multiply PlainMerge PositionEmbedding
-    PositionEmbeddingBase Recomputable RelativePositionEmbedding RelativePositionEmbeddingT5
-    RelativePositionTable Saturation ScaleOffset SinusoidalPositionEmbedding Subtract TableLayer
-    TextPositionEmbedding UniLMMask add average concatenate maximum minimum multiply subtract
+    GlobalMaxPooling1D GlobalPointer GlobalPooling1D GlobalSquareRootPooling1D LMMask LabelChain
+    Lambda LastVisibleToken LayerNormalization LocalLMMask LocalMask Loss MaskKeepingMerge
+    MaskReader MaskedConv1D Maximum MaximumEntropyMarkovModel Minimum MultiHeadAttention Multiply
+    PlainMerge PositionEmbedding PositionEmbeddingBase PositionWeightedPooling1D Recomputable
+    RelativePositionEmbedding RelativePositionEmbeddingT5 RelativePositionTable Saturation
+    ScaleOffset SinusoidalPositionEmbedding Subtract TableLayer TextPositionEmbedding UniLMMask add
+    average concatenate maximum minimum multiply subtract
 """
 WITH_LAYERS = """
     K Layer align apply_rotary_position_embeddings attention_normalize initializers keras

@@ -12,6 +12,8 @@ from bert4keras.layers import GlobalPointer
 from bert4keras.models import Model
 from bert4keras.training import (
     CoSENT,
+    InfoNCE,
+    Matryoshka,
     MultilabelCrossentropy,
     RDropCrossentropy,
     SimCSE,
@@ -156,7 +158,60 @@ def test_simcse_with_hard_negatives():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("loss", [CoSENT(), SimCSE(), SimCSE(hard_negatives=True)])
+@pytest.mark.parametrize("hard_negatives", [0, 1, 2])
+def test_infonce_against_its_formula(hard_negatives):
+    n = 2 + hard_negatives
+    vectors = normal(4 * n, 5)
+    unit = vectors.astype("float64") / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    candidates = [x for i, x in enumerate(unit) if i % n]
+    expected = []
+    for query, answer in zip(unit[::n], unit[1::n], strict=True):
+        total = sum(np.exp(query @ x / 0.1) for x in candidates)
+        expected.append(np.log(total) - query @ answer / 0.1)
+    loss = InfoNCE(0.1, hard_negatives, reduction=None)
+    np.testing.assert_allclose(value(loss(np.zeros(4 * n), vectors)), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [CoSENT(), SimCSE(), InfoNCE(hard_negatives=1)])
+def test_matryoshka_is_the_sum_over_beginnings(loss):
+    vectors, labels = normal(12, 6), np.repeat(np.arange(6.0), 2)
+    parts = [value(loss(labels, vectors[:, :size])) for size in (2, 4, 6)]
+    assert value(Matryoshka(loss, [2, 4, 6])(labels, vectors)) == pytest.approx(sum(parts))
+    weighted = Matryoshka(loss, [2, 4, 6], [1, 0.5, 2])
+    expected = parts[0] + 0.5 * parts[1] + 2 * parts[2]
+    assert value(weighted(labels, vectors)) == pytest.approx(expected)
+    config = keras.saving.serialize_keras_object(weighted)
+    again = keras.saving.deserialize_keras_object(config)
+    assert value(again(labels, vectors)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: InfoNCE(hard_negatives=-1), "hard_negatives is -1"),
+        (lambda: Matryoshka("mse", [2]), "loss is 'mse'"),
+        (lambda: Matryoshka(CoSENT(), []), "sizes are"),
+        (lambda: Matryoshka(CoSENT(), [0, 2]), "sizes are"),
+        (lambda: Matryoshka(CoSENT(), [2, 4], [1]), "a weight for each"),
+        (lambda: Matryoshka(CoSENT(), [9])(np.zeros(4), normal(4, 6)), "vectors have 6 numbers"),
+    ],
+)
+def test_losses_of_vectors_refuse_what_makes_no_sense(make, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+VECTOR_LOSSES = [
+    CoSENT(),
+    SimCSE(),
+    SimCSE(hard_negatives=True),
+    InfoNCE(),
+    InfoNCE(hard_negatives=1),
+    Matryoshka(CoSENT(), [2, 4]),
+]
+
+
+@pytest.mark.parametrize("loss", VECTOR_LOSSES)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_losses_of_vectors_are_finite_at_extremes(loss, dtype):
     vectors = normal(12, 4)
@@ -173,10 +228,17 @@ def test_losses_of_vectors_are_finite_at_extremes(loss, dtype):
 
 
 @pytest.mark.parametrize(
-    "loss, rows", [(CoSENT(), 5), (SimCSE(), 3), (SimCSE(hard_negatives=True), 4)]
+    "loss, rows",
+    [
+        (CoSENT(), 5),
+        (SimCSE(), 3),
+        (SimCSE(hard_negatives=True), 4),
+        (InfoNCE(hard_negatives=2), 6),
+        (Matryoshka(SimCSE(), [2]), 3),
+    ],
 )
 def test_losses_of_a_batch_refuse_incomplete_groups(loss, rows):
-    with pytest.raises(ValueError, match=f"got a batch of {rows} samples, .* multiple of [23]"):
+    with pytest.raises(ValueError, match=f"got a batch of {rows} samples, .* multiple of [234]"):
         loss(np.zeros(rows), normal(rows, 3))
 
 
