@@ -64,6 +64,13 @@ class GlobalPooling1D(MaskReader):
         shape = (inputs.shape[0], inputs.shape[3 - self.axis])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
+    def n_visible(self, inputs: Tensor, mask: Mask) -> Any:
+        """How many positions are visible, (batch, 1), or a single number without a mask."""
+        if mask is None:
+            sizes: Any = ops.shape(inputs)
+            return ops.cast(sizes[self.axis], "float32")
+        return ops.sum(ops.cast(mask, "float32"), axis=1, keepdims=True)
+
     def get_config(self) -> dict:
         return super().get_config() | {"data_format": self.data_format}
 
@@ -74,12 +81,8 @@ class GlobalAveragePooling1D(GlobalPooling1D):
 
     def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
         x = sequence_masking(ops.cast(inputs, "float32"), mask, 0, self.axis)
-        if mask is None:
-            mean = ops.mean(x, axis=self.axis)
-        else:
-            n_visible = ops.sum(ops.cast(mask, "float32"), axis=1, keepdims=True)
-            mean = ops.sum(x, axis=self.axis) / ops.maximum(n_visible, 1)
-        return ops.cast(mean, self.compute_dtype)
+        total: Any = ops.sum(x, axis=self.axis)
+        return ops.cast(total / ops.maximum(self.n_visible(inputs, mask), 1), self.compute_dtype)
 
 
 @registered
@@ -98,11 +101,8 @@ class GlobalSquareRootPooling1D(GlobalAveragePooling1D):
     """Sum over the visible positions, divided by the square root of their number."""
 
     def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
-        mean = super().call(inputs, mask)
-        if mask is None:
-            return mean * ops.sqrt(ops.cast(ops.shape(inputs)[self.axis], mean.dtype))
-        n_visible = ops.sum(ops.cast(mask, "float32"), axis=1, keepdims=True)
-        return mean * ops.cast(ops.sqrt(n_visible), mean.dtype)
+        mean: Any = super().call(inputs, mask)
+        return mean * ops.cast(ops.sqrt(self.n_visible(inputs, mask)), mean.dtype)
 
 
 @registered
@@ -113,12 +113,14 @@ class PositionWeightedPooling1D(GlobalPooling1D):
     """
 
     def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
-        x = sequence_masking(ops.cast(inputs, "float32"), mask, 0, self.axis)
-        positions = ops.arange(1, ops.shape(inputs)[self.axis] + 1, dtype="float32")
-        weights = positions[None] if mask is None else positions * ops.cast(mask, "float32")
-        total = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1)
-        mean = ops.sum(x * ops.expand_dims(weights, 3 - self.axis), axis=self.axis) / total
-        return ops.cast(mean, self.compute_dtype)
+        visible = ops.ones_like(inputs[:, :, 0] if self.axis == 1 else inputs[:, 0], "bool")
+        visible = visible if mask is None else ops.cast(mask, "bool")
+        positions: Any = ops.cumsum(ops.cast(ops.ones_like(visible), "float32"), axis=1)
+        weights = positions * ops.cast(visible, "float32")
+        x: Any = sequence_masking(ops.cast(inputs, "float32"), mask, 0, self.axis)
+        total: Any = ops.sum(x * ops.expand_dims(weights, 3 - self.axis), axis=self.axis)
+        total /= ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1)
+        return ops.cast(total, self.compute_dtype)
 
 
 @registered
@@ -126,11 +128,10 @@ class LastVisibleToken(GlobalPooling1D):
     """The vector of the last visible position: what language models pool to encode a text."""
 
     def call(self, inputs: Tensor, mask: Mask = None) -> Tensor:
-        x = inputs if self.axis == 1 else ops.swapaxes(inputs, 1, 2)
+        x: Any = inputs if self.axis == 1 else ops.swapaxes(inputs, 1, 2)
         if mask is None:
             return x[:, -1]
-        positions = ops.arange(ops.shape(x)[1], dtype="int32")
-        last = ops.max(positions * ops.cast(mask, "int32"), axis=1, keepdims=True)
-        return sequence_masking(
-            batch_gather(x, last)[:, 0], ops.any(mask, axis=1, keepdims=True), 0, 1
-        )
+        positions: Any = ops.cumsum(ops.ones_like(mask, "int32"), axis=1)
+        last: Any = ops.max(positions * ops.cast(mask, "int32"), axis=1, keepdims=True)
+        vectors: Any = batch_gather(x, ops.maximum(last - 1, 0))
+        return sequence_masking(vectors[:, 0], last > 0, 0, 1)

@@ -106,13 +106,28 @@ def vocabulary_beside(config_path: Path) -> Path | None:
 _FORMER_VOCABULARY = "|".join(map(re.escape, (*saving.FILES, GENERATION_FILE)))
 
 
-def save_pretrained(transformer: "Transformer", folder: str | Path, tokenizer: Any = None) -> None:
-    """Write a folder that `transformers` loads, as `Transformer.save_pretrained` describes."""
+def save_pretrained(
+    transformer: "Transformer",
+    folder: str | Path,
+    tokenizer: Any = None,
+    head: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a folder that `transformers` loads, as `Transformer.save_pretrained` describes.
+
+    Args:
+        transformer: the model.
+        folder: where to write.
+        tokenizer: its tokenizer.
+        head: further tensors of the weight file by name, of layers that are none of the model's.
+        settings: what the config says of these.
+    """
     config = written_configs.to_hugging_face(transformer, causal=isinstance(transformer, LM_Mask))
+    config |= settings or {}
     vocabulary = vocabulary_files(transformer, tokenizer)
     adapter = peft.adapter_files(transformer)
     variables = weights.official_variables(transformer, merged=False)
-    tensors = to_hugging_face(variables, transformer.dialect)
+    tensors = {**to_hugging_face(variables, transformer.dialect), **(head or {})}
     metadata = {"format": "pt", **weights.metadata(transformer)}
     former = f"{safetensors.stale_file_pattern('model.safetensors')}|{peft.FORMER}"
     with _replacing(folder, "config.json", former, vocabulary) as place:

@@ -19,7 +19,7 @@ from bert4keras.training.losses import BatchLoss
 
 def unit_vectors(x: Tensor) -> Tensor:
     """Divide vectors (..., size) by their norm; a zero vector, by 1."""
-    squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    squares: Any = ops.sum(ops.square(x), axis=-1, keepdims=True)
     return x * ops.rsqrt(ops.where(squares > 0, squares, 1.0))
 
 
@@ -38,9 +38,10 @@ def positive_losses(groups: Tensor, temperature: float) -> Tensor:
     # All positives, then the first negatives of all groups, and so on: i has candidate i.
     others = ops.transpose(groups[:, 1:], (1, 0, 2))
     candidates = ops.reshape(others, (-1, groups.shape[-1]))
-    scores = ops.matmul(anchors, ops.transpose(candidates)) / temperature
-    positives = ops.arange(ops.shape(anchors)[0], dtype="int32")
-    return ops.sparse_categorical_crossentropy(positives, scores, from_logits=True)
+    products: Any = ops.matmul(anchors, ops.transpose(candidates))
+    sizes: Any = ops.shape(anchors)
+    positives = ops.arange(sizes[0], dtype="int32")
+    return ops.sparse_categorical_crossentropy(positives, products / temperature, from_logits=True)
 
 
 @registered
@@ -66,9 +67,11 @@ class CoSENT(BatchLoss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Return the loss, (1,)."""
-        labels = ops.reshape(y_true, (-1, 2))[:, 0]
-        pairs = ops.reshape(unit_vectors(y_pred), (-1, 2, y_pred.shape[-1]))
-        cosines = self.scale * ops.sum(pairs[:, 0] * pairs[:, 1], axis=-1)
+        by_pair: Any = ops.reshape(y_true, (-1, 2))
+        labels = by_pair[:, 0]
+        pairs: Any = ops.reshape(unit_vectors(y_pred), (-1, 2, y_pred.shape[-1]))
+        products: Any = ops.sum(pairs[:, 0] * pairs[:, 1], axis=-1)
+        cosines = self.scale * products
         excess = ops.where(
             labels[:, None] > labels, cosines - cosines[:, None], lowest(cosines.dtype)
         )
@@ -121,9 +124,12 @@ class SimCSE(BatchLoss):
         if self.hard_negatives:
             return positive_losses(groups, self.temperature)
         anchors = ops.reshape(groups, (-1, size))
-        indices = ops.arange(ops.shape(anchors)[0], dtype="int32")
-        scores = ops.matmul(anchors, ops.transpose(anchors)) / self.temperature
-        scores = ops.where(indices[:, None] == indices, lowest(scores.dtype), scores)
+        sizes: Any = ops.shape(anchors)
+        indices: Any = ops.arange(sizes[0], dtype="int32")
+        scores: Any = ops.matmul(anchors, ops.transpose(anchors))
+        scores = ops.where(
+            indices[:, None] == indices, lowest(scores.dtype), scores / self.temperature
+        )
         positives = indices + 1 - 2 * (indices % 2)
         return ops.sparse_categorical_crossentropy(positives, scores, from_logits=True)
 
@@ -140,8 +146,8 @@ class InfoNCE(BatchLoss):
     """Contrastive loss of queries and answers with in-batch and any number of hard negatives.
 
     Samples come in groups of 2 + n: a query, its answer, and n hard negatives, texts that look like
-    an answer and are none. The candidates of each query are the answers and the hard negatives of the
-    whole batch; its loss is the cross-entropy of softmax(cosine / temperature) over these (van den
+    an answer and are none. The candidates of each query are the answers and the hard negatives of
+    the whole batch; its loss is the cross-entropy of softmax(cosine / temperature) over these (van den
     Oord et al., 2018, https://arxiv.org/abs/1807.03748; negatives of the batch: Henderson et al.,
     2017, https://arxiv.org/abs/1705.00652). A text that answers two queries of a batch counts as
     wrong for either of them, so that such queries belong in different batches.

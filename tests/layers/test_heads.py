@@ -344,9 +344,8 @@ POOLINGS = {
 @pytest.mark.parametrize("masked", [True, False])
 def test_poolings_of_sentence_vectors(name, data_format, masked):
     x = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
-    expected = [
-        POOLINGS[name](row[: n if masked else 4]) for row, n in zip(x, (4, 2, 1), strict=True)
-    ]
+    rows = zip(x, (4, 2, 1) if masked else (4, 4, 4), strict=True)
+    expected = [POOLINGS[name](row[:n]) for row, n in rows]
     inputs = x if data_format == "channels_last" else x.swapaxes(1, 2)
     layer = getattr(layers, name)(data_format=data_format)
     mask = ops.convert_to_tensor(VISIBLE) if masked else None

@@ -42,6 +42,7 @@ ROOMS = [
     "export",
     "models",
     "generation",
+    "sentences",
     "convert",
     "snippets",
     "tokenizers",
@@ -67,6 +68,7 @@ FACES = [
     "legacy",
     "models",
     "optimizers",
+    "sentences",
     "serving",
     "snippets",
     "tokenizers",
@@ -111,6 +113,7 @@ PUBLIC = {
         extend_with_piecewise_linear_lr extend_with_piecewise_linear_lr_v2
         extend_with_weight_decay extend_with_weight_decay_v2
     """,
+    "sentences": "CrossEncoder SentenceEncoder quantize_embeddings",
     "serving": "WebServing",
     "snippets": """
         AutoRegressiveDecoder DataGenerator ViterbiDecoder WebServing as_floats bucket_length

@@ -82,6 +82,16 @@ def qwen(folder: Path) -> Any:
     return _fast(tokenizer, **names, chat_template=CHAT)
 
 
+def qwen_embedding(folder: Path) -> Any:
+    """Qwen3-Embedding: the token that ends each text is that of padding, too, and on the left."""
+    tokenizer = _bpe(["<|endoftext|>", "<|im_end|>"])
+    tokenizer.post_processor = _template(
+        tokenizer, "$A <|endoftext|>", "$A <|endoftext|> $B:1 <|endoftext|>:1"
+    )
+    names = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    return _fast(tokenizer, **names, padding_side="left")
+
+
 def llama3(folder: Path) -> Any:
     """LLaMA 3: a token before texts, numbers of up to three digits, words looked up first."""
     from tokenizers import processors
