@@ -147,10 +147,10 @@ class InfoNCE(BatchLoss):
 
     Samples come in groups of 2 + n: a query, its answer, and n hard negatives, texts that look like
     an answer and are none. The candidates of each query are the answers and the hard negatives of
-    the whole batch; its loss is the cross-entropy of softmax(cosine / temperature) over these (van den
-    Oord et al., 2018, https://arxiv.org/abs/1807.03748; negatives of the batch: Henderson et al.,
-    2017, https://arxiv.org/abs/1705.00652). A text that answers two queries of a batch counts as
-    wrong for either of them, so that such queries belong in different batches.
+    the whole batch; its loss is the cross-entropy of softmax(cosine / temperature) over these (van
+    den Oord et al., 2018, https://arxiv.org/abs/1807.03748; negatives of the batch: Henderson et
+    al., 2017, https://arxiv.org/abs/1705.00652). A text that answers two queries of a batch counts
+    as wrong for either of them, so that such queries belong in different batches.
 
     y_true: not read, but required by Keras: zeros of shape (batch,).
     y_pred: (batch, size), the sentence embeddings, of any norm.
