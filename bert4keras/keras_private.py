@@ -226,7 +226,8 @@ class Uninitialized(keras.StatelessScope):
 
     def __exit__(self, *args: Any, **kwargs: Any) -> None:
         super().__exit__(*args, **kwargs)
-        self.variables += get_global_attribute(_UNINITIALIZED, [])
+        created: Any = get_global_attribute(_UNINITIALIZED, [])
+        self.variables += created
         set_global_attribute(_UNINITIALIZED, [])  # or the next scope of Keras would initialize them
 
     def finish(self, layers: Iterable[keras.Layer]) -> None:

@@ -101,7 +101,8 @@ class Product(NamedTuple):
 
     def merged(self) -> np.ndarray:
         """The sum, in the type of the matrix."""
-        matrix, a, b = map(keras.ops.convert_to_numpy, (self.matrix, self.a, self.b))
+        values = (self.matrix, self.a, self.b)
+        matrix, a, b = map(np.asarray, map(keras.ops.convert_to_numpy, values))
         return (matrix + self.scale * (a @ b)).astype(matrix.dtype)
 
     def forget(self) -> None:

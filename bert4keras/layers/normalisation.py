@@ -92,7 +92,7 @@ class ScaleOffset(Layer):
         for kind, name in ((self.scale, "gamma"), (self.offset, "beta")):
             if kind is False or kind is None:
                 continue
-            factor = ops.cast(getattr(self, name) if kind is True else kind, x.dtype)
+            factor: Any = ops.cast(getattr(self, name) if kind is True else kind, x.dtype)
             if self.around_one and kind is True and name == "gamma":
                 factor = factor + 1
             if condition is not None:

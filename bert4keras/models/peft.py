@@ -99,7 +99,7 @@ def adapter_files(transformer: "Transformer") -> AdapterFiles | None:
     Raises:
         ValueError: a layer has an adapter for which PEFT has no place.
     """
-    adapted = {
+    adapted: dict[int, Any] = {
         id(part): part
         for part in layers_within(transformer.model)
         if getattr(part, "lora_enabled", False)
@@ -223,7 +223,7 @@ def load(
     config = read_config(folder / CONFIG)
     path = folder / TENSORS
     with open_checkpoint(path if path.exists() else folder / "adapter_model.bin") as file:
-        found = list(read_adapters(transformer, config, file))
+        found: list[Any] = list(read_adapters(transformer, config, file))
     for part, a, b, scale in found:
         part.enable_lora(a.shape[1], lora_alpha=number(scale * a.shape[1]))
         for matrix, value in zip(part.adapter, (a, b), strict=True):

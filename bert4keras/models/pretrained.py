@@ -228,7 +228,7 @@ def vocabulary_files(transformer: "Transformer", tokenizer: Any) -> dict[str, by
 def _maxlen(transformer: "Transformer") -> int | None:
     layers = transformer.layers.values()
     tables = [layer for layer in layers if isinstance(layer, PositionEmbedding)]
-    return min((min(table.reach, table.input_dim) for table in tables), default=None)
+    return min((min(table.max_length, table.input_dim) for table in tables), default=None)
 
 
 def _generation_config(transformer: "Transformer", tokenizer: Any) -> Mapping[str, Any]:

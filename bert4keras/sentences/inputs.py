@@ -29,7 +29,9 @@ def padding_id(tokenizer: TokenizerBase, vocab_size: int) -> int:
         ValueError: there is none.
     """
     pad = getattr(tokenizer, "_token_pad_id", None)
-    around = {i for tokens in tokenizer._around() for i in tokenizer.tokens_to_ids(tokens)}
+    around = {
+        i for tokens in tokenizer._prefix_and_suffix() for i in tokenizer.tokens_to_ids(tokens)
+    }
     if pad is not None and pad not in around:
         return pad
     if tokenizer._vocab_size < vocab_size:
@@ -89,7 +91,7 @@ class Inputs:
         excess = len(row[0]) - self.max_length
         if excess <= 0:
             return row
-        before, behind = map(len, self.tokenizer._around())
+        before, behind = map(len, self.tokenizer._prefix_and_suffix())
         lengths = [len(tokens) - before - behind for tokens in (first, second)]
         room = shared(lengths, sum(lengths) - excess)
         for tokens, kept in zip((first, second), room, strict=True):
