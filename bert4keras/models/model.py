@@ -30,11 +30,10 @@ from bert4keras.models.given import (
 from bert4keras.models.messages import abbreviated
 from bert4keras.models.variables import assign, to_numpy
 from bert4keras.models.whole import WholeModel
-from bert4keras.training import resuming, steps
+from bert4keras.training import lora, resuming, steps
 from bert4keras.training.distribution.choice import BuiltForDevices
 from bert4keras.training.gradients import layers_of
 from bert4keras.training.in_place import VariablesInPlace
-from bert4keras.training.lora import Adapted
 from bert4keras.training.methods import with_methods_by_name
 from bert4keras.training.model import TrainingModel
 from bert4keras.training.trainable import TrainsAsCompiled
@@ -42,7 +41,7 @@ from bert4keras.training.trainable import TrainsAsCompiled
 
 @registered
 class Model(
-    BuiltForDevices, WholeModel, Adapted, TrainsAsCompiled, VariablesInPlace, TrainingModel
+    BuiltForDevices, WholeModel, lora.Adapted, TrainsAsCompiled, VariablesInPlace, TrainingModel
 ):
     """A Keras model that accepts the calls of scripts written for earlier versions of Keras.
 
@@ -324,6 +323,7 @@ class Model(
             name: {weight_name(layer, weight): to_numpy(weight) for weight in layer.weights}
             for name, layer in layers_by_key(self.layers).items()
         }
+        layers |= lora.alphas_entry(self)
         if resuming.is_backup(filepath) and self._trains():
             state = resuming.training_state(self)
             layers[resuming.ENTRY] = {name: to_numpy(v) for name, v in state.items()}
@@ -350,13 +350,14 @@ class Model(
             by_name: leave out layers that only the model or only the file has.
 
         Raises:
-            CheckpointError: the file is damaged, of another format or of another model. The
-                weights of the model are then unchanged.
+            CheckpointError: the file is damaged, of another format or of another model, or its
+                adapters have another alpha. The weights of the model are then unchanged.
         """
         layers = layers_by_key(self.layers)
         known = {auto_prefix(layer) for layer in self.layers}
         found = load_layers(filepath)
         training = found.pop(resuming.ENTRY, None)
+        lora.check_alphas(self, found.pop(lora.ENTRY, {}), filepath)
         file = number_automatic_names(found, known)
         file = {name: list(arrays.values()) for name, arrays in file.items() if arrays}
         missing, unexpected = layers.keys() - file.keys(), file.keys() - layers.keys()

@@ -2,16 +2,21 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from bert4keras import keras_private
+from bert4keras.checkpoints.base import CheckpointError
 from bert4keras.layers.adapters import Adaptable, products, weight_name
 from bert4keras.layers.attention import MultiHeadAttention
 from bert4keras.layers.gated_attention import GatedAttentionUnit
 from bert4keras.training.gradients import layers_of
 
+ENTRY = "(lora_alpha)"
+"""Where files of weights keep the alpha of each adapter, among the names of layers."""
 ATTENTION = (MultiHeadAttention, GatedAttentionUnit)
 
 
@@ -150,6 +155,28 @@ def set_all_trainable(layer: keras.Layer, flag: bool) -> None:
 def uncompile(model: keras.Model) -> None:
     """Let Keras ask for `compile` before the model is trained: what is trained has changed."""
     model.compiled = False
+
+
+def alphas_entry(model: keras.Model) -> dict[str, dict[str, np.ndarray]]:
+    """Return what files of weights say of adapters besides their matrices; nothing without any."""
+    parts = adaptable_parts(model).items()
+    alphas = {path: np.float32(part.lora_alpha) for path, part in parts if part.lora_enabled}
+    return {ENTRY: alphas} if alphas else {}
+
+
+def check_alphas(model: keras.Model, alphas: Mapping[str, Any], filepath: str | Path) -> None:
+    """Raise a CheckpointError if a file was written with another alpha than the model has.
+
+    The outputs of the model would be others than those of the model that was saved.
+    """
+    for path, part in adaptable_parts(model).items() if alphas else ():
+        alpha = float(alphas.get(path, part.lora_alpha or 0))
+        if part.lora_enabled and np.float32(alpha) != np.float32(part.lora_alpha):
+            raise CheckpointError(
+                f"{filepath} was written with adapters of alpha={alpha:g} for {path!r}, and those "
+                f"of the model have alpha={part.lora_alpha:g}. Build the model with "
+                f"add_lora(alpha={alpha:g})"
+            )
 
 
 class Adapted(keras.Model):
