@@ -57,7 +57,7 @@ def place(tmp_path) -> Path:
 def check(counts: dict[str, dict[str, int]]) -> None:
     for name, found in counts.items():
         assert found["bad"] == found["rubbish"] == found.get("unsynced", 0) == 0, (name, found)
-        assert found["old"] > 5 and found["new"] > 5, (name, found)
+        assert min(found["old"], found["new"]) >= 5, (name, found)
 
 
 def test_a_writer_killed_at_any_operation(library, place):
