@@ -31,7 +31,7 @@ help:  ## show what there is
 # Where there is no GPU, what TensorFlow says of not finding one comes before all else, whatever the
 # level of its logs; everything that is no such line passes, and the exit status is that of Python.
 NO_GPU := ^(WARNING: All log messages before absl|[IWE]0000 .* (cudart_stub|cuda_platform)\.cc)
-QUIETLY := $(if $(wildcard /dev/nvidia*),,bash -c '"$$0" "$$@" 2> >(grep -vE "$(NO_GPU)" >&2); \
+QUIETLY := $(if $(wildcard /dev/nvidia*),,bash -c '{ "$$0" "$$@"; } 2> >(grep -vE "$(NO_GPU)" >&2); \
   status=$$?; wait $$!; exit $$status')
 
 demo: $(VENV)/.demo  ## fine-tune the small Chinese BERT on reviews; ARGS="…" goes to the script

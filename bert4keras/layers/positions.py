@@ -189,8 +189,8 @@ class TextPositionEmbedding(PositionEmbedding):
         self.mask_id = padding_id if mask_id is None else mask_id
 
     @property
-    def reach(self) -> int:
-        """How many positions there are vectors for."""
+    def max_length(self) -> int:
+        """Number of positions that have a vector, without the rows that padding takes."""
         return self.input_dim - self.padding_id - 1
 
     def rows(self, is_text: Tensor) -> Tensor:

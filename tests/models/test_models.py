@@ -615,7 +615,7 @@ def test_custom_positions_without_segments(folder, model, application):
         ({"num_attention_heads": 3}, ValueError, "not a multiple"),
         ({"hidden_size": "16"}, ValueError, "expected a whole number"),
         ({"keep_tokens": [0, 99]}, ValueError, "outside of the vocabulary"),
-        ({"attention_caches": {"Transformer-9": []}}, ValueError, "attention layers are"),
+        ({"attention_caches": {"Transformer-9": []}}, ValueError, "give names among"),
         ({"num_hidden_layers": 3}, CheckpointError, "has 2 layers, the model 3"),
         ({"model": "roformer"}, CheckpointError, "pass model='bert'"),
         ({"vocab_size": 40}, CheckpointError, "vocab_size: 40 in the config, 30"),
@@ -628,7 +628,7 @@ def test_wrong_arguments_give_one_clear_error(folder, change, error, message):
 
 
 def test_a_dict_is_not_a_path():
-    with pytest.raises(TypeError, match=r"not a dict.*build_transformer_model\(\*\*config\)"):
+    with pytest.raises(TypeError, match=r"is a dict, and must be the path.*build_transformer_model\(\*\*config\)"):
         build_transformer_model({"hidden_size": 16})
 
 

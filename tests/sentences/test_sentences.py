@@ -261,13 +261,14 @@ PAIRS = [("今天天气很好", "天气好"), ("我想退款", "怎么退钱"), 
 )
 def test_training(bert, loss, groups, labels):
     keras.utils.set_random_seed(0)
-    encoder = SentenceEncoder(bert, pooling="mean", dropout_rate=0.1)
+    # Of a sentence twice, dropout makes a pair; elsewhere it would only make the losses noisy.
+    encoder = SentenceEncoder(bert, pooling="mean", dropout_rate=0.1 * (labels is None))
     before = encoder.encode(TEXTS)
-    encoder.model.compile(keras.optimizers.Adam(1e-2), loss)
-    batches = encoder.batches(groups, labels, batch_size=3)
-    losses = encoder.model.fit(batches, epochs=4, verbose=0).history["loss"]
+    encoder.model.compile(keras.optimizers.Adam(2e-3), loss)
+    batches = encoder.batches(groups, labels, batch_size=6)
+    losses = encoder.model.fit(batches, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
-    assert np.abs(encoder.encode(TEXTS) - before).max() > 1e-2
+    assert np.abs(encoder.encode(TEXTS) - before).max() > 2e-3
 
 
 def test_batches_keep_groups_together(encoder):
