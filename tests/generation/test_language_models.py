@@ -527,7 +527,8 @@ def test_a_decoder_without_its_head(name, tmp_path, whole):
             expected = model(torch.tensor(ids)).last_hidden_state.numpy()
     np.testing.assert_allclose(vectors, expected, atol=1e-4)
     again = build_transformer_model(tmp_path, with_lm=False)
-    np.testing.assert_array_equal(again.predict_on_batch(ids), vectors)
+    # Equal weights in another layout in memory, which rounds otherwise.
+    np.testing.assert_allclose(again.predict_on_batch(ids), vectors, rtol=1e-5, atol=1e-6)
     if name == "qwen3":  # the vector of the last token, with padding on the left
         padded = build_transformer_model(tmp_path, with_lm=False, pad_token_id=0)
         found = padded.predict_on_batch(np.pad(ids, ((0, 0), (3, 0))))[:, -1]
