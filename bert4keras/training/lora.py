@@ -160,7 +160,7 @@ def uncompile(model: keras.Model) -> None:
 def alphas_entry(model: keras.Model) -> dict[str, dict[str, np.ndarray]]:
     """Return what files of weights say of adapters besides their matrices; nothing without any."""
     parts = adaptable_parts(model).items()
-    alphas = {path: np.float32(part.lora_alpha) for path, part in parts if part.lora_enabled}
+    alphas = {path: np.array(part.lora_alpha, "f4") for path, part in parts if part.lora_enabled}
     return {ENTRY: alphas} if alphas else {}
 
 
