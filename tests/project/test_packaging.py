@@ -1,5 +1,6 @@
 """What an installation brings, what an import loads, and whether the texts agree with it."""
 
+import email
 import importlib.metadata
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,49 @@ def test_an_installation_has_all_folders_and_files():
     }
     files = {path for path in ROOT.glob("bert4keras/**/*") if path.is_file()}
     assert brought == {path for path in files if path.suffix not in (".py", ".pyc")}
+
+
+@pytest.fixture(scope="module")
+def core_wheel(tmp_path_factory):
+    """The wheel of bert4keras-core, built as pip builds it."""
+    folder = tmp_path_factory.mktemp("core")
+    code = f"import backend; backend.build_wheel({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT / "core", check=True, capture_output=True)
+    return next(folder.iterdir())
+
+
+def test_the_core_is_the_same_without_tensorflow(core_wheel):
+    assert core_wheel.name == f"bert4keras_core-{bert4keras.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(core_wheel) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        metadata = next(name for name in wheel.namelist() if name.endswith("/METADATA"))
+        message = email.message_from_bytes(wheel.read(metadata))
+    files = {path for path in ROOT.glob("bert4keras/**/*") if path.is_file()}
+    files = {path.relative_to(ROOT).as_posix() for path in files if path.suffix != ".pyc"}
+    assert names == files
+    extras = project()["optional-dependencies"]
+    assert set(message.get_all("Provides-Extra")) == set(extras)
+    always = {r for r in message.get_all("Requires-Dist") if "extra ==" not in r}
+    assert always == {r for r in project()["dependencies"] if name_of(r) != "tensorflow"}
+    assert not [r for r in message.get_all("Requires-Dist") if r.startswith("bert4keras[")]
+
+
+def test_the_core_tells_if_it_is_not_alone(tmp_path, core_wheel):
+    """Each of the two would overwrite files of the other, and take them along when it goes."""
+    for name in ("bert4keras", "bert4keras_core"):
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
+        if name == "bert4keras":
+            bert4keras._check_installation(tmp_path)
+    with pytest.raises(ImportError, match=r"both installed.*pip uninstall -y bert4keras bert"):
+        bert4keras._check_installation(tmp_path)
+    bert4keras._check_installation(tmp_path / "missing")
+
+
+def test_the_page_on_an_index_links_to_no_files():
+    """It is shown where the files of the repository are not."""
+    text = (ROOT / project()["readme"]).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links and all(link.startswith("https://") for link in links)
 
 
 def requirements():
