@@ -319,6 +319,36 @@ class Rules:
             losses = losses * len(self.model.outputs) if len(losses) == 1 else []
         return [label_rule(*pair) for pair in zip(losses, self.model.outputs, strict=False)]
 
+    def example(self, rows: int, length: int) -> list[np.ndarray]:
+        """Draw valid inputs at random, the first row with padding at its end.
+
+        Args:
+            rows: the size of the batch.
+            length: that of the other free axes, at most that of a position table.
+
+        Returns:
+            An array for each input.
+        """
+        random = np.random.default_rng(length)
+        reaches = [rule.reach for _, rule in self.input_rules if isinstance(rule, Length)]
+        length = min([length, *reaches])
+        arrays = []
+        for i, x in enumerate(self.model.inputs):
+            shape = [rows, *(n or length for n in x.shape[1:])]
+            rules = [rule for index, rule in self.input_rules if index == i]
+            ids = [rule for rule in rules if isinstance(rule, Ids)]
+            if ids:
+                array = random.integers(0, min(rule.size for rule in ids), shape)
+                array[0, -2:] = ids[0].mask_id or 0
+            elif rules and isinstance(rules[0], GatheredPositions):
+                array = random.integers(0, length, shape)
+            elif "float" in x.dtype:
+                array = random.normal(size=shape)
+            else:
+                array = np.zeros(shape)
+            arrays.append(array.astype(x.dtype))
+        return arrays
+
     def check(self, call: str, x: Any, y: Any = None, sample_weight: Any = None) -> None:
         """Check those inputs and targets that are NumPy arrays.
 

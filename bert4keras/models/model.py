@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 import bert4keras.optimizers.extensions
 import bert4keras.training.vector_losses  # noqa: F401, both register, so that compiled models load
@@ -15,7 +16,7 @@ from bert4keras import keras_private
 from bert4keras.backend.saving import registered
 from bert4keras.checkpoints.base import CheckpointError
 from bert4keras.checkpoints.hdf5 import load_layers, save_layers
-from bert4keras.export import check_export
+from bert4keras.export import check_export, write_onnx
 from bert4keras.layers.adapters import weight_name
 from bert4keras.models import pretrained
 from bert4keras.models.checks import Rules, check_counts
@@ -392,18 +393,42 @@ class Model(
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Raise an error, because Keras would leave all layers of this library unquantized."""
         raise NotImplementedError(
-            "the layers of bert4keras cannot be quantized, and Keras would leave the model as it "
-            "is: for less memory build it with precision='bfloat16' or 'float16'"
+            "quantize() of Keras knows none of the layers of bert4keras and would leave the model "
+            "as it is: for eight bits use export('model.onnx', format='onnx', int8=True) on "
+            "TensorFlow, or for half the memory build it with precision='bfloat16' or 'float16'"
         )
 
-    def export(self, filepath: str | Path, format: str = "tf_saved_model", **kwargs: Any) -> None:
+    def export(
+        self,
+        filepath: str | Path,
+        format: str = "tf_saved_model",
+        int8: bool = False,
+        **kwargs: Any,
+    ) -> None:
         """Write the model for serving, as `keras.Model.export` does, for any batch size and length.
 
+        Args:
+            filepath: the file or folder.
+            format: see `keras.Model.export`.
+            int8: for 'onnx': write kernels and tables in eight bits, and compare what onnxruntime
+                computes with the model, see `bert4keras.export.write_onnx`.
+            **kwargs: see `keras.Model.export`.
+
         Raises:
-            ValueError: the backend is not TensorFlow, which reads `.keras` files of all backends.
+            ValueError: the backend is not TensorFlow, which reads `.keras` files of all backends;
+                or the format cannot hold the model.
         """
+        if int8 and format != "onnx":
+            raise ValueError(f"int8=True is for format='onnx', and export() got {format!r}")
+        if int8:
+            write_onnx(self, Path(filepath), self.examples(), int8=True, **kwargs)
+            return
         check_export(self, format)
         super().export(filepath, format, **kwargs)
+
+    def examples(self) -> list[list[np.ndarray]]:
+        """Return inputs of two shapes, drawn at random, an array for each input."""
+        return [Rules(self).example(2, 9), Rules(self).example(3, 5)]
 
 
 def computes_in_float16(model: keras.Model) -> bool:

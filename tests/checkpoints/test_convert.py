@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from bert4keras import checkpoints
+from bert4keras import checkpoints, export
 from bert4keras.convert import convert, main
 from bert4keras.layers import ConditionalRandomField
 from bert4keras.models import Model, build_transformer_model
@@ -25,6 +25,7 @@ CONFIG = {
     "initializer_range": 0.3,
 }
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"一二三四五六七八九十百千万亿元角"]
+ONNX = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="ONNX is for TensorFlow")
 INPUTS = [np.array([[2, 5, 6, 7, 3, 0]]), np.array([[0, 0, 0, 1, 1, 0]])]
 
 
@@ -79,6 +80,8 @@ def test_the_whole_model_loads_in_safe_mode(source, tmp_path):
         (["missing", "out"], "missing"),
         (["official", "out", "--model", "albert"], "model='bert'"),
         (["official", "out", "--to", "keras"], ".keras"),
+        (["official", "out", "--to", "onnx"], "ends in .onnx"),
+        (["official", "out", "--int8"], "int8 goes with --to onnx only, and the format is safete"),
     ],
 )
 def test_an_error_is_one_message_and_a_status(
@@ -131,7 +134,7 @@ def test_an_exported_model_computes_the_same_at_any_size(format, name, tmp_path)
             np.testing.assert_allclose(exported(x), expected, atol=1e-5)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="ONNX is for TensorFlow")
+@ONNX
 def test_what_no_onnx_runtime_would_read_is_not_written(tmp_path):
     half = build_transformer_model(precision="mixed_bfloat16", **CONFIG)
     with pytest.raises(ValueError, match="reads no bfloat16: build the model with precision="):
@@ -146,6 +149,84 @@ def test_what_no_onnx_runtime_would_read_is_not_written(tmp_path):
         warnings.simplefilter("ignore")
         Model(inputs, crf(inputs)).export(tmp_path / "crf.onnx", format="onnx", verbose=False)
     assert not (tmp_path / "model.onnx").exists() and (tmp_path / "crf.onnx").exists()
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A folder with a BERT whose weights take most of a file, and its outputs."""
+    folder = tmp_path_factory.mktemp("wide")
+    config = CONFIG | {"hidden_size": 128, "intermediate_size": 512, "vocab_size": 2000}
+    config |= {"num_hidden_layers": 1, "initializer_range": 0.1}
+    keras.utils.set_random_seed(1)
+    transformer = build_transformer_model(return_keras_model=False, **config)
+    transformer.save_pretrained(folder)
+    inputs = some_inputs(3, 7, 2)
+    return folder, inputs, transformer.model.predict_on_batch(inputs)
+
+
+def run(path, inputs):
+    """What onnxruntime computes with a file."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(path)
+    names = [each.name for each in session.get_inputs()]
+    return session.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+
+@ONNX
+def test_an_onnx_file_in_eight_bits_is_a_quarter_and_near(wide, tmp_path, capsys):
+    folder, inputs, expected = wide
+    paths = [tmp_path / "float.onnx", tmp_path / "int8.onnx"]
+    for path, options in zip(paths, ([], ["--int8"]), strict=True):
+        assert main([str(folder), str(path), "--to", "onnx", *options]) == 0
+    assert "warning" not in capsys.readouterr().err.lower()
+    np.testing.assert_allclose(run(paths[0], inputs), expected, atol=1e-4)
+    far = np.linalg.norm(run(paths[1], inputs) - expected) / np.linalg.norm(expected)
+    assert 1e-4 < far < 0.05
+    sizes = [path.stat().st_size for path in paths]
+    assert 0.2 < sizes[1] / sizes[0] < 0.32
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+    model = build_transformer_model(folder)
+    export._compare(model, paths[1], model.examples(), 0.05)
+    table = model.get_layer("Embedding-Token")
+    table.set_weights([weight[::-1] for weight in table.get_weights()])
+    with pytest.raises(ValueError, match="outputs of the ONNX file differ from those of the model"):
+        export._compare(model, paths[1], model.examples(), export.TOLERATED[True])
+    paths[0].write_bytes(b"no graph")
+    with pytest.raises(ValueError, match="onnxruntime does not run what tf2onnx made"):
+        export._compare(model, paths[0], model.examples(), 1)
+
+
+@pytest.mark.parametrize("missing", ["tf2onnx", "onnxruntime"])
+@ONNX
+def test_a_missing_package_is_named_before_anything_is_loaded(
+    source, tmp_path, monkeypatch, capsys, missing
+):
+    monkeypatch.setitem(sys.modules, missing, None)
+    (source[0] / "bert_config.json").write_text("no config")
+    assert main([str(source[0]), str(tmp_path / "out.onnx"), "--to", "onnx"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {missing} is not installed") and error.count("\n") == 1
+
+
+def test_onnx_files_are_written_on_tensorflow(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match=r"Keras runs on jax: set KERAS_BACKEND=tensorflow$"):
+        convert(source[0], tmp_path / "out.onnx", "onnx")
+
+
+@ONNX
+def test_what_eight_bits_cannot_hold_is_refused(source, tmp_path, monkeypatch):
+    model = build_transformer_model(source[0])
+    with pytest.raises(ValueError, match="int8=True is for format='onnx'"):
+        model.export(tmp_path / "out", int8=True)
+    half = build_transformer_model(precision="float16", **CONFIG)
+    with pytest.raises(ValueError, match="made of float32"):
+        half.export(tmp_path / "out.onnx", format="onnx", int8=True)
+    monkeypatch.setattr(export, "LIMIT", 10_000)
+    with pytest.raises(ValueError, match=r"0.0 GiB of weights, and an ONNX file holds 2"):
+        model.export(tmp_path / "out.onnx", format="onnx")
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_the_vocabulary_of_a_t5_goes_along(tmp_path):
@@ -199,6 +280,8 @@ def test_help_is_there_at_once():
     assert not {"keras", "tensorflow", "jax", "torch", "h5py"} & set(done.stderr.split())
     for word in (
         "--to",
+        "--int8",
+        "FILE.onnx",
         "--model NAME",
         "the architecture",
         "safetensors by default",
@@ -209,6 +292,6 @@ def test_help_is_there_at_once():
 
 
 def test_an_unknown_format_is_refused(source, tmp_path):
-    with pytest.raises(ValueError, match="'tf', 'safetensors', 'keras', not 'pt'"):
+    with pytest.raises(ValueError, match="'tf', 'safetensors', 'keras', 'onnx', not 'pt'"):
         convert(source[0], tmp_path / "out", to="pt")
     assert not (tmp_path / "out").exists()

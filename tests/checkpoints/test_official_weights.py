@@ -248,6 +248,23 @@ def test_a_weight_file_with_lora_is_not_read_without(tmp_path):
         built(**HEADS).load_weights_from_checkpoint(tmp_path / "model.weights")
 
 
-def test_quantize_says_that_it_does_nothing():
-    with pytest.raises(NotImplementedError, match="precision="):
-        built().model.quantize("int8")
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("bert", {"with_mlm": True}),
+        ("t5.1.1", {}),
+        ("gpt2", {}),
+        ("qwen3", GATED | {"num_key_value_heads": 1}),
+        ("gau_alpha", GATED),
+    ],
+)
+def test_quantize_is_refused_and_says_what_to_do(name, settings):
+    transformer = built(name, **settings)
+    output = keras.tree.flatten(transformer.model.outputs)[0]
+    head = keras.layers.Dense(2)(output)
+    for model in (transformer.model, models.Model(transformer.model.inputs, head)):
+        before = [weight.dtype for weight in model.weights]
+        with pytest.raises(NotImplementedError) as error:
+            model.quantize("int8")
+        assert "format='onnx', int8=True" in str(error.value) and "\n" not in str(error.value)
+        assert [weight.dtype for weight in model.weights] == before

@@ -182,3 +182,21 @@ def test_rules_are_read_off_the_model():
     ]
     bare = build_transformer_model(**SIZES)
     assert (0, Length("Embedding-Position", 8)) in rules_of(Model(outer, bare(casts)))
+
+
+@pytest.mark.parametrize("name", ["bert", "t5.1.1", "gpt2"])
+def test_examples_are_valid(name):
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    sizes |= {"vocab_size": 11, "num_hidden_layers": 1, "max_position_embeddings": 5}
+    masked = {"with_mlm": True, "masked_positions": True} if name == "bert" else {}
+    built = build_transformer_model(model=name, hidden_act="gelu", **sizes, **masked)
+    for arrays, rows in zip(built.examples(), (2, 3), strict=True):
+        built.rules.check("predict", arrays)
+        assert [x.shape[0] for x in arrays] == [rows] * len(built.inputs)
+        assert arrays[0].max() > 2 and not arrays[0][0, -2:].any()
+
+
+def test_examples_are_drawn_for_any_input():
+    inputs = [keras.Input((None, 3), name="x"), keras.Input((), dtype="int32", name="n")]
+    x, n = Model(inputs, inputs[0] * 2).examples()[0]
+    assert x.shape == (2, 9, 3) and x.std() > 0.5 and n.tolist() == [0, 0]
