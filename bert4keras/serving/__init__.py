@@ -1,19 +1,19 @@
-"""A web interface for functions: typed arguments, limits, batches for the model, a page to try it.
+"""A web interface for functions: typed arguments, limits, batching, a page to try the routes.
 
-FastAPI and uvicorn are only imported where a server is made. The modules, from the ground up:
+FastAPI and uvicorn are imported only when a server is made. The modules, from the bottom up:
 
-* `logs`, `limits`: the log, and how much, how many and how long;
-* `answers`: answers and refusals as JSON;
-* `arguments`: what an argument may be, and its conversion;
-* `routes`: a function that is served, and what is wrong with one that cannot be;
+* `logs`, `limits`: the log, and limits of sizes, counts and times;
+* `answers`: answers and error responses as JSON;
+* `arguments`: types of arguments, and the conversion of values;
+* `routes`: a function that is served, with checks of its settings;
 * `requests`: arguments read from an address, a form or JSON, within the limits;
-* `worker`: the thread in which all functions run, and the batches that it is given;
-* `page`: the page to try the routes, of `page.html`;
-* `application`: the routes as an application of FastAPI;
-* `hosts`: by which names of the host, and from pages of which sites, may be asked;
-* `connections`: how many there may be, and what their clients may do;
+* `worker`: the thread in which all functions run, with its queue and batches;
+* `page`: the page to try the routes, from `page.html`;
+* `application`: the routes as a FastAPI application;
+* `hosts`: checks of the host name and the origin of requests;
+* `connections`: limits of connections and their clients;
 * `server`: the socket, and uvicorn;
-* `web_serving`: `WebServing`, which puts these together.
+* `web_serving`: `WebServing`, which combines these.
 """
 
 from bert4keras.serving.web_serving import WebServing

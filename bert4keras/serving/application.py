@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def make_application(
     routes: Sequence[Route], reader: RequestReader, worker: Worker, allow_origins: Sequence[str]
 ) -> "fastapi.FastAPI":
-    """Make an application of the routes, their description and the page to try them.
+    """Make an application with the routes, their description and the page to try them.
 
     Args:
-        routes: all that are served.
+        routes: all routes.
         reader: reads the arguments of requests.
         worker: calls the functions.
         allow_origins: other sites whose pages may read the answers.
@@ -33,7 +33,7 @@ def make_application(
         title="bert4keras",
         version=__version__,
         redirect_slashes=False,
-        # These pages of FastAPI load scripts from elsewhere.
+        # These pages of FastAPI load scripts from other sites.
         docs_url=None,
         redoc_url=None,
         exception_handlers=_handlers(routes),
@@ -72,46 +72,46 @@ def _endpoint(route: Route, reader: RequestReader, worker: Worker) -> Callable:
             return json_response(await _answer(call, worker, request))
         except Refusal as refusal:
             return refusal.response()
-        except asyncio.CancelledError:  # the time to stop is over
-            return Refusal(503, "the server stopped before this was answered").response()
+        except asyncio.CancelledError:  # after stop_timeout
+            return Refusal(503, "the server stopped before it answered this request").response()
 
     return endpoint
 
 
 async def _answer(call: Call, worker: Worker, request: "fastapi.Request") -> bytes:
-    """Have a call answered, unless the client goes before its turn comes."""
+    """Wait for the answer to a call, unless the client disconnects before."""
 
-    async def gone() -> None:
+    async def wait_for_disconnect() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
     worker.submit(call)
     answer = asyncio.wrap_future(call.future)
-    leaving = asyncio.create_task(gone())
+    disconnected = asyncio.create_task(wait_for_disconnect())
     try:
-        await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((answer, disconnected), return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
             return answer.result()
-        raise Refusal(400, "the client has gone")
+        raise Refusal(400, "the client disconnected")
     finally:
-        leaving.cancel()
-        worker.withdraw(call)
+        disconnected.cancel()
+        worker.cancel(call)
 
 
 def _handlers(routes: Sequence[Route]) -> dict[type[Exception], Callable]:
-    """What answers where no endpoint does."""
+    """Return the handlers of errors outside of endpoints."""
     from starlette.exceptions import HTTPException
 
     async def refuse_address(request: "fastapi.Request", error: Any) -> "fastapi.Response":
         path = request.scope["path"]
         if error.status_code != 405:
             return Refusal(error.status_code, f"there is nothing at {path}").response()
-        taken = sorted(route.method for route in routes if route.path == path)
-        methods = ", ".join(taken or ["GET"])  # the page and the description take that
-        message = f"{path} takes {methods}, not {request.method}"
+        allowed = sorted(route.method for route in routes if route.path == path)
+        methods = ", ".join(allowed or ["GET"])  # for the page and the description
+        message = f"{path} allows {methods}, not {request.method}"
         return Refusal(405, message, headers={"Allow": methods}).response()
 
     async def refuse_after_error(request: "fastapi.Request", error: Any) -> "fastapi.Response":
-        return Refusal(500, "the server failed, its log says why").response()
+        return Refusal(500, "the server failed: see its log").response()
 
     return {HTTPException: refuse_address, Exception: refuse_after_error}

@@ -1,4 +1,4 @@
-"""The arguments of a route: what each may be, and the conversion of what was sent."""
+"""The arguments of a route: their types, and the conversion of values that were sent."""
 
 import cmath
 import json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument of a route: what checks or converts it, and whether it has to be there."""
+    """An argument of a route: its converter or type, and whether it is required."""
 
     name: str
     converter: Callable | None  # a function, where there is no adapter
@@ -26,10 +26,10 @@ class Argument:
     required: bool
 
     def check(self, value: Any, is_text: bool) -> Any:
-        """Give the value of the type that the argument has; where it has none, what was sent.
+        """Convert a value to the type of the argument; without a type, return it unchanged.
 
         Raises:
-            Refusal: it is of another type.
+            Refusal: the value has another type.
         """
         if self.adapter is None:
             return value
@@ -38,10 +38,10 @@ class Argument:
         return self._attempt(self._from_json, value)
 
     def convert(self, value: Any) -> Any:
-        """Give what the converter, a function, makes of what was sent.
+        """Convert a value by the function `converter`.
 
         Raises:
-            Refusal: it does not take that.
+            Refusal: the function does not accept the value.
         """
         return self._attempt(self.converter, value)
 
@@ -55,50 +55,50 @@ class Argument:
             converted = function(value)
             if _is_finite(converted):
                 return converted
-            reason = "it has to be a finite number"
+            reason = "it must be a finite number"
         except pydantic.ValidationError as error:
             reason = error.errors(include_url=False, include_context=False)[0]["msg"]
-        # Whatever a function makes of a value that it does not take, also SystemExit.
+        # Any exception by which a function rejects a value, including SystemExit.
         except BaseException as error:
-            log_failure(logging.INFO, f"the argument {self.name} was refused", error)
-            reason = f"{name_of(self.converter)} does not take it"
+            log_failure(logging.INFO, f"the argument {self.name} was rejected", error)
+            reason = f"{name_of(self.converter)} does not accept it"
         raise Refusal(422, f'argument "{self.name}": {reason}; {_shortened(value)} was sent')
 
     @property
     def schema(self) -> dict[str, Any]:
-        """Its JSON schema."""
+        """The JSON schema of the argument."""
         return {"type": "string"} if self.adapter is None else self.adapter.json_schema()
 
     @property
     def type_name(self) -> str:
-        """What people are told that it is."""
+        """The name of the type for users."""
         if self.adapter is None:
             return name_of(self.converter)
         return self.schema.get("type", "JSON")
 
 
 def make_arguments(path: str, arguments: Mapping[str, tuple[Any, bool]]) -> dict[str, Argument]:
-    """Make the arguments of a route of `(converter, required)` for each name.
+    """Make the arguments of a route from `(converter, required)` for each name.
 
     Raises:
-        ValueError: one that cannot be; the path is named in the message.
+        ValueError: an argument is invalid; the message names the path.
     """
     made = {}
     for name, pair in arguments.items():
         if not name.isidentifier():
-            raise ValueError(f"route {path}: {name!r} is no name of an argument")
+            raise ValueError(f"route {path}: {name!r} is not a valid name of an argument")
         pair = tuple(pair) if isinstance(pair, list | tuple) else (pair,)
         if len(pair) != 2 or not isinstance(pair[1], bool | int):
             raise ValueError(
-                f"route {path}: argument {name!r} is {pair}, give (converter, required), such as "
-                "(None, True) for a text that has to be there or (int, False)"
+                f"route {path}: argument {name!r} is {pair}: give (converter, required), such as "
+                "(None, True) for a required string or (int, False)"
             )
         converter, required = pair
         adapter = _adapter(str if converter is None else converter)
         if adapter is None and not callable(converter):
             raise ValueError(
-                f"route {path}: the converter of {name!r} is {converter!r}, give None for a text, "
-                "a type or a function"
+                f"route {path}: the converter of {name!r} is {converter!r}: give None for a "
+                "string, a type or a function"
             )
         made[name] = Argument(name, converter, adapter, bool(required))
     return made
@@ -107,40 +107,40 @@ def make_arguments(path: str, arguments: Mapping[str, tuple[Any, bool]]) -> dict
 def check_arguments(
     arguments: Mapping[str, Argument], sent: Mapping[str, Any], is_text: bool, max_text: int
 ) -> dict[str, Any]:
-    """Check what was sent, and give it the types of the arguments.
+    """Check the values that were sent, and convert them to the types of the arguments.
 
     Args:
-        arguments: those that a route takes.
+        arguments: the arguments of the route.
         sent: the values by name.
-        is_text: whether all of them are texts, as in a form, or typed, as in JSON.
-        max_text: characters of a single text at most.
+        is_text: whether all of them are strings, as in a form, or typed, as in JSON.
+        max_text: maximum number of characters of a string.
 
     Raises:
-        Refusal: an argument that is unknown, missing, too long or of another type.
+        Refusal: an argument is unknown, missing, too long or of another type.
     """
     for name in sent:
         if name not in arguments:
             names = ", ".join(arguments) or "none"
-            raise Refusal(422, f'unknown argument "{name[:60]}"; there are: {names}')
+            raise Refusal(422, f'unknown argument "{name[:60]}"; the arguments are: {names}')
     for name, argument in arguments.items():
         if argument.required and name not in sent:
             raise Refusal(422, f'argument "{name}" is missing', code=MISSING_ARGUMENT)
     for name, value in sent.items():
-        longest = max(map(len, _texts(value)), default=0)
+        longest = max(map(len, _strings(value)), default=0)
         if longest > max_text:
             raise Refusal(
-                422, f'argument "{name}" has {longest} characters, at most {max_text} are taken'
+                422, f'argument "{name}" has {longest} characters, at most {max_text} are allowed'
             )
     return {name: arguments[name].check(value, is_text) for name, value in sent.items()}
 
 
 def name_of(func: Callable) -> str:
-    """The name of a function, or of the type of what is called like one."""
+    """Return the name of a function, or of the type of another callable."""
     return getattr(func, "__name__", type(func).__name__)
 
 
 def _adapter(converter: Any) -> "pydantic.TypeAdapter | None":
-    """Make what checks values of a type; None for functions and types that pydantic cannot."""
+    """Return an adapter for a type; None for functions and types without support in pydantic."""
     import pydantic
     from pydantic.errors import PydanticUserError
 
@@ -155,7 +155,7 @@ def _adapter(converter: Any) -> "pydantic.TypeAdapter | None":
 
 
 def _is_finite(value: Any) -> bool:
-    """Tell whether a value is no number, or one that JSON could hold."""
+    """Return whether a value is not a number, or a finite one."""
     if isinstance(value, Decimal):
         return value.is_finite()
     if isinstance(value, Rational) or not isinstance(value, Number):
@@ -163,17 +163,17 @@ def _is_finite(value: Any) -> bool:
     return cmath.isfinite(value)
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """All texts inside a value from JSON."""
-    left = [value]
-    while left:
-        match left.pop():
+def _strings(value: Any) -> Iterator[str]:
+    """Iterate over all strings within a value from JSON."""
+    remaining = [value]
+    while remaining:
+        match remaining.pop():
             case str() as text:
                 yield text
             case list() as elements:
-                left += elements
+                remaining += elements
             case dict() as pairs:
-                left += [*pairs, *pairs.values()]
+                remaining += [*pairs, *pairs.values()]
 
 
 def _shortened(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Who may ask: by which names of the host, and from pages of which sites."""
+"""Checks of the host name and the origin of requests."""
 
 import ipaddress
 from collections.abc import Callable, Collection, Mapping
@@ -9,50 +9,55 @@ from bert4keras.serving.answers import Refusal
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 
-def guarded(
+def guard(
     application: Callable,
     host: str,
     allowed_hosts: Collection[str],
     allow_origins: Collection[str],
 ) -> Callable:
-    """Refuse what browsers ask for pages that must not ask, and add headers for them.
+    """Refuse requests that browsers send for pages of other sites, and add security headers.
 
     Args:
-        application: an application of ASGI.
-        host: the address that it listens on; only on the loopback one names are refused.
-        allowed_hosts: further names, in lower case, that it may be asked by.
-        allow_origins: other sites whose pages may ask; `*` for all.
+        application: an ASGI application.
+        host: the address on which the server listens; names are checked on the loopback address
+            only.
+        allowed_hosts: further host names in requests, in lower case.
+        allow_origins: other sites whose pages may send requests; `*` for all.
     """
     any_host = not _is_loopback(host)
 
-    def refusal(scope: dict) -> Refusal | None:
+    def check(scope: dict) -> Refusal | None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        name = _name_in(headers.get(b"host", "").lower())
+        name = _host_name(headers.get(b"host", "").lower())
         if not (any_host or name is None or _is_loopback(name) or name in allowed_hosts):
-            message = f"this server is not {name}; WebServing(allowed_hosts=…) would make it so"
+            message = f"the host name {name} is not allowed: add it by WebServing(allowed_hosts=…)"
             return Refusal(421, message)
         origin = headers.get(b"origin", "unknown")
-        if _runs_nothing(scope) or _asks_for_itself(headers) or {origin, "*"} & {*allow_origins}:
+        if (
+            _calls_no_function(scope)
+            or _is_same_origin(headers)
+            or {origin, "*"} & {*allow_origins}
+        ):
             return None
-        message = f"a page of another site asks, its origin is {origin}"
-        return Refusal(403, f"{message}; WebServing(allow_origins=…) would let it")
+        message = f"this request is from a page of another site, its origin is {origin}"
+        return Refusal(403, f"{message}: allow it by WebServing(allow_origins=…)")
 
-    async def guard(scope: dict, receive: Callable, send: Callable) -> None:
+    async def guarded(scope: dict, receive: Callable, send: Callable) -> None:
         async def send_with_headers(message: dict) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
-        refused = refusal(scope)
-        await (refused.response() if refused else application)(scope, receive, send_with_headers)
+        refusal = check(scope)
+        await (refusal.response() if refusal else application)(scope, receive, send_with_headers)
 
-    return guard
+    return guarded
 
 
-def _name_in(host: str) -> str | None:
-    """The name in the header `Host`, without a port.
+def _host_name(host: str) -> str | None:
+    """Return the name in the header `Host` without the port.
 
-    None where there is no such header. Only browsers are to be kept out, and they always send it.
+    None if there is no such header: the checks are for browsers, which always send it.
     """
     try:
         return (urlsplit(f"//{host}").hostname or "") if host else None
@@ -67,16 +72,16 @@ def _is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _runs_nothing(scope: dict) -> bool:
-    """Tell whether it is the page, the description, or the question of what is allowed."""
+def _calls_no_function(scope: dict) -> bool:
+    """Return whether a request is for the page or the description, or a CORS preflight."""
     return scope["path"] in ("/", "/openapi.json") or scope["method"] == "OPTIONS"
 
 
-def _asks_for_itself(headers: Mapping[bytes, str]) -> bool:
-    """Tell whether no page of another site has a browser ask.
+def _is_same_origin(headers: Mapping[bytes, str]) -> bool:
+    """Return whether a request is from this site, or not from a browser.
 
-    Browsers say so in `Sec-Fetch-Site` (https://www.w3.org/TR/fetch-metadata/) where the address
-    is that of this machine or has TLS, and else in `Origin`, though not for every GET.
+    Browsers send `Sec-Fetch-Site` (https://www.w3.org/TR/fetch-metadata/) to loopback addresses
+    and over TLS, otherwise `Origin`, though not with every GET request.
     """
     if (site := headers.get(b"sec-fetch-site")) is not None:
         return site in ("same-origin", "none")

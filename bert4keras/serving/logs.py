@@ -5,9 +5,9 @@ import logging
 LOGGER = logging.getLogger("bert4keras.serving")
 
 
-def log_failure(level: int, what: str, error: BaseException) -> None:
-    """Note what failed, with the traceback of an error of which nothing is known."""
+def log_failure(level: int, message: str, error: BaseException) -> None:
+    """Log a message with the traceback of an error, which may be one that cannot be printed."""
     try:
-        LOGGER.log(level, "%s", what, exc_info=error)
-    except BaseException:  # raised by the error when its text was asked for
-        LOGGER.log(level, "%s, with a %s that cannot be printed", what, type(error).__name__)
+        LOGGER.log(level, "%s", message, exc_info=error)
+    except BaseException:  # raised by `str(error)`
+        LOGGER.log(level, "%s, with a %s that cannot be printed", message, type(error).__name__)

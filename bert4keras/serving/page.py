@@ -14,10 +14,10 @@ _TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 def make_page(routes: Sequence[Route]) -> tuple[str, dict[str, str]]:
-    """Give the page for some routes, and the headers that let nothing else run in it."""
+    """Return the page for the routes, and headers that allow no other scripts in it."""
     template = _TEMPLATE.read_text(encoding="utf-8")
-    # Inside of <script> this is the only character that could end it.
-    data = json.dumps(list(map(_described, routes)), ensure_ascii=False).replace("<", "\\u003c")
+    # Within <script> this is the only character that could end it.
+    data = json.dumps(list(map(_describe, routes)), ensure_ascii=False).replace("<", "\\u003c")
     policy = (
         f"default-src 'none'; script-src '{_hash(template, 'script')}'; "
         f"style-src '{_hash(template, 'style')}'; connect-src 'self'; img-src data:; "
@@ -27,7 +27,7 @@ def make_page(routes: Sequence[Route]) -> tuple[str, dict[str, str]]:
     return template.replace("ROUTES", data, 1), headers
 
 
-def _described(route: Route) -> dict[str, Any]:
+def _describe(route: Route) -> dict[str, Any]:
     return {
         "path": route.path,
         "method": route.method,
@@ -45,6 +45,6 @@ def _described(route: Route) -> dict[str, Any]:
 
 
 def _hash(template: str, tag: str) -> str:
-    """The hash by which a policy allows what is inside of a tag."""
+    """Return the hash of the content of a tag, by which the policy allows it."""
     content = re.search(f"<{tag}>(.*?)</{tag}>", template, re.S)[1]
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

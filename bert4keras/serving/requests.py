@@ -19,80 +19,80 @@ if TYPE_CHECKING:
     import fastapi
 
 CLOSE = {"Connection": "close"}
-MOST_FIELDS = 1000
-"""Arguments in a form or an address."""
-MOST_DEPTH = 100
-"""Lists and objects inside of each other; the parsers of Python and pydantic know no bound."""
-_TEXTS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-"""Texts in JSON, also one without an end, so that none is looked for twice."""
+MAX_FIELDS = 1000
+"""Maximum number of arguments in a form or an address."""
+MAX_DEPTH = 100
+"""Maximum depth of nested lists and objects; the parsers of Python and pydantic have no limit."""
+_STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""Strings in JSON, also an unterminated one, so that the search takes linear time."""
 
 
 @dataclass(frozen=True)
 class RequestReader:
-    """Reads requests, none of which may be larger or slower than the limits."""
+    """Reads requests within the limits."""
 
     limits: Limits
 
     async def read(self, request: "fastapi.Request", route: Route) -> dict[str, Any]:
-        """Give the arguments that the function of a route is called with.
+        """Return the arguments for the function of a route.
 
         Raises:
-            Refusal: they cannot be read, or the route does not take them.
+            Refusal: they cannot be read, or the route does not accept them.
         """
-        query, most = request.scope["query_string"], self.limits.max_body
-        if len(query) > most:
-            raise Refusal(414, f"the address has more than {most} bytes after the ?")
-        announced = int(request.headers.get("content-length", "0"))
+        query, max_body = request.scope["query_string"], self.limits.max_body
+        if len(query) > max_body:
+            raise Refusal(414, f"the address has more than {max_body} bytes after the ?")
+        content_length = int(request.headers.get("content-length", "0"))
         body = b""
-        if route.method == "POST" or announced > most:
-            body = await self._body(request, announced)
+        if route.method == "POST" or content_length > max_body:
+            body = await self._body(request, content_length)
         if route.method == "GET":
-            sent, is_text = _from_form(query), True
+            sent, is_text = _parse_form(query), True
         elif query:
-            raise Refusal(422, "arguments of a POST request are sent as its body, not after a ?")
+            raise Refusal(422, "send the arguments of a POST request in its body, not after a ?")
         else:
             kind = request.headers.get("content-type", "")
-            sent, is_text = _from_body(body, kind, self.limits.max_values)
+            sent, is_text = _parse_body(body, kind, self.limits.max_values)
         return check_arguments(route.arguments, sent, is_text, self.limits.max_text)
 
-    async def _body(self, request: "fastapi.Request", announced: int) -> bytes:
+    async def _body(self, request: "fastapi.Request", content_length: int) -> bytes:
         from starlette.requests import ClientDisconnect
 
-        most, seconds = self.limits.max_body, self.limits.read_timeout
-        too_long = f"the body has more than {most} bytes"
-        if announced > most and "expect" in request.headers:
+        max_body, seconds = self.limits.max_body, self.limits.read_timeout
+        too_long = f"the body has more than {max_body} bytes"
+        if content_length > max_body and "expect" in request.headers:
             raise Refusal(413, too_long, headers=CLOSE)
         body, length = bytearray(), 0
         try:
             async with asyncio.timeout(seconds):
-                # What is too long is read on and dropped, up to a point: many clients only look
-                # for an answer when they have sent everything.
+                # The rest of a long body is read and dropped, up to a limit: many clients read
+                # the answer only after they have sent everything.
                 async for chunk in request.stream():
                     length += len(chunk)
-                    if length <= most:
+                    if length <= max_body:
                         body += chunk
-                    elif length > 16 * most:
+                    elif length > 16 * max_body:
                         break
         except TimeoutError:
             message = f"the body did not arrive within {seconds:g} seconds"
             raise Refusal(408, message, headers=CLOSE) from None
         except ClientDisconnect:
-            raise Refusal(400, "the client has gone") from None
-        if length > most:
+            raise Refusal(400, "the client disconnected") from None
+        if length > max_body:
             raise Refusal(413, too_long)
         return bytes(body)
 
 
-def _from_body(body: bytes, content_type: str, max_values: int) -> tuple[dict[str, Any], bool]:
-    """Give the arguments in a body, and whether all of them are texts."""
+def _parse_body(body: bytes, content_type: str, max_values: int) -> tuple[dict[str, Any], bool]:
+    """Return the arguments in a body, and whether all of them are strings."""
     kind, _, options = content_type.partition(";")
     charset = re.search(r"charset\s*=\s*\"?([\w-]+)", options, re.IGNORECASE)
     if charset is None or charset[1].lower() in ("utf-8", "utf8"):
         match kind.strip().lower():
             case "application/json":
-                return _from_json(body, max_values), False
+                return _parse_json(body, max_values), False
             case "application/x-www-form-urlencoded":
-                return _from_form(body), True
+                return _parse_form(body), True
             case "" if not body:
                 return {}, True
     raise Refusal(
@@ -101,64 +101,64 @@ def _from_body(body: bytes, content_type: str, max_values: int) -> tuple[dict[st
     )
 
 
-def _from_form(encoded: bytes) -> dict[str, str]:
-    if encoded.count(b"&") >= MOST_FIELDS:
-        raise Refusal(422, f"there are more than {MOST_FIELDS} arguments")
+def _parse_form(encoded: bytes) -> dict[str, str]:
+    if encoded.count(b"&") >= MAX_FIELDS:
+        raise Refusal(422, f"there are more than {MAX_FIELDS} arguments")
     try:
-        # Whoever writes `curl -d text=你好` sends UTF-8 that is not percent-encoded.
+        # `curl -d text=你好` sends UTF-8 that is not percent-encoded.
         pairs = parse_qsl(encoded.decode("utf-8"), keep_blank_values=True, errors="strict")
     except ValueError as error:
-        raise Refusal(400, f"the arguments are no form in UTF-8: {_reason(error)}") from None
-    return _without_repetition(pairs)
+        raise Refusal(400, f"the arguments are not a form in UTF-8: {_reason(error)}") from None
+    return _unique_names(pairs)
 
 
-def _from_json(body: bytes, max_values: int) -> dict[str, Any]:
+def _parse_json(body: bytes, max_values: int) -> dict[str, Any]:
     try:
         text = body.decode("utf-8")
         _check_shape(text, max_values)
         values = json.loads(
             text,
-            object_pairs_hook=_without_repetition,
-            parse_float=_finite,
-            parse_constant=_finite,
+            object_pairs_hook=_unique_names,
+            parse_float=_parse_finite,
+            parse_constant=_parse_finite,
         )
-        # A half of a surrogate pair, \ud800, can be written in JSON but is no character.
+        # A lone surrogate, \ud800, can be written in JSON but is not a character.
         json.dumps(values, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, f"the body is no JSON in UTF-8: {_reason(error)}") from None
+        raise Refusal(400, f"the body is not JSON in UTF-8: {_reason(error)}") from None
     if not isinstance(values, dict):
-        raise Refusal(422, 'the body has to be an object, such as {"text": "…"}')
+        raise Refusal(422, 'the body must be an object, such as {"text": "…"}')
     return values
 
 
 def _check_shape(text: str, max_values: int) -> None:
-    """Refuse what would take long to read, before it is read.
+    """Refuse JSON that would take long to parse, before it is parsed.
 
     Raises:
-        Refusal: there are more values in it, or lists in lists, than may be.
+        Refusal: it has too many values, or is nested too deeply.
     """
-    if sum(map(text.count, ",[{")) <= MOST_DEPTH:  # as good as all
+    if sum(map(text.count, ",[{")) <= MAX_DEPTH:  # nearly all requests
         return
-    structure = _TEXTS.sub("", text)
+    structure = _STRINGS.sub("", text)
     if sum(map(structure.count, ",[{")) > max_values:
         raise Refusal(413, f"the body has more than {max_values} values")
     depth = 0
     for bracket in re.finditer(r"[\[\]{}]", structure):
         depth += 1 if bracket[0] in "[{" else -1
-        if depth < 0:  # no JSON
+        if depth < 0:  # invalid JSON
             return
-        if depth > MOST_DEPTH:
-            raise Refusal(422, f"the body has lists in lists, more than {MOST_DEPTH} deep")
+        if depth > MAX_DEPTH:
+            raise Refusal(422, f"the body is nested more than {MAX_DEPTH} deep")
 
 
-def _finite(number: str) -> float:
+def _parse_finite(number: str) -> float:
     value = float(number)
     if not math.isfinite(value):
-        raise ValueError(f"{number[:60]} is no number of JSON that a float holds")
+        raise ValueError(f"{number[:60]} is not a finite number")
     return value
 
 
-def _without_repetition(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
@@ -167,7 +167,7 @@ def _without_repetition(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a body, without the body itself."""
+    """Return the reason of a decoding error, without the body itself."""
     if isinstance(error, UnicodeError):
         return f"position {error.start}: {error.reason}"
     return str(error)[:200]

@@ -1,4 +1,4 @@
-"""A function that is served at a path, and what is wrong with one that cannot be."""
+"""A function that is served at a path, with checks of its settings."""
 
 import inspect
 import re
@@ -12,7 +12,7 @@ from bert4keras.serving.arguments import Argument, make_arguments, name_of
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """A function that is served, and how."""
+    """A function that is served, and the settings of how."""
 
     path: str
     method: str
@@ -23,16 +23,16 @@ class Route:
 
     @cached_property
     def converted(self) -> list[str]:
-        """The arguments that functions convert, which run where the function of the route does."""
+        """The arguments converted by functions, which run in the thread of the route's function."""
         return [name for name, argument in self.arguments.items() if argument.adapter is None]
 
     @property
     def description(self) -> str:
-        """The first line of what the function says of itself."""
+        """The first line of the docstring of the function."""
         return (inspect.getdoc(self.func) or "").partition("\n")[0]
 
     def openapi(self) -> dict[str, Any]:
-        """Describe the arguments as OpenAPI does."""
+        """Describe the arguments in the form of OpenAPI."""
         properties = {name: argument.schema for name, argument in self.arguments.items()}
         required = [name for name, argument in self.arguments.items() if argument.required]
         if self.method == "GET":
@@ -57,28 +57,28 @@ def make_route(
     batch_size: int | None,
     max_wait: float,
 ) -> Route:
-    """Make a route; the arguments are those of `WebServing.route`.
+    """Make a route; for the arguments see `WebServing.route`.
 
     Raises:
-        ValueError: a path, method, argument or batch size that cannot be served.
+        ValueError: the path, method, batch size or an argument is invalid.
     """
     if not re.fullmatch(r"(/[\w.~-]+)+/?", path) or path == "/openapi.json":
         raise ValueError(
-            f"route {path!r}: give a path such as /synonyms, of letters, digits and _ . ~ - /; "
-            "/ is the page to try the routes, /openapi.json describes them"
+            f"route {path!r}: give a path such as /synonyms, of letters, digits and _ . ~ - /, "
+            "other than / (the page to try the routes) and /openapi.json (their description)"
         )
     method = method.upper()
     if method not in ("GET", "POST"):
-        raise ValueError(f'route {path}: method is {method!r}, give "GET" or "POST"')
+        raise ValueError(f'route {path}: method is {method!r}: give "GET" or "POST"')
     if batch_size is not None and batch_size < 1:
-        raise ValueError(f"route {path}: batch_size is {batch_size}, give at least 1, or None")
+        raise ValueError(f"route {path}: batch_size is {batch_size}: give at least 1, or None")
     made = make_arguments(path, arguments)
     _check_signature(path, func, made)
     return Route(path, method, func, made, batch_size, max_wait)
 
 
 def _check_signature(path: str, func: Callable, arguments: Mapping[str, Argument]) -> None:
-    """Find now what would otherwise fail at the first request."""
+    """Check that a function can be called with the arguments, before the first request."""
     try:
         signature = inspect.signature(func)
     except ValueError:  # some functions written in C
@@ -90,5 +90,5 @@ def _check_signature(path: str, func: Callable, arguments: Mapping[str, Argument
     except TypeError as error:
         raise ValueError(
             f"route {path}: {name_of(func)}{signature} cannot be called with the arguments "
-            f"{sorted(arguments)}, of which {sorted(required)} are always there: {error}"
+            f"{sorted(arguments)}, of which {sorted(required)} are required: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""The socket that is listened on, and uvicorn, which serves an application on it."""
+"""The listening socket, and uvicorn, which serves an application on it."""
 
 import asyncio
 import logging
@@ -16,10 +16,10 @@ from bert4keras.serving.connections import Connection, Pool
 from bert4keras.serving.limits import Limits
 from bert4keras.serving.logs import log_failure
 
-WAITING = 2048
-"""Connections that the system keeps until they are accepted."""
-ACCEPTED = 16
-"""Connections accepted at once, before any is given up for them."""
+BACKLOG = 2048
+"""Maximum number of connections that the system queues until they are accepted."""
+ACCEPT_AT_ONCE = 16
+"""Maximum number of connections accepted at once, before others are closed for them."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -30,26 +30,26 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=WAITING)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise OSError(
-            f"WebServing cannot listen on port {port} of {host!r} ({error}); choose "
+            f"WebServing cannot listen on port {port} of {host!r} ({error}): choose "
             "another port, or an address of this machine"
         ) from error
 
 
 class Server(uvicorn.Server):
-    """A server whose `serve` returns, and ends nothing else, when it is to stop.
+    """A server whose `serve` returns when it stops, without ending the process.
 
     Args:
-        application: an application of ASGI.
-        limits: of its connections and of the time to stop.
-        on_start: called when it takes requests.
-        on_interval: called about every second, or more often where limits are shorter.
+        application: an ASGI application.
+        limits: limits of its connections and of the time to stop.
+        on_start: called when it accepts requests.
+        on_interval: called about every second, or more often if timeouts are shorter.
 
     Attributes:
         pool: its connections.
-        deadline: when it has to have stopped, by the monotonic clock.
+        deadline: when it must have stopped, by the monotonic clock.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 application,
                 http=partial(Connection, pool=self.pool),
-                backlog=ACCEPTED,
+                backlog=ACCEPT_AT_ONCE,
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
@@ -82,7 +82,7 @@ class Server(uvicorn.Server):
         )
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until it is to stop."""
+        """Serve until `should_exit` is set."""
         watch = asyncio.create_task(self._watch())
         try:
             await super().serve(sockets)
@@ -90,19 +90,19 @@ class Server(uvicorn.Server):
             watch.cancel()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to take requests."""
+        """Begin to accept requests."""
         await super().startup(sockets)
         for listener in sockets or []:
-            listener.listen(WAITING)  # uvicorn made it as short as what is accepted at once
+            listener.listen(BACKLOG)  # uvicorn has set the queue to ACCEPT_AT_ONCE
         self.on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more requests, and wait for the answers to the others."""
+        """Accept no more requests, and wait until the others are answered."""
         self.pool.stopping, self.deadline = True, time.monotonic() + self.limits.stop_timeout
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Stop; that of uvicorn raises the signal once more in the end, which kills the process."""
+        """Stop without raising the signal again, by which uvicorn would end the process."""
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
@@ -113,5 +113,5 @@ class Server(uvicorn.Server):
             try:
                 self.pool.check()
                 self.on_interval()
-            except Exception as error:  # whatever it is, this must not be the last check
+            except Exception as error:  # the checks must go on after any error
                 log_failure(logging.ERROR, "the connections could not be checked", error)
