@@ -1,9 +1,10 @@
-"""Sentence vectors and rerankers, from the folders that sentence-transformers writes.
+"""Sentence embeddings and rerankers, from folders in the format of sentence-transformers.
 
-* `SentenceEncoder` makes vectors of texts; its `model` is an ordinary one that can be trained.
+* `SentenceEncoder` computes embeddings of texts; its `model` is trained like any other.
 * `CrossEncoder` scores pairs of texts, and ranks texts for a query.
-* `quantize_embeddings` makes vectors small.
-* `folder` knows the files; `inputs` makes arrays of texts, sorted by length, of few shapes.
+* `quantize_embeddings` quantizes embeddings to bytes or bits.
+* `folder` reads and writes the files; `inputs` makes arrays of texts, sorted by length, of few
+  shapes.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The transformer under an encoder or reranker, without the heads that it would not use."""
+"""Building of the transformer of an encoder or reranker, without unused heads."""
 
 import inspect
 from pathlib import Path
@@ -12,25 +12,25 @@ from bert4keras.models.transformer import Transformer
 from bert4keras.sentences.inputs import padding_id
 from bert4keras.text.base import TokenizerBase
 
-_OF_VOCABULARY = ("keep_tokens", "compound_tokens")
+_VOCABULARY_ARGUMENTS = ("keep_tokens", "compound_tokens")
 
 
 def build_transformer(folder: Path, tokenizer: TokenizerBase, arguments: Any) -> Transformer:
-    """Build the model of a folder; a decoder without its token scores.
+    """Build the model of a folder; a decoder without its output of logits.
 
     Args:
-        folder: of the model.
+        folder: the folder of the model.
         tokenizer: its tokenizer.
-        arguments: of `build_transformer_model`.
+        arguments: arguments of `build_transformer_model`.
 
     Raises:
-        TypeError: an argument that would change the vocabulary, or is unknown.
+        TypeError: an argument would change the vocabulary, or is unknown.
     """
-    wrong = [name for name in _OF_VOCABULARY if name in arguments]
+    wrong = [name for name in _VOCABULARY_ARGUMENTS if name in arguments]
     if wrong:
         raise TypeError(
-            f"{wrong[0]} would change the ids of the tokenizer in {folder}: save a model with it "
-            "by save_pretrained, and load that"
+            f"{wrong[0]} would change the token ids, but not those of the tokenizer in {folder}: "
+            "save a model with it by save_pretrained, and load that"
         )
     config, name = read_config(find_files(folder, need=("config",)).config, None, "encoder", True)
     defaults = {"pad_token_id": padding_id(tokenizer, config["vocab_size"])}
@@ -40,6 +40,6 @@ def build_transformer(folder: Path, tokenizer: TokenizerBase, arguments: Any) ->
 
 
 def parameters(architecture: type[Transformer]) -> set[str]:
-    """The names of all arguments that the constructors of an architecture take."""
+    """Return the names of all arguments of the constructors of an architecture."""
     constructors = [cls.__init__ for cls in architecture.__mro__[:-1]]
     return {name for init in constructors for name in inspect.signature(init).parameters}

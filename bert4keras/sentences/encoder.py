@@ -1,4 +1,4 @@
-"""Vectors of sentences from a pretrained folder."""
+"""Sentence embeddings from a pretrained folder."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -34,8 +34,8 @@ from bert4keras.sentences.inputs import (
     Inputs,
     Runner,
     TrainingBatches,
-    listed_texts,
-    longest_text,
+    as_list,
+    maximum_length,
 )
 from bert4keras.sentences.vectors import (
     SIMILARITIES,
@@ -57,31 +57,33 @@ _POOLINGS = {
 
 
 class SentenceEncoder:
-    """Makes vectors of texts with a pretrained model (BGE, GTE, M3E, text2vec, E5, ...).
+    """Computes embeddings of texts with a pretrained model (BGE, GTE, M3E, text2vec, E5, ...).
 
     Args:
-        folder: as sentence-transformers writes it, with `modules.json`, which says how token
-            vectors become one vector; or of any transformer, then with `pooling`.
+        folder: a folder of sentence-transformers, whose `modules.json` specifies pooling; or that
+            of any transformer, then with `pooling`.
         pooling: for a folder without `modules.json`: `cls`, `mean`, `max`, `weightedmean`,
-            `lasttoken` or `mean_sqrt_len_tokens`, or several, whose vectors are joined.
-        normalize: likewise: whether vectors are divided by their length.
-        max_length: tokens of a text, longer ones lose their end; by default what the folder says.
+            `lasttoken` or `mean_sqrt_len_tokens`, or several, whose vectors are concatenated.
+        normalize: for a folder without `modules.json`: whether to normalize vectors to length 1.
+        max_length: maximum number of tokens, beyond which texts are truncated; by default that of
+            the folder.
         **kwargs: arguments of `build_transformer_model`, such as `precision` and `dropout_rate`.
 
     Attributes:
-        model: from ids to vectors (batch, size), to be compiled and trained as any other; `encode`
-            goes on with its weights.
-        transformer: the `Transformer` in it.
+        model: the model from ids to vectors (batch, size), compiled and trained like any other;
+            `encode` uses its current weights.
+        transformer: the `Transformer` of the model.
         tokenizer: the tokenizer.
-        prompts: texts to be put before others, by name; may be changed.
-        default_prompt: the name of the one for texts that come without.
+        prompts: prefixes of texts, by name; may be changed.
+        default_prompt: the name of the prompt that is used by default, or None.
         similarity_name: `cosine`, `dot`, `euclidean` or `manhattan`.
-        max_length: see above.
+        max_length: maximum number of tokens.
 
     Raises:
-        CheckpointError: no such folder, or weights are missing, damaged or of another model.
-        ValueError: the folder asks for what is not implemented; `pooling` is missing, or given
-            beside `modules.json`.
+        CheckpointError: the folder does not exist, or weights are missing, damaged or of another
+            model.
+        ValueError: the folder requires what is not implemented; or `pooling` is missing, or given
+            although there is a `modules.json`.
     """
 
     def __init__(
@@ -95,7 +97,7 @@ class SentenceEncoder:
         layout = _layout(Path(folder), pooling, normalize)
         self.tokenizer = load_tokenizer(layout.transformer)
         self.transformer = build_transformer(layout.transformer, self.tokenizer, kwargs)
-        self.max_length = longest_text(
+        self.max_length = maximum_length(
             max_length or layout.max_length, self.tokenizer, self.transformer
         )
         self.prompts = dict(layout.prompts)
@@ -104,19 +106,19 @@ class SentenceEncoder:
         self._layout = layout
         self._projections: list[keras.Layer | None] = []
         hidden = self.transformer.model
-        self.model = Model(hidden.input, self._vectors(hidden.output))
+        self.model = Model(hidden.input, self._pool(hidden.output))
         self._inputs = Inputs(self.tokenizer, self.transformer, self.max_length, layout.lower_case)
         self._run = Runner(self._inputs, self.model)
 
     # --- Building
 
-    def _vectors(self, x: Tensor) -> Tensor:
-        """Pool hidden states (batch, length, hidden_size), and take the steps that follow."""
+    def _pool(self, x: Tensor) -> Tensor:
+        """Pool hidden states (batch, length, hidden_size), and apply the following steps."""
         pooled = [_POOLINGS[mode](name=f"Pooling-{mode}")(x) for mode in self._layout.pooling]
         x = pooled[0] if len(pooled) == 1 else Concatenate(name="Pooling")(pooled)
-        return reduce(self._after, enumerate(self._layout.steps), x)
+        return reduce(self._apply_step, enumerate(self._layout.steps), x)
 
-    def _after(self, x: Tensor, step: tuple[int, Projection | None]) -> Tensor:
+    def _apply_step(self, x: Tensor, step: tuple[int, Projection | None]) -> Tensor:
         index, projection = step
         if projection is None:
             self._projections.append(None)
@@ -146,33 +148,33 @@ class SentenceEncoder:
         precision: str = "float32",
         verbose: int = 0,
     ) -> np.ndarray:
-        """Return the vectors of texts.
+        """Compute the embeddings of texts.
 
         Args:
-            texts: one or several. They are computed in the order of their lengths, so that there is
-                little padding, and returned in the order given.
-            batch_size: texts that are computed together.
+            texts: one or several texts. They are sorted by length, so that there is little padding;
+                embeddings are in the given order.
+            batch_size: texts in a batch.
             prompt_name: the name of a prompt in `prompts`; by default that in `default_prompt`.
-            prompt: what to put before each text; goes before `prompt_name`.
-            normalize: divide vectors by their length, which the model may do anyway.
-            size: keep the first numbers only; for models that were trained so, see `Matryoshka`.
+            prompt: a prefix of each text; takes precedence over `prompt_name`.
+            normalize: normalize vectors to length 1, which the model may do anyway.
+            size: truncate vectors to this size; for models trained for it, see `Matryoshka`.
             precision: see `quantize_embeddings`.
-            verbose: 1 shows a bar.
+            verbose: 1 shows a progress bar.
 
         Returns:
             (texts, size), or (size,) for a single text.
 
         Raises:
-            TypeError: something is no text.
-            ValueError: no such prompt, precision or size.
+            TypeError: a value is not a text.
+            ValueError: the prompt or precision is unknown, or the size is invalid.
         """
         check_precision(precision)
         size = size or self._layout.size or self.size
         if not 0 < size <= self.size:
-            raise ValueError(f"size is {size}, and the vectors have {self.size} numbers")
-        found, single = listed_texts(texts, is_string, "a text (str)")
-        before = self._prompt(prompt_name, prompt)
-        rows = [self._inputs.row(before + text) for text in found]
+            raise ValueError(f"size is {size}: give 1 to {self.size}, the size of the vectors")
+        found, single = as_list(texts, is_string, "a text (str)")
+        prefix = self._prompt(prompt_name, prompt)
+        rows = [self._inputs.encode(prefix + text) for text in found]
         vectors = self._run(rows, batch_size, verbose)[:, :size]
         vectors = unit_vectors(vectors) if normalize else vectors
         vectors = quantize_embeddings(vectors, precision) if len(vectors) else vectors
@@ -180,30 +182,30 @@ class SentenceEncoder:
 
     @property
     def size(self) -> int:
-        """How many numbers the model's vectors have."""
+        """The size of the vectors of the model."""
         return self._run.size
 
     def _prompt(self, name: str | None, prompt: str | None) -> str:
         name = self.default_prompt if name is None else name
         if prompt is None and name is not None and name not in self.prompts:
-            raise ValueError(f"there is no prompt {name!r}; there are {sorted(self.prompts)}")
+            raise ValueError(f"there is no prompt {name!r}: give one of {sorted(self.prompts)}")
         text = self.prompts[name] if prompt is None and name is not None else prompt or ""
         if text and not self._layout.include_prompt:
             raise ValueError(
-                "the folder says include_prompt=false, pooling without the tokens of the prompt, "
+                "the folder has include_prompt=false, pooling without the tokens of the prompt, "
                 "which is not implemented: encode without a prompt"
             )
         return text
 
     def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """How near vectors are by the function of the model, the larger the nearer.
+        """Compute the similarities of vectors by the function in `similarity_name`.
 
         Args:
             first: (n, size) or (size,).
             second: (m, size) or (size,).
 
         Returns:
-            (n, m), cosines or products; distances with a minus.
+            (n, m), cosines or dot products, or negative distances.
         """
         first, second = (np.atleast_2d(np.asarray(x, "float32")) for x in (first, second))
         return SIMILARITIES[self.similarity_name](first, second)
@@ -217,27 +219,27 @@ class SentenceEncoder:
         batch_size: int = 32,
         prompts: Sequence[str] | None = None,
     ) -> TrainingBatches:
-        """Return batches for `model.fit`, which shuffles groups and keeps the rows of one together.
+        """Return batches for `model.fit`, shuffled by group, with consecutive rows of a group.
 
         Args:
-            groups: what the losses of `bert4keras.training` compare: pairs for `CoSENT`; for
-                `InfoNCE` query, answer and hard negatives; for `SimCSE` texts alone, which are
-                given twice, or two or three of them.
-            labels: for `CoSENT`, how near the texts of each pair are.
+            groups: the texts that the losses of `bert4keras.training` compare: pairs for `CoSENT`;
+                query, positive and hard negatives for `InfoNCE`; for `SimCSE` single texts, which
+                are repeated, or groups of two or three.
+            labels: the similarity of each pair, for `CoSENT`.
             batch_size: groups in a batch.
-            prompts: what to put before the first, second, … text of each group, such as
+            prompts: prefixes of the first, second, … text of each group, such as
                 `("query: ", "passage: ")`.
 
         Raises:
-            ValueError: groups of different sizes, or other numbers of labels or prompts.
+            ValueError: the groups have different sizes, or the number of labels or prompts differs.
         """
         rows = [(x, x) if isinstance(x, str) else tuple(x) for x in groups]
         sizes = {len(row) for row in rows}
         if len(sizes) > 1 or (prompts is not None and sizes != {len(prompts)}):
             raise ValueError(
                 f"the groups have {sorted(sizes)} texts, and there are "
-                f"{'no' if prompts is None else len(prompts)} prompts: let all have the same "
-                "number, with a prompt for each or none"
+                f"{'no' if prompts is None else len(prompts)} prompts: give groups of one size, "
+                "and a prompt for each text or none"
             )
         if prompts is not None:
             rows = [tuple(map("".join, zip(prompts, row, strict=True))) for row in rows]
@@ -246,17 +248,17 @@ class SentenceEncoder:
     # --- Saving
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder from which this class and sentence-transformers make the same vectors.
+        """Write a folder from which this class and sentence-transformers compute the same vectors.
 
-        The transformer takes its place in one step, pooling and projections in others, and
-        `modules.json` comes last.
+        The files of the transformer are replaced in one step, those of pooling and projections in
+        others, and `modules.json` last.
 
         Args:
-            folder: is made if it is not there.
+            folder: the folder, created if it does not exist.
 
         Raises:
-            CheckpointError: it cannot be written.
-            ValueError: Hugging Face cannot say what the model is.
+            CheckpointError: the folder cannot be written.
+            ValueError: a config of Hugging Face cannot describe the model.
         """
         self.transformer.save_pretrained(folder, self.tokenizer)
         layout = replace(
@@ -271,20 +273,20 @@ class SentenceEncoder:
 
 
 def _layout(folder: Path, pooling: str | Sequence[str] | None, normalize: bool) -> Layout:
-    """What a folder says, or what was given in its place."""
+    """Read the layout of a folder, or make one from the arguments."""
     check_folder(folder)
     given = pooling is not None or normalize
     if (folder / MODULES_FILE).is_file():
         if given:
             raise ValueError(
-                f"{folder} has a {MODULES_FILE}, which says how to pool and whether to normalize: "
-                "leave pooling= and normalize= out"
+                f"{folder} has a {MODULES_FILE}, which specifies pooling and normalization: "
+                "leave out pooling= and normalize="
             )
         return read_layout(folder)
     if pooling is None:
         raise ValueError(
-            f"{folder} has no {MODULES_FILE}, which would say how token vectors become one vector: "
-            "give pooling='cls' or 'mean', as the model was trained"
+            f"{folder} has no {MODULES_FILE}, which would specify pooling: give pooling='cls' or "
+            "'mean', as the model was trained"
         )
     modes = (pooling,) if isinstance(pooling, str) else tuple(pooling)
     check_pooling(modes, "pooling=")
@@ -292,7 +294,7 @@ def _layout(folder: Path, pooling: str | Sequence[str] | None, normalize: bool) 
 
 
 def _projection(layer: Any) -> Projection | None:
-    """What is saved of a layer behind pooling."""
+    """Return the projection of a layer after pooling, as it is saved; None for normalization."""
     if layer is None:
         return None
     kernel, *bias = layer.get_weights()

@@ -1,7 +1,7 @@
-"""Folders as sentence-transformers writes them: what they say, and writing them, without Keras.
+"""Reading and writing of folders in the format of sentence-transformers, without Keras.
 
-`modules.json` lists what texts go through: the transformer, in the folder itself, pooling, and any
-number of projections and normalisations, in folders of their own.
+`modules.json` lists the modules: the transformer, in the folder itself, pooling, and any number of
+projections and normalizations, in folders of their own.
 """
 
 import json
@@ -23,7 +23,7 @@ MODULES_FILE = "modules.json"
 SETTINGS_FILE = "config_sentence_transformers.json"
 LENGTH_FILE = "sentence_bert_config.json"
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-"""In the order in which several are joined."""
+"""Names of pooling modes, in the order in which several are concatenated."""
 _FLAGS = {
     "cls": "pooling_mode_cls_token",
     "max": "pooling_mode_max_tokens",
@@ -40,18 +40,18 @@ ACTIVATIONS = {
     "gelu": "torch.nn.modules.activation.GELU",
     "silu": "torch.nn.modules.activation.SiLU",
 }
-"""Activations by the names of Keras and of the files."""
+"""Names of activations in Keras, and their names in files."""
 _PACKAGE = "sentence_transformers"
 
 
 @dataclass(frozen=True)
 class Projection:
-    """A Dense layer behind pooling.
+    """A Dense layer after pooling.
 
     Attributes:
         kernel: (inputs, outputs).
-        bias: (outputs,), None for none.
-        activation: the name that Keras has for it.
+        bias: (outputs,), or None.
+        activation: the name of the activation in Keras.
     """
 
     kernel: np.ndarray
@@ -61,19 +61,19 @@ class Projection:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder says about its encoder.
+    """The settings of an encoder in a folder.
 
     Attributes:
         transformer: the folder of the transformer and its tokenizer.
-        pooling: names out of `POOLINGS`, the vectors of which are joined.
-        include_prompt: whether the tokens of a prompt are pooled, too.
-        steps: what follows pooling: projections, and None for a division by the length.
-        max_length: tokens of a text, None if the folder does not say so.
-        lower_case: whether texts are lower-cased before anything else.
-        prompts: what is put before texts, by name.
-        default_prompt: the name of the prompt for texts without one.
-        similarity: name of a function out of `SIMILARITIES`.
-        size: how many numbers of a vector are kept, None for all.
+        pooling: names in `POOLINGS`, whose vectors are concatenated.
+        include_prompt: whether pooling includes the tokens of a prompt.
+        steps: the modules after pooling: projections, and None for normalization.
+        max_length: maximum number of tokens of a text, None if the folder does not specify it.
+        lower_case: whether texts are lower-cased first.
+        prompts: prefixes of texts, by name.
+        default_prompt: the name of the prompt that is used by default.
+        similarity: the name of a function in `SIMILARITIES`.
+        size: the size to which vectors are truncated, None for all.
     """
 
     transformer: Path
@@ -92,18 +92,18 @@ class Layout:
 
 
 def read_layout(folder: Path) -> Layout:
-    """Read what a folder with `modules.json` says.
+    """Read the layout of a folder with `modules.json`.
 
     Raises:
         CheckpointError: the weights of a projection are missing or damaged.
-        ValueError: something is damaged, or not implemented, which is named.
+        ValueError: a file is damaged, or a setting is not implemented.
     """
     modules = _modules(folder / MODULES_FILE)
     kinds = [kind for kind, _ in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Dense", "Normalize"}:
         raise ValueError(
-            f"{folder / MODULES_FILE} lists {', '.join(kinds)}: implemented are Transformer, "
-            "Pooling, and behind them Dense and Normalize"
+            f"{folder / MODULES_FILE} lists {', '.join(kinds)}, but only Transformer, Pooling and "
+            "then any number of Dense and Normalize are implemented"
         )
     (_, transformer), (_, pooling), *rest = modules
     modes, include_prompt = _pooling(pooling / "config.json")
@@ -118,7 +118,7 @@ def read_layout(folder: Path) -> Layout:
 
 
 def _modules(path: Path) -> list[tuple[str, Path]]:
-    """The kinds of the modules, in their order, and their folders."""
+    """Return the kinds of the modules in order, and their folders."""
     try:
         found = json.loads(read_text(path))
         pairs = [(str(module["type"]), str(module.get("path", ""))) for module in found]
@@ -126,15 +126,15 @@ def _modules(path: Path) -> list[tuple[str, Path]]:
         raise ValueError(f"{path} is damaged: expected a list of modules with types") from error
     foreign = [kind for kind, _ in pairs if not kind.startswith(f"{_PACKAGE}.")]
     if foreign:
-        raise ValueError(f"{path} asks for code of its own, {foreign[0]}, which is not run")
+        raise ValueError(f"{path} requires the custom code {foreign[0]}, which is not supported")
     outside = [name for _, name in pairs if Path(name).is_absolute() or ".." in Path(name).parts]
     if outside:
-        raise ValueError(f"{path} names the folder {outside[0]}, which is outside of its own")
+        raise ValueError(f"{path} names the folder {outside[0]}, which is outside its own folder")
     return [(kind.rpartition(".")[2], path.parent / name) for kind, name in pairs]
 
 
 def _pooling(path: Path) -> tuple[tuple[str, ...], bool]:
-    """The modes that a config of pooling says, and whether prompts are pooled."""
+    """Return the pooling modes of a config, and whether pooling includes prompts."""
     config = read_object(path)
     modes = config.get("pooling_mode")
     if modes is None:
@@ -145,10 +145,12 @@ def _pooling(path: Path) -> tuple[tuple[str, ...], bool]:
 
 
 def check_pooling(modes: Sequence[str], source: Any) -> None:
-    """Refuse ways of pooling that there are none of."""
+    """Raise a ValueError if a pooling mode is unknown or there is none."""
     unknown = [mode for mode in modes if mode not in POOLINGS]
     if unknown or not modes:
-        raise ValueError(f"{source} says pooling {list(modes)}; there are {', '.join(POOLINGS)}")
+        raise ValueError(
+            f"{source} has the pooling modes {list(modes)}: give some of {', '.join(POOLINGS)}"
+        )
 
 
 def _projection(folder: Path) -> Projection:
@@ -158,17 +160,18 @@ def _projection(folder: Path) -> Projection:
     activation = config.get("activation_function", ACTIVATIONS["tanh"])
     if activation not in names:
         raise ValueError(
-            f"{folder} has the activation {activation!r}; there are {', '.join(names)}"
+            f"{folder} has the activation {activation!r}, but only {', '.join(names)} are "
+            "implemented"
         )
     if config.get("use_residual"):
-        raise ValueError(f"{folder} says use_residual, which is not implemented")
+        raise ValueError(f"{folder} has use_residual, which is not implemented")
     with open_checkpoint(folder) as file:
         bias = file["linear.bias"].astype("float32") if "linear.bias" in file else None
         return Projection(file["linear.weight"].astype("float32").T, bias, names[activation])
 
 
 def _length_settings(folder: Path) -> dict[str, Any]:
-    """What the folder of a transformer says about the length and case of texts."""
+    """Return the settings of the length and case of texts in the folder of a transformer."""
     path = next(iter(sorted(folder.glob("sentence_*_config.json"))), None)
     config = {} if path is None else read_object(path)
     length = config.get("max_seq_length")
@@ -176,17 +179,18 @@ def _length_settings(folder: Path) -> dict[str, Any]:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """What a folder says about prompts and about comparing."""
+    """Return the settings of prompts, similarity and size."""
     config = read_object(path) if path.is_file() else {}
     similarity = config.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITIES:
         raise ValueError(
-            f"{path} says similarity_fn_name={similarity!r}; there are {', '.join(SIMILARITIES)}"
+            f"{path} has similarity_fn_name={similarity!r}, but only {', '.join(SIMILARITIES)} are "
+            "implemented"
         )
     prompts = {name: text or "" for name, text in (config.get("prompts") or {}).items()}
     default = config.get("default_prompt_name")
     if default is not None and default not in prompts:
-        raise ValueError(f"{path} says default_prompt_name={default!r}, and has no such prompt")
+        raise ValueError(f"{path} has default_prompt_name={default!r}, but no such prompt")
     return {
         "prompts": prompts,
         "default_prompt": default,
@@ -199,14 +203,14 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def write_layout(folder: Path, layout: Layout, hidden_size: int) -> None:
-    """Write what `read_layout` and sentence-transformers read, all but the transformer.
+    """Write the files that `read_layout` and sentence-transformers read, except the transformer.
 
-    `modules.json` and the settings beside it take their places in a single step, after the rest.
+    `modules.json` and the settings in the same folder are replaced last, in a single step.
 
     Args:
-        folder: where the transformer stands.
-        layout: what to write; `transformer` is not read.
-        hidden_size: size of the vectors of tokens.
+        folder: the folder of the transformer.
+        layout: the layout to write, of which `transformer` is ignored.
+        hidden_size: size of the token vectors.
     """
     kinds = ["Transformer", "Pooling"]
     kinds += ["Normalize" if step is None else "Dense" for step in layout.steps]
@@ -229,16 +233,16 @@ def write_layout(folder: Path, layout: Layout, hidden_size: int) -> None:
 
 
 def pooling_config(layout: Layout, hidden_size: int) -> dict[str, Any]:
-    """The config of pooling, in the form that all versions of sentence-transformers read.
+    """Return the config of pooling, in the form that all versions of sentence-transformers read.
 
     Raises:
-        ValueError: modes are joined in an order that it has no way to say.
+        ValueError: the order of the modes differs from that in `POOLINGS`.
     """
     modes = layout.pooling
     if list(modes) != [mode for mode in POOLINGS if mode in modes]:
         raise ValueError(
-            f"the pooling {list(modes)} cannot be saved: its order would have to be that of "
-            f"{', '.join(POOLINGS)}"
+            f"the pooling {list(modes)} cannot be saved, since files have the order "
+            f"{', '.join(POOLINGS)}: build the model with that order"
         )
     flags = {flag: mode in modes for mode, flag in _FLAGS.items()}
     config = {"word_embedding_dimension": hidden_size, **flags}
@@ -246,7 +250,7 @@ def pooling_config(layout: Layout, hidden_size: int) -> dict[str, Any]:
 
 
 def settings(layout: Layout) -> dict[str, Any]:
-    """What `config_sentence_transformers.json` holds."""
+    """Return the contents of `config_sentence_transformers.json`."""
     config = {
         "prompts": dict(layout.prompts),
         "default_prompt_name": layout.default_prompt,
@@ -276,6 +280,6 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse what is no folder."""
+    """Raise a CheckpointError if a folder does not exist."""
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}: give that of a pretrained model")

@@ -1,4 +1,4 @@
-"""From texts to arrays, and through a model in batches of similar length."""
+"""Arrays of texts, and batches of similar length for prediction and training."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -20,13 +20,13 @@ Row = tuple[list[int], list[int]]
 
 
 def padding_id(tokenizer: TokenizerBase, vocab_size: int) -> int:
-    """The id to pad with, by which a model tells padding from text.
+    """Return the padding id, by which a model distinguishes padding from text.
 
-    It is that of the padding token, unless that stands around texts as well, as in Qwen3-Embedding;
-    then an id that no token has.
+    It is the id of the padding token, unless texts begin or end with that token, as in
+    Qwen3-Embedding; then it is an id without a token.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such id.
     """
     pad = getattr(tokenizer, "_token_pad_id", None)
     around = {
@@ -37,32 +37,32 @@ def padding_id(tokenizer: TokenizerBase, vocab_size: int) -> int:
     if tokenizer._vocab_size < vocab_size:
         return tokenizer._vocab_size
     raise ValueError(
-        "the tokenizer has no padding token that does not stand in texts as well, and the "
-        "vocabulary of the model no id beyond the tokenizer's: texts of different lengths cannot "
-        "be told apart"
+        "the tokenizer has no padding token, or adds it to texts, and the vocabulary of the model "
+        "has no id beyond the tokenizer's, so that padding cannot be distinguished from text: give "
+        "the tokenizer a padding token of its own"
     )
 
 
-def longest_text(given: int | None, tokenizer: TokenizerBase, transformer: Any) -> int:
-    """How many tokens a text may have, by the folder, its tokenizer and the model's positions."""
+def maximum_length(given: int | None, tokenizer: TokenizerBase, transformer: Any) -> int:
+    """Return the maximum length of texts, from the folder, its tokenizer and the positions."""
     positions = getattr(transformer, "max_position", None)
     if transformer.block.position_bias:
         positions = None
-    said = given or tokenizer.settings.get("model_max_length")
-    return int(min(x for x in (said, positions, 1 << 20) if x))
+    length = given or tokenizer.settings.get("model_max_length")
+    return int(min(x for x in (length, positions, 1 << 20) if x))
 
 
 class Inputs:
-    """Makes arrays of texts for a model.
+    """Encodes texts, and makes arrays for a model.
 
     Args:
         tokenizer: the tokenizer.
-        transformer: the model, of `transformer.model`'s inputs.
-        max_length: how many tokens a text, or two together, may have.
+        transformer: the `Transformer` of the model.
+        max_length: maximum number of tokens of a text, or of a pair.
         lower_case: whether texts are lower-cased first.
 
     Raises:
-        ValueError: the model has inputs that texts do not give.
+        ValueError: the model has inputs other than token ids and segment ids.
     """
 
     def __init__(
@@ -71,15 +71,17 @@ class Inputs:
         names = [x.name for x in transformer.model.inputs]
         self.n_inputs = len(names)
         if self.n_inputs > 2 or any(not x.endswith(("-Token", "-Segment")) for x in names):
-            raise ValueError(f"the model takes {names}, and texts give token and segment ids")
+            raise ValueError(
+                f"the model has the inputs {names}: only token ids and segment ids are supported"
+            )
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.lower_case = lower_case
         self.pad_id = transformer.pad_token_id
         self.has_segments = getattr(transformer, "segment_vocab_size", 0) > 1
 
-    def row(self, *texts: str) -> Row:
-        """The ids of a text, or of two in one sequence, which lose their ends if too long."""
+    def encode(self, *texts: str) -> Row:
+        """Encode a text, or a pair as one sequence, truncated to `max_length`."""
         if self.lower_case:
             texts = tuple("".join(map(str.lower, text)) for text in texts)
         if len(texts) == 1:
@@ -91,15 +93,15 @@ class Inputs:
         excess = len(row[0]) - self.max_length
         if excess <= 0:
             return row
-        before, behind = map(len, self.tokenizer._prefix_and_suffix())
-        lengths = [len(tokens) - before - behind for tokens in (first, second)]
-        room = shared(lengths, sum(lengths) - excess)
-        for tokens, kept in zip((first, second), room, strict=True):
-            del tokens[before + kept : len(tokens) - behind]
+        prefix, suffix = map(len, self.tokenizer._prefix_and_suffix())
+        lengths = [len(tokens) - prefix - suffix for tokens in (first, second)]
+        budgets = divide_budget(lengths, sum(lengths) - excess)
+        for tokens, kept in zip((first, second), budgets, strict=True):
+            del tokens[prefix + kept : len(tokens) - suffix]
         return self.tokenizer.encode([first, second])
 
     def arrays(self, rows: Sequence[Row], length: int | None = None) -> list[np.ndarray]:
-        """Padded arrays (rows, length) of rows, one for each input of the model."""
+        """Return padded arrays (rows, length), one for each input of the model."""
         columns = [sequence_padding([row[0] for row in rows], length, self.pad_id)]
         if self.n_inputs > 1:
             segments = [row[1] if self.has_segments else [0] * len(row[0]) for row in rows]
@@ -107,27 +109,28 @@ class Inputs:
         return [column.astype("int32") for column in columns]
 
 
-def shared(lengths: Sequence[int], room: int) -> tuple[int, int]:
-    """How much two texts keep of `room` tokens: the longer one loses until they are equally long.
+def divide_budget(lengths: Sequence[int], budget: int) -> tuple[int, int]:
+    """Divide a number of tokens between two texts; the longer one is truncated to the shorter.
 
-    Of an odd number the longer one keeps more, of two equal ones the second, as in `tokenizers`.
+    If both are truncated to an odd number of tokens together, the longer text keeps one more; of
+    texts of the same length the second does, as in `tokenizers`.
     """
     shorter = min(lengths)
-    longer = max(shorter, room - shorter)
-    if shorter + longer > room:
-        shorter, longer = room // 2, room - room // 2
+    longer = max(shorter, budget - shorter)
+    if shorter + longer > budget:
+        shorter, longer = budget // 2, budget - budget // 2
     return (longer, shorter) if lengths[0] > lengths[1] else (shorter, longer)
 
 
 class Runner:
     """Runs a model on rows, in batches of similar length and of few shapes.
 
-    TensorFlow compiles one graph for all shapes and PyTorch none; JAX compiles for every new one,
-    so that there lengths are those of `bucket_length`, and numbers of rows powers of two.
+    TensorFlow compiles one graph for all shapes and PyTorch none; JAX compiles for every new shape,
+    so for JAX lengths are rounded up by `bucket_length`, and numbers of rows to powers of two.
 
     Args:
-        inputs: makes arrays.
-        model: whose output is (batch, ...).
+        inputs: the `Inputs` of the model.
+        model: a model with the output (batch, size).
     """
 
     def __init__(self, inputs: Inputs, model: keras.Model) -> None:
@@ -146,12 +149,12 @@ class Runner:
         """Return the outputs (rows, size), float32, in the order of the rows.
 
         Args:
-            rows: see `Inputs.row`.
-            batch_size: rows that are computed together.
-            verbose: whether to show a bar.
+            rows: see `Inputs.encode`.
+            batch_size: rows in a batch.
+            verbose: whether to show a progress bar.
         """
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, give at least 1")
+            raise ValueError(f"batch_size is {batch_size}: give at least 1")
         outputs = np.zeros((len(rows), self.size), "float32")
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
         bar = keras.utils.Progbar(len(rows), verbose=verbose, unit_name="text")
@@ -171,14 +174,14 @@ class Runner:
 
 
 class TrainingBatches(DataGenerator):
-    """Batches of groups of texts, for `fit`; the groups stay together and are shuffled.
+    """Batches of groups of texts for `fit`; groups are shuffled and not divided.
 
     Args:
-        inputs: makes arrays.
+        inputs: the `Inputs` of the model.
         groups: tuples of texts.
         labels: a label for each group, None for zeros.
         batch_size: groups in a batch.
-        joined: whether a group is one row of the model, rather than as many as it has texts.
+        joined: whether a group is one row for the model, rather than one row for each text.
     """
 
     def __init__(
@@ -191,17 +194,21 @@ class TrainingBatches(DataGenerator):
     ) -> None:
         labels = [0.0] * len(groups) if labels is None else labels
         if len(labels) != len(groups):
-            raise ValueError(f"there are {len(groups)} groups of texts and {len(labels)} labels")
+            raise ValueError(
+                f"there are {len(groups)} groups of texts and {len(labels)} labels: give one label "
+                "for each group"
+            )
         samples = list(zip(groups, labels, strict=True))
         super().__init__(samples, batch_size, bucket=lambda sample: max(map(len, sample[0])))
         self.inputs = inputs
         self.joined = joined
 
     def __iter__(self, random: bool = False) -> Iterator:
-        """Yield `(arrays, labels)`; rows of a group follow each other, with the same label."""
+        """Yield `(arrays, labels)`; the rows of a group are consecutive and have the same label."""
+        encode = self.inputs.encode
         rows, labels, count = [], [], 0
         for is_end, (texts, label) in self.sample(random):
-            new = [self.inputs.row(*texts)] if self.joined else list(map(self.inputs.row, texts))
+            new = [encode(*texts)] if self.joined else list(map(encode, texts))
             rows, labels, count = rows + new, labels + [label] * len(new), count + 1
             if count == self.batch_size or is_end:
                 longest = max(len(row[0]) for row in rows)
@@ -210,20 +217,20 @@ class TrainingBatches(DataGenerator):
                 rows, labels, count = [], [], 0
 
 
-def listed_texts(texts: Any, takes: Callable[[Any], bool], what: str) -> tuple[list, bool]:
-    """Give a list of what one or several of were given, and whether it was one.
+def as_list(values: Any, is_valid: Callable[[Any], bool], kind: str) -> tuple[list, bool]:
+    """Return one or several values as a list, and whether it was a single value.
 
     Raises:
-        TypeError: something else is among them.
+        TypeError: a value is invalid.
     """
-    single = takes(texts)
-    found = [texts] if single or not isinstance(texts, Iterable) else list(texts)
-    wrong = [x for x in found if not takes(x)]
+    single = is_valid(values)
+    found = [values] if single or not isinstance(values, Iterable) else list(values)
+    wrong = [x for x in found if not is_valid(x)]
     if wrong:
-        raise TypeError(f"expected {what} or several of these, and got {wrong[0]!r:.100}")
+        raise TypeError(f"got {wrong[0]!r:.100}: give {kind}, or several of these")
     return found, single
 
 
 def is_pair(value: Any) -> bool:
-    """Tell whether something is two texts."""
+    """Return whether a value is a pair of texts."""
     return isinstance(value, list | tuple) and len(value) == 2 and all(map(is_string, value))

@@ -1,4 +1,4 @@
-"""Scores of pairs of texts from a pretrained folder."""
+"""Scores of text pairs from a pretrained folder."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ from bert4keras.sentences.inputs import (
     Inputs,
     Runner,
     TrainingBatches,
+    as_list,
     is_pair,
-    listed_texts,
-    longest_text,
+    maximum_length,
 )
 from bert4keras.text.pretrained import load_tokenizer
 
 
 @dataclass(frozen=True)
 class Head:
-    """How `transformers` scores a text.
+    """The classification head of a class of `transformers`.
 
     Attributes:
-        pooled: whether the model's own pooler comes first; otherwise the first token's vector.
+        pooled: whether its input is the model's pooler output, otherwise the first token's vector.
         layers: names of the Dense layers in files, with activations.
     """
 
@@ -48,30 +48,32 @@ HEADS: Mapping[str, Head] = {
     "RobertaForSequenceClassification": _ROBERTA,
     "XLMRobertaForSequenceClassification": _ROBERTA,
 }
-"""By what `architectures` of `config.json` says."""
+"""Heads by the name in `architectures` of `config.json`."""
 
 
 class CrossEncoder:
     """Scores pairs of texts with a pretrained model (bge-reranker, ms-marco-MiniLM, ...).
 
     Args:
-        folder: as `transformers` writes a model for classifying, such as
+        folder: the folder of a classification model of `transformers`, such as
             `BertForSequenceClassification`.
-        max_length: tokens of a pair; of longer ones the longer text loses its end.
+        max_length: maximum number of tokens of a pair, beyond which the longer text is truncated.
         **kwargs: arguments of `build_transformer_model`, such as `precision` and `dropout_rate`.
 
     Attributes:
-        model: from ids to logits (batch, labels), float32, to be compiled and trained as any other.
-        transformer: the `Transformer` in it.
+        model: the model from ids to logits (batch, labels), float32, compiled and trained like any
+            other.
+        transformer: the `Transformer` of the model.
         tokenizer: the tokenizer.
-        activation: what `predict` applies to the logits: what the folder says, otherwise `sigmoid`
-            for one label and `linear` for several, as sentence-transformers does.
-        n_labels: how many scores a pair has.
-        max_length: see above.
+        activation: the activation that `predict` applies to logits: that of the folder, otherwise
+            `sigmoid` for one label and `linear` for several, as in sentence-transformers.
+        n_labels: number of scores of a pair.
+        max_length: maximum number of tokens of a pair.
 
     Raises:
-        CheckpointError: no such folder, or weights are missing, damaged or of another model.
-        ValueError: the model is none for classifying, or of a kind that is not implemented.
+        CheckpointError: the folder does not exist, or weights are missing, damaged or of another
+            model.
+        ValueError: the model is not for classification, or is not implemented.
     """
 
     def __init__(self, folder: str | Path, max_length: int | None = None, **kwargs: Any) -> None:
@@ -82,7 +84,7 @@ class CrossEncoder:
         self.tokenizer = load_tokenizer(folder)
         with_pool = {"with_pool": True} if self._head.pooled else {}
         self.transformer = build_transformer(folder, self.tokenizer, kwargs | with_pool)
-        self.max_length = longest_text(max_length, self.tokenizer, self.transformer)
+        self.max_length = maximum_length(max_length, self.tokenizer, self.transformer)
         self.model = self._with_head(folder)
         self._inputs = Inputs(self.tokenizer, self.transformer, self.max_length)
         self._run = Runner(self._inputs, self.model)
@@ -90,7 +92,7 @@ class CrossEncoder:
         self.activation = _activation(config, folder) or ("sigmoid", "linear")[self.n_labels > 1]
 
     def _with_head(self, folder: Path) -> Model:
-        """Put the layers that score behind the transformer, with their weights."""
+        """Add the classification head to the transformer, with its weights."""
         x = self.transformer.model.output
         x = x if self._head.pooled else FirstToken(name="First-Token")(x)
         self._layers = {}
@@ -112,24 +114,24 @@ class CrossEncoder:
         activation: str | None = None,
         verbose: int = 0,
     ) -> np.ndarray:
-        """Return the scores of pairs.
+        """Compute the scores of pairs.
 
         Args:
             pairs: one pair of texts, or several.
-            batch_size: pairs that are computed together.
+            batch_size: pairs in a batch.
             activation: the name of a Keras activation, `linear` for logits; by default that in
                 the attribute `activation`.
-            verbose: 1 shows a bar.
+            verbose: 1 shows a progress bar.
 
         Returns:
             (pairs,), or (pairs, labels) if there are several labels; without the axis of pairs for
-            a single one.
+            a single pair.
 
         Raises:
-            TypeError: something is no pair of texts.
+            TypeError: a value is not a pair of texts.
         """
-        found, single = listed_texts(pairs, is_pair, "a pair of texts (str)")
-        logits = self._run([self._inputs.row(*pair) for pair in found], batch_size, verbose)
+        found, single = as_list(pairs, is_pair, "a pair of texts (str)")
+        logits = self._run([self._inputs.encode(*pair) for pair in found], batch_size, verbose)
         function = keras.activations.get(activation or self.activation)
         scores = to_numpy(function(ops.convert_to_tensor(logits)))
         scores = scores[:, 0] if self.n_labels == 1 else scores
@@ -147,20 +149,21 @@ class CrossEncoder:
 
         Args:
             query: the query.
-            texts: what may answer it.
-            top_k: how many of the best to return, all by default.
-            batch_size: texts that are computed together.
-            verbose: 1 shows a bar.
+            texts: the candidates.
+            top_k: number of texts to return, all by default.
+            batch_size: texts in a batch.
+            verbose: 1 shows a progress bar.
 
         Returns:
             For each text, best first, its index as `corpus_id`, its `score` and its `text`.
 
         Raises:
-            ValueError: the model gives several scores.
+            ValueError: the model has several labels.
         """
         if self.n_labels != 1:
             raise ValueError(
-                f"the model gives {self.n_labels} scores, and texts are ranked by one: use predict"
+                f"the model has {self.n_labels} labels, but texts are ranked by one score: use "
+                "predict"
             )
         scores = self.predict([(query, text) for text in texts], batch_size, verbose=verbose)
         order = np.argsort(-scores, kind="stable")[:top_k]
@@ -176,18 +179,18 @@ class CrossEncoder:
             labels: a label for each.
             batch_size: pairs in a batch.
         """
-        found, _ = listed_texts(list(pairs), is_pair, "a pair of texts (str)")
+        found, _ = as_list(list(pairs), is_pair, "a pair of texts (str)")
         return TrainingBatches(self._inputs, found, labels, batch_size, joined=True)
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that `transformers`, sentence-transformers and this class load.
 
         Args:
-            folder: is made if it is not there.
+            folder: the folder, created if it does not exist.
 
         Raises:
-            CheckpointError: it cannot be written.
-            ValueError: Hugging Face cannot say what the model is.
+            CheckpointError: the folder cannot be written.
+            ValueError: a config of Hugging Face cannot describe the model.
         """
         tensors = {}
         for name, layer in self._layers.items():
@@ -204,28 +207,26 @@ class CrossEncoder:
 
 
 def _head(config: Mapping[str, Any], folder: Path) -> tuple[str, Head]:
-    """How the model of a folder scores, with the name of its class."""
+    """Return the name of the class of a model, and its classification head."""
     names = config.get("architectures") or ["no architecture"]
     if names[0] not in HEADS:
-        raise ValueError(
-            f"{folder} holds {names[0]}, and pairs are scored by one of {', '.join(HEADS)}"
-        )
+        raise ValueError(f"{folder} has a {names[0]}: give a folder of one of {', '.join(HEADS)}")
     return names[0], HEADS[names[0]]
 
 
 def _weights(file: Any, name: str) -> list[np.ndarray]:
-    """Kernel and bias of a Dense layer in a file."""
+    """Return kernel and bias of a Dense layer in a file."""
     missing = [x for x in (f"{name}.weight", f"{name}.bias") if x not in file]
     if missing:
         raise CheckpointError(
-            f"{file.path} lacks {missing[0]}, with which pairs are scored: give a model that was "
-            "trained for it"
+            f"{file.path} lacks {missing[0]} of the classification head: give a model that was "
+            "trained for classification"
         )
     return [file[f"{name}.weight"].astype("float32").T, file[f"{name}.bias"].astype("float32")]
 
 
 def _activation(config: Mapping[str, Any], folder: Path) -> str | None:
-    """The activation that a folder names, in one of three places, None if it names none."""
+    """Return the activation that a folder specifies in one of three places, or None."""
     settings = folder / SETTINGS_FILE
     said = [
         (config.get("sentence_transformers") or {}).get("activation_fn"),
@@ -235,5 +236,7 @@ def _activation(config: Mapping[str, Any], folder: Path) -> str | None:
     path = next(filter(None, said), None)
     names = {path: name for name, path in ACTIVATIONS.items()}
     if path is not None and path not in names:
-        raise ValueError(f"{folder} has the activation {path!r}; there are {', '.join(names)}")
+        raise ValueError(
+            f"{folder} has the activation {path!r}, but only {', '.join(names)} are implemented"
+        )
     return None if path is None else names[path]

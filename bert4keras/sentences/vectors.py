@@ -1,4 +1,4 @@
-"""What is done with sentence vectors in numpy: comparing them, making them small."""
+"""Functions of embeddings in NumPy: similarity and quantization."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def unit_vectors(x: np.ndarray) -> np.ndarray:
-    """Divide vectors (..., size) by their length; 0 stays 0."""
+    """Normalize vectors (..., size) to length 1; zero vectors stay 0."""
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
@@ -26,7 +26,7 @@ SIMILARITIES: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "euclidean": _euclidean,
     "manhattan": _manhattan,
 }
-"""How near vectors (n, size) and (m, size) are, (n, m); distances with a minus."""
+"""Similarities (n, m) of vectors (n, size) and (m, size); negative distances."""
 
 PRECISIONS: Mapping[str, Any] = {
     "float32": np.float32,
@@ -38,29 +38,30 @@ PRECISIONS: Mapping[str, Any] = {
 
 
 def check_precision(precision: str) -> None:
-    """Refuse a precision that vectors cannot have."""
+    """Raise a ValueError if a precision is unknown."""
     if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r} is unknown; there are {', '.join(PRECISIONS)}")
+        raise ValueError(f"precision={precision!r} is unknown: give one of {', '.join(PRECISIONS)}")
 
 
 def quantize_embeddings(
     embeddings: np.ndarray, precision: str, ranges: np.ndarray | None = None
 ) -> np.ndarray:
-    """Make vectors small, as sentence-transformers does.
+    """Quantize embeddings, as in sentence-transformers.
 
     Args:
         embeddings: (n, size), floats.
-        precision: `float32`; `int8` or `uint8`, 256 steps between the ends of a range, a byte each;
-            `binary` or `ubinary`, whether a number is above 0, 8 in a byte, which as a signed byte
-            is 128 less.
-        ranges: (2, size), the least and the largest value of each number, for 256 steps. Vectors
-            that are compared need the same ones. By default those of `embeddings`.
+        precision: `float32`; `int8` or `uint8` for 256 steps in the range of each dimension;
+            `binary` or `ubinary` for one bit for each dimension, whether it is above 0, packed by 8
+            into bytes, signed bytes being smaller by 128.
+        ranges: (2, size), minimum and maximum of each dimension, for 256 steps; by default those of
+            `embeddings`. Embeddings that are compared need the same ranges.
 
     Returns:
         (n, size), or (n, size / 8 rounded up) for `binary` and `ubinary`.
 
     Raises:
-        ValueError: another precision; 256 steps for fewer than two vectors without ranges.
+        ValueError: the precision is unknown, or there are fewer than two vectors for 256 steps and
+            no ranges.
     """
     check_precision(precision)
     embeddings = np.asarray(embeddings)
@@ -75,11 +76,11 @@ def quantize_embeddings(
 
 
 def _steps(embeddings: np.ndarray, ranges: np.ndarray | None) -> np.ndarray:
-    """The step, 0 to 255, of each number between the ends of its range."""
+    """Return the step, 0 to 255, of each value in the range of its dimension."""
     if ranges is None and len(embeddings) < 2:
         raise ValueError(
-            f"{len(embeddings)} vector(s) give no range for 256 steps: give ranges=, (2, size), "
-            "the least and the largest values of many vectors"
+            f"{len(embeddings)} vector(s) have no range for 256 steps: give ranges=, (2, size), "
+            "the minima and maxima of many vectors"
         )
     if ranges is None:
         ranges = np.stack([embeddings.min(axis=0), embeddings.max(axis=0)])
