@@ -1,4 +1,4 @@
-"""What lets LoRA train a layer with a matrix, and files keep what it trained apart."""
+"""LoRA adapters of layers: the base class of adaptable layers, and the products that they add."""
 
 from typing import Any, NamedTuple
 
@@ -12,50 +12,50 @@ from bert4keras.backend.tensors import Tensor, affine
 
 
 def weight_name(layer: Layer, weight: Any) -> str:
-    """The path of a weight, or of a layer, inside a layer: 'q_dense/kernel'."""
+    """Return the path of a weight or layer within a layer, such as 'q_dense/kernel'."""
     return weight.path.removeprefix(f"{layer.path}/").removeprefix(f"{layer.name}/")
 
 
 class Adaptable(Layer):
-    """Base of the layers of Keras with a matrix, to which LoRA may add a product of two small ones.
+    """Base class of Keras layers with a matrix to which LoRA may add a low-rank product.
 
     LoRA (Hu et al., 2021, https://arxiv.org/abs/2106.09685) freezes the matrix W (n, m) and trains
-    A (n, rank) and B (rank, m); the layer computes with W + alpha / rank · A·B. B begins at 0.
-    Keras writes W with the product added to it, these layers write W, A and B.
+    A (n, rank) and B (rank, m); the layer computes with W + alpha / rank · A·B. B is initialized
+    with 0. Layers of Keras save W with the product added to it, these layers save W, A and B.
 
     Attributes:
-        matrix_name: what Keras calls the matrix.
+        matrix_name: the name of the matrix in Keras.
     """
 
     matrix_name: str
 
     @property
     def matrix(self) -> keras.Variable:
-        """W (n, m), without what LoRA adds to it."""
+        """W (n, m), without the product of LoRA."""
         return getattr(self, f"_{self.matrix_name}")
 
     @property
     def adapter(self) -> tuple[keras.Variable, keras.Variable]:
-        """A (n, rank) and B (rank, m) of a layer that LoRA trains."""
+        """A (n, rank) and B (rank, m) of a layer with an adapter."""
         name = f"lora_{self.matrix_name}"
         return getattr(self, f"{name}_a"), getattr(self, f"{name}_b")
 
     def build(self, input_shape: Any = None) -> None:
-        """Create the weights, those of LoRA too if the layer was made with `lora_rank`."""
+        """Create the weights, including those of LoRA if the layer was made with `lora_rank`."""
         alpha = self.lora_alpha
         super().build(input_shape)
-        self.lora_alpha = alpha  # Keras takes the rank for it
+        self.lora_alpha = alpha  # Keras has set it to the rank
 
     def enable_lora(self, rank: int, lora_alpha: float | None = None, **kwargs: Any) -> None:
-        """Let LoRA train the layer; see `keras.layers.Dense.enable_lora`."""
+        """Add an adapter to the layer; see `keras.layers.Dense.enable_lora`."""
         super().enable_lora(rank, lora_alpha, **kwargs)
         note_change()
 
     def merge_lora(self) -> None:
-        """Add what LoRA has trained to the matrix; the layer is an ordinary one then."""
+        """Add the product of LoRA to the matrix, and remove the adapter."""
         product = product_of(self)
         product.matrix.assign(product.merged())
-        product.forget()  # functions that were compiled before go on adding it
+        product.reset()  # functions compiled before still add it
         for end in "ab":
             keras_private.remove_variable(self, f"lora_{self.matrix_name}_{end}")
         self.lora_enabled, self.lora_rank, self.lora_alpha = False, None, None
@@ -63,14 +63,14 @@ class Adaptable(Layer):
         note_change()
 
     def save_own_variables(self, store: Any) -> None:
-        """Write the weights into a `.keras` file, those of LoRA apart."""
+        """Write the weights into a `.keras` file, those of LoRA separately."""
         if self.lora_enabled:
             Layer.save_own_variables(self, store)
         else:
             super().save_own_variables(store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Read the weights; a file without those of LoRA lets the product begin at 0 again."""
+        """Read the weights; a file without those of LoRA resets the product to 0."""
         if self.lora_enabled and len(store.keys()) == len(self.weights):
             Layer.load_own_variables(self, store)
         else:
@@ -78,17 +78,17 @@ class Adaptable(Layer):
 
 
 def low_rank(x: Tensor, layer: Any) -> Tensor:
-    """alpha / rank · x·A·B (..., m) of x (..., n), in the type that the layer computes in."""
+    """Compute alpha / rank · x·A·B (..., m) for x (..., n), in the compute dtype of the layer."""
     for matrix in layer.adapter:
         x = affine(x, keras.ops.cast(matrix, layer.compute_dtype))
     return layer.lora_alpha / layer.lora_rank * x
 
 
 class Product(NamedTuple):
-    """What LoRA adds to a matrix: scale · a·b.
+    """The product scale · a·b that LoRA adds to a matrix.
 
     Attributes:
-        matrix: the matrix (n, m), which is frozen.
+        matrix: the frozen matrix (n, m).
         scale: alpha / rank.
         a: (n, rank).
         b: (rank, m).
@@ -100,18 +100,18 @@ class Product(NamedTuple):
     b: keras.Variable
 
     def merged(self) -> np.ndarray:
-        """The sum, in the type of the matrix."""
+        """Return the sum of matrix and product, in the dtype of the matrix."""
         values = (self.matrix, self.a, self.b)
         matrix, a, b = map(np.asarray, map(keras.ops.convert_to_numpy, values))
         return (matrix + self.scale * (a @ b)).astype(matrix.dtype)
 
-    def forget(self) -> None:
-        """Let the product be 0, as at its beginning."""
+    def reset(self) -> None:
+        """Set the product to 0, its initial value."""
         self.b.assign(np.zeros(self.b.shape))
 
 
 def product_of(part: Layer) -> Product:
-    """What LoRA adds to the matrix of a layer of ours or of Keras, which it trains."""
+    """Return the product that LoRA adds to the matrix of a layer, one of ours or of Keras."""
     weights = {weight.name: weight for weight in part.weights}
     name = "kernel" if "lora_kernel_a" in weights else "embeddings"
     matrices = weights[f"lora_{name}_a"], weights[f"lora_{name}_b"]
@@ -119,6 +119,6 @@ def product_of(part: Layer) -> Product:
 
 
 def products(layer: Layer) -> list[Product]:
-    """What LoRA adds to the matrices of a layer and of the layers within it."""
+    """Return the products that LoRA adds to the matrices of a layer and of its inner layers."""
     parts = keras_private.layers_within(layer)
     return [product_of(part) for part in parts if getattr(part, "lora_enabled", False)]

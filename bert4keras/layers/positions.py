@@ -164,15 +164,15 @@ class PositionEmbedding(TableLayer, PositionEmbeddingBase):
 
 @registered
 class TextPositionEmbedding(PositionEmbedding):
-    """Position embedding that counts no padding, as in RoBERTa (Liu et al., 2019).
+    """Position embedding with positions that exclude padding, as in RoBERTa (Liu et al., 2019).
 
-    Inputs are [x, token ids (batch, length)]. The first token that is no padding has the row
+    Inputs are [x, token ids (batch, length)]. The first token that is not padding has the row
     `padding_id` + 1 of the table, the next one the row after it; padding has the row `padding_id`.
 
     Args:
         padding_id: the row of padding.
-        mask_id: the token id that is padding, `padding_id` by default.
-        **kwargs: see `PositionEmbedding`; without `hierarchical` and `custom_position_ids`.
+        mask_id: the token id of padding, `padding_id` by default.
+        **kwargs: see `PositionEmbedding`, except for `hierarchical` and `custom_position_ids`.
     """
 
     def __init__(
@@ -190,11 +190,11 @@ class TextPositionEmbedding(PositionEmbedding):
 
     @property
     def max_length(self) -> int:
-        """Number of positions that have a vector, without the rows that padding takes."""
+        """Maximum number of tokens, without the rows up to that of padding."""
         return self.input_dim - self.padding_id - 1
 
     def rows(self, is_text: Tensor) -> Tensor:
-        """The rows of the table for positions (batch, length), of which is told what is text."""
+        """Return the rows of the table for a mask (batch, length) of the tokens of text."""
         is_text = ops.cast(is_text, "int32")
         return ops.cumsum(is_text, axis=1) * is_text + self.padding_id
 
@@ -205,7 +205,7 @@ class TextPositionEmbedding(PositionEmbedding):
         return super().call([x, positions])
 
     def cache_arguments(self, cache: Any, inputs: Any) -> dict[str, Any]:
-        """Which arguments the call takes besides, when the inputs are a part of a sequence."""
+        """Return the extra arguments of a call whose inputs are a part of a sequence."""
         return {"positions": ops.take(self.rows(cache.visible), cache.slots, axis=1)}
 
     def get_config(self) -> dict:

@@ -1,4 +1,4 @@
-"""BART and mBART: an encoder and a decoder with biases and a table of positions each."""
+"""BART and mBART: encoder and decoder with biases and learned absolute positions."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,13 +20,13 @@ from bert4keras.models.settings import FLAG, Allowed, whole
 from bert4keras.models.transformer import Transformer
 
 UNUSED_ROWS = 2
-"""The first rows of a table of positions in files; no position has them."""
+"""The number of unused rows at the start of position tables in files."""
 
 # === Names of variables ===
 
 
 def part_names(part: str) -> dict[str, list[str]]:
-    """Names of the variables of the encoder or the decoder, those of Hugging Face."""
+    """Return the names of the variables of the encoder or decoder in Hugging Face."""
     stack = f"model/{part.lower()}"
     block, layer = f"{stack}/layers_{{i}}", f"{part}-Transformer-{{i}}"
     names = {
@@ -48,25 +48,25 @@ def part_names(part: str) -> dict[str, list[str]]:
 
 
 def read_bart(config: dict[str, Any], path: Any) -> dict[str, Any]:
-    """Refuse a decoder that differs from the encoder in more than its number of blocks."""
+    """Check that a decoder differs from the encoder in its number of blocks only."""
     named = (config.get("architectures") or [""])[0]
     if named.startswith("CPT"):
         raise ValueError(
-            f"{path} is of the architecture {named!r}, whose encoder is that of BERT: it is not "
-            "implemented. The Chinese BART of the same publishers is"
+            f"{path} has the architecture {named!r}, whose encoder is that of BERT, which is not "
+            "implemented: use the Chinese BART of the same publishers"
         )
     for key in ("attention_heads", "ffn_dim"):
         ours, theirs = config.get(f"encoder_{key}"), config.get(f"decoder_{key}")
         if theirs not in (None, ours):
             raise ValueError(
-                f"{path} has encoder_{key}={ours} and decoder_{key}={theirs}; implemented are "
-                "equal numbers"
+                f"{path} has encoder_{key}={ours} and decoder_{key}={theirs}: only equal numbers "
+                "are implemented"
             )
     return config
 
 
 def written_bart(transformer: Any) -> dict[str, Any]:
-    """What a config says of the decoder."""
+    """Return the settings of the decoder in a config."""
     name = "MBart" if transformer.model_type == "mbart" else "Bart"
     end = "ForConditionalGeneration" if transformer.with_lm else "Model"
     return {
@@ -78,7 +78,7 @@ def written_bart(transformer: Any) -> dict[str, Any]:
 
 
 def bart_family(name: str, normalised_before: bool) -> Family:
-    """BART or mBART as Hugging Face describes them."""
+    """Return the `Family` of BART or mBART in Hugging Face."""
     return Family(
         name.lower(),
         (name.lower(),),
@@ -111,13 +111,13 @@ def bart_family(name: str, normalised_before: bool) -> Family:
 
 
 class BART_Base(Transformer):
-    """BART (Lewis et al., 2020): what encoder and decoder share.
+    """Base class of the encoder and decoder of BART (Lewis et al., 2020).
 
     Args:
-        max_position: number of positions of each.
-        scale_embedding: whether token vectors are multiplied by √hidden_size.
-        num_decoder_layers: number of blocks of the decoder, `num_hidden_layers` by default, which
-            is that of the encoder.
+        max_position: number of positions of the encoder, and of the decoder.
+        scale_embedding: whether token vectors are multiplied by √embedding_size.
+        num_decoder_layers: number of blocks of the decoder; by default `num_hidden_layers`, the
+            number of blocks of the encoder.
         with_lm: output token probabilities: True for softmax, an activation such as 'linear', or
             False for hidden states of the decoder.
         **kwargs: see `Transformer`.
@@ -180,14 +180,14 @@ class BART_Base(Transformer):
         self.block = replace(self.block, name=f"{self.part}Transformer-{{i}}")
 
     def load_variable(self, checkpoint: Any, name: str) -> np.ndarray:
-        """A variable as the layer wants it: without rows that no position has."""
+        """Return a variable in the form of the layer, without unused rows of position tables."""
         if name == "final_logits_bias":  # (1, vocab_size) in files of Hugging Face
             return self.load_embeddings(np.reshape(checkpoint[name], -1))
         variable = super().load_variable(checkpoint, name)
         return variable[UNUSED_ROWS:] if name.endswith("/embed_positions") else variable
 
     def create_variable(self, name: str, value: np.ndarray, dtype: Any = None) -> np.ndarray:
-        """A variable as a file holds it."""
+        """Return a variable in the form of files."""
         value = super().create_variable(name, value, dtype)
         if name == "final_logits_bias":
             return value[None]
@@ -196,7 +196,7 @@ class BART_Base(Transformer):
         return value
 
     def apply_embeddings(self, inputs: Any) -> Any:
-        """Tokens and positions; what comes before them (the context of a decoder) is passed on."""
+        """Embed tokens and positions; the context of a decoder is passed on."""
         *context, token_ids = listed(inputs)
         x = self.apply_token_embedding(token_ids)
         if self.scale_embedding:
@@ -218,7 +218,7 @@ class BART_Base(Transformer):
         return self.simplify([*context, x])
 
     def apply_output(self, x: Tensor) -> Tensor:
-        """The normalisation after the last block, if there is one."""
+        """Apply the normalisation after the last block, if there is one."""
         return self.apply_norm(x, f"{self.part}Output-Norm") if self.output_norm else x
 
 
@@ -226,19 +226,19 @@ class BART_Encoder(EncoderPart, BART_Base):
     """The encoder of BART: (batch, length) token ids to (batch, length, hidden_size)."""
 
     def apply_final_layers(self, inputs: Tensor) -> Tensor:
-        """Hidden states."""
+        """Return the hidden states."""
         return self.apply_output(inputs)
 
 
 class BART_Decoder(DecoderPart, BART_Base):
-    """The decoder of BART: [context (batch, length, hidden_size), token ids] to token scores."""
+    """The decoder of BART: [context (batch, length, hidden_size), token ids] to logits."""
 
     def compute_position_bias(self, inputs: Any = None) -> tuple[None, None]:
-        """None, for self-attention and cross-attention."""
+        """Return None for self-attention and for cross-attention."""
         return None, None
 
     def apply_final_layers(self, inputs: Any) -> Tensor:
-        """Token scores or probabilities, or hidden states."""
+        """Compute token probabilities or logits, or return the hidden states."""
         x = self.apply_output(inputs[1])
         if not self.with_lm:
             return x
@@ -250,9 +250,9 @@ class BART_Decoder(DecoderPart, BART_Base):
 
 
 class BART(EncoderDecoder, BART_Base):
-    """BART whole: `.encoder`, `.decoder` and, of both, `.model`, three models that share weights.
+    """BART with encoder and decoder: `.encoder`, `.decoder` and `.model` share weights.
 
-    Chinese BART (Shao et al., 2021) is one, with the tokenizer of BERT.
+    Chinese BART (Shao et al., 2021) has this architecture, with the tokenizer of BERT.
 
     Args:
         **kwargs: see `BART_Base`.
@@ -261,12 +261,12 @@ class BART(EncoderDecoder, BART_Base):
     parts = (BART_Encoder, BART_Decoder)
 
     def variable_mapping(self) -> dict[str, list[str]]:
-        """Layer name → names of its variables; the parts may have different numbers of blocks."""
+        """Map layer names to names of variables; encoder and decoder may differ in depth."""
         return {**self._encoder.variable_mapping(), **self._decoder.variable_mapping()}
 
 
 class MBART_Base(BART_Base):
-    """mBART (Liu et al., 2020): what encoder and decoder share."""
+    """Base class of the encoder and decoder of mBART (Liu et al., 2020)."""
 
     model_type = "mbart"
     block = Block(attention_norms=("pre",), feed_forward_norms=("pre",), epsilon=1e-5)
@@ -293,7 +293,7 @@ class MBART_Decoder(BART_Decoder, MBART_Base):
 
 
 class MBART(BART, MBART_Base):
-    """mBART whole: BART normalised before each sub-layer, and after the last block.
+    """mBART with encoder and decoder: BART with pre-norm blocks and a final normalisation.
 
     Args:
         **kwargs: see `BART_Base`.

@@ -1,4 +1,4 @@
-"""DistilBERT: BERT with half of the blocks, without segments and pooler."""
+"""DistilBERT: BERT with half the blocks, without segments and pooler."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""Architectures of an encoder and a decoder: their inputs, and the two as one model."""
+"""Encoder-decoder architectures: the inputs of both parts, and the model that combines them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,25 +12,25 @@ from bert4keras.models.transformer import Transformer
 
 
 class EncoderPart(Transformer):
-    """What reads a source: (batch, length) token ids to (batch, length, hidden_size)."""
+    """The encoder: token ids (batch, length) to hidden states (batch, length, hidden_size)."""
 
     part = "Encoder-"
-    """What the names of all its layers begin with."""
+    """The prefix of the names of all its layers."""
 
     def get_inputs(self) -> Tensor:
-        """Token ids."""
+        """Return the token ids."""
         return self.apply_input("Encoder-Input-Token")
 
 
 class DecoderPart(LM_Mask, Transformer):
-    """What writes: [context (batch, length, hidden_size), token ids] to token scores."""
+    """The decoder: [context (batch, length, hidden_size), token ids] to logits."""
 
     part = "Decoder-"
-    """What the names of all its layers begin with."""
+    """The prefix of the names of all its layers."""
     token_input = 1
 
     def get_inputs(self) -> list[Tensor]:
-        """Context, token ids."""
+        """Return the context and the token ids."""
         return [
             self.apply(
                 layer=Input, shape=(self.sequence_length, self.hidden_size), name="Input-Context"
@@ -40,7 +40,7 @@ class DecoderPart(LM_Mask, Transformer):
 
 
 class EncoderDecoder(Transformer):
-    """Both: `.encoder`, `.decoder` and, of both, `.model`, three models that share weights."""
+    """An encoder and a decoder: the models `.encoder`, `.decoder` and `.model` share weights."""
 
     parts: tuple[type[Transformer], type[Transformer]]
     """The architectures of encoder and decoder."""
@@ -59,7 +59,7 @@ class EncoderDecoder(Transformer):
 
     @property
     def encoder_and_decoder(self) -> tuple[Transformer, Transformer]:
-        """What reads a source, and what writes."""
+        """The architectures of the encoder and the decoder."""
         return self._encoder, self._decoder
 
     def build(
@@ -68,7 +68,7 @@ class EncoderDecoder(Transformer):
         additional_input_layers: Tensor | Sequence[Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Assemble the three models, once; see `Transformer.build`."""
+        """Build the three models, if not done yet; see `Transformer.build`."""
         if self.built:
             return
         kwargs["additional_input_layers"] = additional_input_layers

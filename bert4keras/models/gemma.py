@@ -1,4 +1,4 @@
-"""Gemma 3, the language model without eyes."""
+"""Gemma 3, the text-only language model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,20 +15,20 @@ from bert4keras.models.settings import BASE, LENGTH, Allowed, number, whole
 
 
 class Gemma3(RotaryByType, LLaMA):
-    """Gemma 3 (Gemma Team, 2025): LLaMA whose sub-layers are normalised at both ends.
+    """Gemma 3 (Gemma Team, 2025): LLaMA with normalisation before and after each sub-layer.
 
-    Five blocks of six see a window only, with rotary positions of short wavelengths.
+    Five of six blocks have sliding-window attention, with a smaller base of the rotary wavelengths.
 
     Args:
-        query_pre_attn_scalar: scores are divided by its square root.
-        sliding_window: how many tokens the blocks see that do not see everything.
-        sliding_window_pattern: which blocks see everything: numbers n − 1, 2n − 1, …
-        layer_types: the same block by block: 'full_attention' or 'sliding_attention'.
-        rope_theta: base of the wavelengths of blocks that see everything.
-        rope_local_base_freq: that of the others.
-        rope_scaling: see `LLaMA`; of the blocks that see everything.
-        rope_parameters: all of these by layer type, as newer configs have them.
-        tie_word_embeddings: whether token scores come from the table of embeddings.
+        query_pre_attn_scalar: attention scores are divided by its square root.
+        sliding_window: size of the sliding window in tokens.
+        sliding_window_pattern: n for full attention in the blocks n − 1, 2n − 1, …
+        layer_types: the kind of each block instead, 'full_attention' or 'sliding_attention'.
+        rope_theta: base of the rotary wavelengths in blocks of full attention.
+        rope_local_base_freq: the same for blocks of sliding-window attention.
+        rope_scaling: see `LLaMA`; for blocks of full attention.
+        rope_parameters: rotary settings by layer type, as in newer configs.
+        tie_word_embeddings: whether logits are computed with the token embedding table.
         **kwargs: see `LLaMA`.
     """
 

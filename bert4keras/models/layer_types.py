@@ -1,4 +1,4 @@
-"""Blocks of which some see everything and others a window: what those architectures share."""
+"""Architectures that mix blocks of full and of sliding-window attention."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,44 +17,44 @@ LAYER_TYPES = Allowed(
 
 
 class LayerTypes(RoFormer):
-    """An architecture in which `layer_types` says of each block what it sees."""
+    """An architecture with full or sliding-window attention by block, as in `layer_types`."""
 
     layer_types: Sequence[str]
     window: int | None
-    """How many tokens are seen by the blocks that do not see everything, see `window_mask`."""
+    """The size of the sliding window in tokens, see `window_mask`."""
     window_mask: type[AttentionMask] = LocalMask
     window_bias: Tensor | None = None
 
     def set_layer_types(self, layer_types: Sequence[str], window: int | None) -> None:
-        """Keep what each block sees.
+        """Set the kind of attention of each block.
 
         Raises:
-            ValueError: there are more or fewer of them than blocks, or there is no window.
+            ValueError: their number differs from that of the blocks, or the window is missing.
         """
         if len(layer_types) != self.num_hidden_layers:
             raise ValueError(
-                f"layer_types has {len(layer_types)} entries, and num_hidden_layers is "
-                f"{self.num_hidden_layers}: give one for each layer"
+                f"layer_types has {len(layer_types)} entries, but num_hidden_layers is "
+                f"{self.num_hidden_layers}: give one entry for each layer"
             )
         if SLIDING in layer_types and window is None:
             raise ValueError(
-                f"layer_types has {SLIDING!r}, and no window is given: correct the config"
+                f"layer_types contains {SLIDING!r}, but no window is given: correct the config"
             )
         self.layer_types = list(layer_types)
         self.window = window
 
     def reset_shared_tensors(self) -> None:
-        """Reset the tensors that the blocks of one call share, such as the window."""
+        """Reset the tensors that the blocks of one call share, including the window mask."""
         super().reset_shared_tensors()
         self.window_bias = None
 
     def apply_main_layers(self, inputs: Any, index: int) -> Any:
-        """One block of its kind."""
+        """Apply one block with its kind of attention."""
         self.layer_type = self.layer_types[index]
         return super().apply_main_layers(inputs, index)
 
     def compute_attention_bias(self, inputs: Any = None) -> Tensor | None:
-        """That of the architecture, or the window, computed once."""
+        """Return the bias of the architecture or the mask of the window, computed once."""
         if self.layer_type == FULL:
             return super().compute_attention_bias(inputs)
         if self.window_bias is None:
@@ -64,12 +64,12 @@ class LayerTypes(RoFormer):
 
 
 class RotaryByType(LayerTypes):
-    """An architecture whose blocks have the wavelengths of their kind: `rotary[kind]`."""
+    """An architecture with rotary settings by kind of attention: `rotary[kind]`."""
 
     rotary: Mapping[str, dict[str, Any]]
 
     def compute_position_bias(self, inputs: Any = None) -> Tensor:
-        """Sinusoidal vectors of either kind, computed once."""
+        """Return the sinusoidal vectors for the kind of the block, computed once for each."""
         if self.position_bias is None:
             self.position_bias = {}
         kind = self.layer_type

@@ -129,7 +129,7 @@ def save_pretrained(
     variables = weights.official_variables(transformer, merged=False)
     tensors = {**to_hugging_face(variables, transformer.dialect), **(head or {})}
     metadata = {"format": "pt", **weights.metadata(transformer)}
-    former = f"{safetensors.stale_file_pattern('model.safetensors')}|{peft.FORMER}"
+    former = f"{safetensors.stale_file_pattern('model.safetensors')}|{peft.STALE_FILES}"
     with _replacing(folder, "config.json", former, vocabulary) as place:
         safetensors.write_shards(place / "model.safetensors", tensors, metadata)
         write_json(place / "config.json", config)

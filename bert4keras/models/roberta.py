@@ -1,4 +1,4 @@
-"""RoBERTa and XLM-RoBERTa as Hugging Face has them: BERT with positions of text only."""
+"""RoBERTa and XLM-RoBERTa of Hugging Face: BERT with positions that exclude padding."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,12 +13,12 @@ from bert4keras.models.names import dense, norm, renamed
 
 
 def written_roberta(transformer: Any) -> dict[str, Any]:
-    """Refuse to write a model whose positions do not begin behind its padding token."""
+    """Raise a ValueError if positions do not start at `pad_token_id` + 1."""
     if transformer.pad_token_id != transformer.padding_row:
         raise ValueError(
             f"Hugging Face counts positions of {transformer.model_type} from pad_token_id + 1, and "
             f"keep_tokens moved that token from {transformer.padding_row} to "
-            f"{transformer.pad_token_id}: leave it where it is, or use save_weights_as_checkpoint"
+            f"{transformer.pad_token_id}: keep its id, or use save_weights_as_checkpoint"
         )
     return {}
 
@@ -26,10 +26,10 @@ def written_roberta(transformer: Any) -> dict[str, Any]:
 class RoBERTa(BERT):
     """RoBERTa (Liu et al., 2019) as in fairseq and Hugging Face.
 
-    Chinese RoBERTa is a BERT, `model="roberta"`. Here only text has positions, which begin at
-    `pad_token_id` + 1, and the table has rows for the padding and for what comes before it: of
-    `max_position` = 514, texts may have 512 tokens. Padding is hidden wherever it stands. Where
-    there is a single segment, the model takes no segment ids.
+    Chinese RoBERTa has the architecture of BERT, `model="roberta"`. Here padding has no positions:
+    those of text start at `pad_token_id` + 1, and the first rows of the table belong to padding
+    and the ids before it, so that `max_position` = 514 allows 512 tokens. Padding is masked at any
+    position. With a single segment, the model has no input of segment ids.
 
     Args:
         **kwargs: see `BERT`.
@@ -67,7 +67,7 @@ class RoBERTa(BERT):
         ),
     )
     dialect = Dialect("roberta", (), ((r"^lm_head\.bias$", "lm_head.decoder.bias"),))
-    # A bare model has the names of a bare BERT.
+    # Without a head, the names are those of BERT without a head.
     signatures = (
         Signature(
             "roberta_hf",
@@ -83,15 +83,15 @@ class RoBERTa(BERT):
 
     @property
     def takes_segments(self) -> bool:
-        """Whether segment ids are embedded, and not one segment for every token."""
+        """Whether the model has segment ids as an input, rather than a single segment."""
         return self.segment_vocab_size > 1
 
     def position_source(self, token_ids: Tensor, position_ids: Tensor | None) -> Tensor:
-        """Token ids, which tell what is text."""
+        """Return the token ids, from which positions are computed."""
         return token_ids
 
     def apply_position_embedding(self, x: Tensor, position_ids: Tensor | None) -> Tensor:
-        """Add the vectors of positions, of which padding has none of its own."""
+        """Add position embeddings, with positions that exclude padding."""
         return self.apply(
             [x, position_ids],
             TextPositionEmbedding,

@@ -117,7 +117,7 @@ def load(transformer: "Transformer", file: Checkpoint, mapping: VariableMapping 
     assign(zip(loaded_weights, values, strict=True), sum(map(size_of, loaded_weights)))
     for layer, _ in layers:
         for product in products(layer):
-            product.forget()
+            product.reset()
     return report
 
 

@@ -16,7 +16,7 @@ from bert4keras.layers.gated_attention import GatedAttentionUnit
 from bert4keras.training.gradients import layers_of
 
 ENTRY = "(lora_alpha)"
-"""Where files of weights keep the alpha of each adapter, among the names of layers."""
+"""The entry of weight files with the alpha of each adapter, beside the names of layers."""
 ATTENTION = (MultiHeadAttention, GatedAttentionUnit)
 
 
@@ -27,16 +27,16 @@ def add_lora(
     layers: str = "attention",
     trainable: str | Sequence[str] = (),
 ) -> list[str]:
-    """Let LoRA train a model: only its small matrices, and what is named, change from now on.
+    """Add LoRA adapters to a model, and freeze all other weights except in the named layers.
 
     A matrix W (n, m) of the model becomes W + alpha / rank · A·B, where A (n, rank) and B (rank, m)
-    are trained and W is not (https://arxiv.org/abs/2106.09685). B begins at 0, so that the model
-    gives what it gave. Call it before `compile`, and for a model of several devices within their
-    scope. Models that share these layers have the adapters, too.
+    are trained and W is frozen (https://arxiv.org/abs/2106.09685). B is initialized with 0, so that
+    the outputs of the model do not change. Call it before `compile`, and for a model on several
+    devices within their scope. Models that share these layers have the adapters, too.
 
-    Files keep adapters apart: those of `save`, `save_weights` (read by a model with the same rank
-    and alpha) and `save_pretrained`. `models.save_adapter` writes them alone, `merge_lora` adds
-    them to the weights.
+    `save`, `save_weights` (whose files are read by a model with the same rank and alpha) and
+    `save_pretrained` write adapters separately from the matrices. `models.save_adapter` writes
+    adapters alone, `merge_lora` adds them to the weights.
 
     Args:
         model: a built model.
@@ -45,23 +45,23 @@ def add_lora(
         layers: which layers get adapters: "attention" for all projections of attention layers, or
             a regular expression that is searched in the paths of `Dense` layers and token
             embeddings, such as "q_dense|v_dense" or "Attention|FeedForward".
-        trainable: name of a layer that is trained besides, such as a head, or several.
+        trainable: names of further layers to be trained, such as a head, or a single name.
 
     Returns:
-        The paths of what has got adapters: 'Transformer-0-MultiHeadSelfAttention/q_dense', ...
+        The paths of the layers with adapters, 'Transformer-0-MultiHeadSelfAttention/q_dense', ...
 
     Raises:
-        ValueError: no layer is meant, or one that has adapters; a rank that is no positive integer;
-            an unknown name in `trainable`.
+        ValueError: `layers` matches no layer, or one that already has an adapter; `rank` is not a
+            positive integer; a name in `trainable` is unknown.
     """
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise ValueError(f"add_lora got rank={rank!r}: give a whole number of at least 1")
-    parts = chosen_parts(model, layers)
+    parts = matching_parts(model, layers)
     names = check_names(model, trainable)
     adapted = [path for path, part in parts.items() if part.lora_enabled]
     if adapted:
         raise ValueError(
-            f"{adapted[0]} of the model {model.name!r} has an adapter already: call merge_lora "
+            f"{adapted[0]} of the model {model.name!r} already has an adapter: call merge_lora "
             "first, or give other layers="
         )
     for part in parts.values():
@@ -71,10 +71,10 @@ def add_lora(
 
 
 def merge_lora(model: keras.Model) -> None:
-    """Add what LoRA has trained to the weights of a model, which is an ordinary one then.
+    """Add the products of LoRA to the weights of a model, and remove the adapters.
 
-    It computes the same, all of its layers are trainable, and it is to be compiled again before it
-    is trained.
+    The outputs of the model do not change, all its layers become trainable, and it must be compiled
+    again before training.
 
     Raises:
         ValueError: the model has no adapters.
@@ -90,7 +90,7 @@ def merge_lora(model: keras.Model) -> None:
 
 
 def adaptable_parts(model: keras.Model) -> dict[str, Adaptable]:
-    """The layers of a model, and of models within it, that LoRA can train, by their paths."""
+    """Return the layers of a model and of nested models that may have adapters, by path."""
     found = {}
     for layer in layers_of(model):
         if not isinstance(layer, keras.Model):
@@ -101,8 +101,8 @@ def adaptable_parts(model: keras.Model) -> dict[str, Adaptable]:
     return found
 
 
-def chosen_parts(model: keras.Model, pattern: str) -> dict[str, Adaptable]:
-    """The layers that the argument `layers` of `add_lora` means, by their paths."""
+def matching_parts(model: keras.Model, pattern: str) -> dict[str, Adaptable]:
+    """Return the layers that the argument `layers` of `add_lora` matches, by path."""
     parts = adaptable_parts(model)
     if pattern == "attention":
         names = {layer.name for layer in layers_of(model) if isinstance(layer, ATTENTION)}
@@ -111,14 +111,14 @@ def chosen_parts(model: keras.Model, pattern: str) -> dict[str, Adaptable]:
         found = {path: part for path, part in parts.items() if re.search(pattern, path)}
     if not found:
         raise ValueError(
-            f"layers={pattern!r} means no layer of the model {model.name!r}: give 'attention' or a "
-            f"regular expression for paths such as {list(parts)[:3]}"
+            f"layers={pattern!r} matches no layer of the model {model.name!r}: give 'attention' or "
+            f"a regular expression for paths such as {list(parts)[:3]}"
         )
     return found
 
 
 def check_names(model: keras.Model, names: str | Sequence[str]) -> set[str]:
-    """Refuse names of layers that the model does not have."""
+    """Return names of layers as a set; raise a ValueError if the model lacks one of them."""
     given = {names} if isinstance(names, str) else set(names)
     unknown = given - {layer.name for layer in layers_of(model)}
     if unknown:
@@ -130,7 +130,7 @@ def check_names(model: keras.Model, names: str | Sequence[str]) -> set[str]:
 
 
 def train_adapters_only(model: keras.Model, names: Iterable[str] = ()) -> None:
-    """Let adapters and the layers with these names be trainable, and nothing else."""
+    """Make adapters and the layers with these names trainable, and freeze all others."""
     keras_private.set_own_trainable(model, True)
     for layer in layers_of(model):
         if isinstance(layer, keras.Model):
@@ -147,18 +147,18 @@ def train_adapters_only(model: keras.Model, names: Iterable[str] = ()) -> None:
 
 
 def set_all_trainable(layer: keras.Layer, flag: bool) -> None:
-    """Set `trainable` of a layer and of all within it; TensorFlow skips equal values."""
+    """Set `trainable` of a layer and of its inner layers; TensorFlow skips unchanged values."""
     layer.trainable = not flag
     layer.trainable = flag
 
 
 def uncompile(model: keras.Model) -> None:
-    """Let Keras ask for `compile` before the model is trained: what is trained has changed."""
+    """Make Keras require `compile` before training, since the trainable weights have changed."""
     model.compiled = False
 
 
 def alphas_entry(model: keras.Model) -> dict[str, dict[str, np.ndarray]]:
-    """Return what files of weights say of adapters besides their matrices; nothing without any."""
+    """Return the entry of weight files with the alphas of adapters; empty without adapters."""
     parts = adaptable_parts(model).items()
     alphas = {path: np.array(part.lora_alpha, "f4") for path, part in parts if part.lora_enabled}
     return {ENTRY: alphas} if alphas else {}
@@ -167,27 +167,27 @@ def alphas_entry(model: keras.Model) -> dict[str, dict[str, np.ndarray]]:
 def check_alphas(model: keras.Model, alphas: Mapping[str, Any], filepath: str | Path) -> None:
     """Raise a CheckpointError if a file was written with another alpha than the model has.
 
-    The outputs of the model would be others than those of the model that was saved.
+    The outputs of the model would differ from those of the saved one.
     """
     for path, part in adaptable_parts(model).items() if alphas else ():
         alpha = float(alphas.get(path, part.lora_alpha or 0))
         if part.lora_enabled and np.float32(alpha) != np.float32(part.lora_alpha):
             raise CheckpointError(
-                f"{filepath} was written with adapters of alpha={alpha:g} for {path!r}, and those "
-                f"of the model have alpha={part.lora_alpha:g}. Build the model with "
-                f"add_lora(alpha={alpha:g})"
+                f"{filepath} was written with alpha={alpha:g} for the adapter of {path!r}, but the "
+                f"model has alpha={part.lora_alpha:g}: build the model with add_lora(alpha="
+                f"{alpha:g})"
             )
 
 
 class Adapted(keras.Model):
-    """A Keras model whose config says what was done within its layers after they were made.
+    """A Keras model whose config records adapters and frozen weights within its layers.
 
-    Configs of layers say nothing of the layers that they create themselves: which of these LoRA
-    trains, and which of their weights are frozen.
+    The configs of layers do not describe their inner layers, which may have adapters and frozen
+    weights.
     """
 
     def get_config(self) -> dict:
-        """Return the config of the model, from which it can be built again."""
+        """Return the config of the model, from which `from_config` builds it again."""
         adapters = {
             path: [part.lora_rank, part.lora_alpha]
             for path, part in adaptable_parts(self).items()
@@ -201,7 +201,7 @@ class Adapted(keras.Model):
     def from_config(
         cls, config: dict, custom_objects: Mapping[str, Any] | None = None
     ) -> keras.Model:
-        """Build a model of a config."""
+        """Build a model from its config."""
         config = dict(config)
         adapters, frozen = config.pop("lora", {}), config.pop("frozen", ())
         model = super().from_config(config, custom_objects)
@@ -216,7 +216,7 @@ class Adapted(keras.Model):
 
 
 def inner_weights(model: keras.Model) -> dict[str, keras.Variable]:
-    """The weights of layers within the layers of a model, and those beside adapters, by path."""
+    """Return the weights of layers that have inner layers or adapters, by path."""
     return {
         f"{layer.name}/{weight_name(layer, weight)}": weight
         for layer in layers_of(model)

@@ -336,7 +336,7 @@ def test_decoders_are_those_of_transformers(torch, name):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"layer_types": ["full_attention"]}, "has 1 entries, and num_hidden_layers is 2"),
+        ({"layer_types": ["full_attention"]}, "has 1 entries, but num_hidden_layers is 2"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "no window is given"),
         ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types="),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),

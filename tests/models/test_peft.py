@@ -176,7 +176,7 @@ def test_what_has_no_place_in_an_adapter_is_refused(tmp_path):
         save_adapter(model, tmp_path)
     merge_lora(model)
     add_lora(model, trainable="Output-Norm")
-    with pytest.raises(ValueError, match="trained besides"):
+    with pytest.raises(ValueError, match="are trainable, too"):
         save_adapter(model, tmp_path)
 
 

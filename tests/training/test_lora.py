@@ -171,7 +171,7 @@ def test_weights_with_adapters_are_refused_by_a_model_without(tmp_path):
 def test_weights_of_another_alpha_are_refused(tmp_path):
     trained(compiled(classifier())).save_weights(tmp_path / "adapted.weights")
     other = classifier(alpha=5.0)
-    with pytest.raises(ValueError, match=r"alpha=6.*have alpha=5.*add_lora\(alpha=6\)"):
+    with pytest.raises(ValueError, match=r"alpha=6.*has alpha=5.*add_lora\(alpha=6\)"):
         other.load_weights(tmp_path / "adapted.weights")
 
 
