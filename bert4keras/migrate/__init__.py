@@ -3,29 +3,29 @@
     python -m bert4keras.migrate train.py serve.py   # edits them; the originals are kept as *.orig
     python -m bert4keras.migrate --diff scripts/     # prints what would change
 
-rules       what changes, as tables
-command     the command line: what is printed
-files       which files are scripts, and what becomes of them
-text        reading in any encoding, writing without losing anything
+rules       the changes, as tables
+command     the command line and its output
+files       the files that are scripts, and their new texts
+text        reading of files in any encoding, and safe writing
 project     the modules that scripts import from each other
-rewriting   migrate: from text to text; walks a script and asks the others
-patterns    what functions did that made gradients
-gradients   what replaces them
-sessions    sessions and graphs, which go
-classes     callbacks and layers of one's own
-parts       what those who rewrite a script share
-library     what the installed packages have
-survey      what has to be known before: models, star imports
-imports     what is imported, what has to be
+rewriting   `migrate`: the walk over the syntax tree of a script
+patterns    recognition of functions that compute gradients
+gradients   replacement of these functions by training steps
+sessions    removal of sessions and graphs
+classes     classes of scripts: callbacks and layers
+parts       the base class of the rewriters of a script
+library     names in the installed packages
+survey      facts about a script that rewriters need: models, star imports
+imports     existing and additional imports
 references  names and attributes
-calls       calls of what is imported, of methods, as statements
-arguments   what happens to their arguments, whatever the script
+calls       calls of functions and methods
+arguments   arguments of calls
 metrics     `add_metric` of layers
-comments    what is left to a person
-names       which full name a piece of a script means, and what it is today
-scopes      what binds the names of a script
-edits       changes of a text at places
-source      a script as text and as syntax tree
+comments    comments on places that have to be changed by hand
+names       resolution of names to full names, in old and new versions
+scopes      scopes and bindings of names
+edits       changes of a text at positions
+source      a script as text and syntax tree
 
 `docs/migration.md` lists every difference.
 """

@@ -1,4 +1,4 @@
-"""What happens to the arguments of calls, whatever script they are in."""
+"""Rewriting of the arguments of calls."""
 
 import ast
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from bert4keras.migrate.source import Arg, Source, is_constant, text_of
 
 
 class Arguments:
-    """The rewriting of the arguments of calls."""
+    """Rewrites the arguments of calls."""
 
     def __init__(self, source: Source, edits: Edits):
         self.source = source
@@ -27,24 +27,24 @@ class Arguments:
         dropped = []
         for i, arg in enumerate(args):
             name = named.get(i) or arg.name
-            if self.goes(name, arg, rule):
+            if self.is_dropped(name, arg, rule):
                 dropped.append(i)
             else:
                 self.rewrite(name, arg, rule)
         self.drop(args, dropped)
 
-    def goes(self, name: str | None, arg: Arg, rule: rules.Arguments) -> bool:
-        """Tell whether an argument goes."""
+    def is_dropped(self, name: str | None, arg: Arg, rule: rules.Arguments) -> bool:
+        """Tell whether an argument is dropped."""
         if name in rule.dropped:
             return True
         return name in rule.flags and is_constant(arg.value, False)
 
     def rewrite(self, name: str | None, arg: Arg, rule: rules.Arguments) -> None:
-        """Apply a rule to an argument that stays."""
+        """Apply a rule to an argument that is not dropped."""
         if name in rule.flags:
-            self.choose(arg, rule.flags[name])
+            self.replace_flag(arg, rule.flags[name])
         elif name in rule.opposites:
-            self.oppose(arg, rule.opposites[name])
+            self.negate(arg, rule.opposites[name])
         else:
             new = rule.renamed.get(name, name)
             if new != arg.name:
@@ -54,15 +54,15 @@ class Arguments:
                 self.put_text(arg.value, values[text])
 
     def name(self, arg: Arg, name: str) -> None:
-        """Give an argument by a name."""
+        """Pass an argument by this name."""
         start = arg.span[0]
         if arg.name is None:
             self.edits.insert(start, f"{name}=")
         else:
             self.edits.replace((start, start + len(arg.name)), name)
 
-    def choose(self, arg: Arg, flag: rules.Flag) -> None:
-        """Rewrite an argument that was true or false."""
+    def replace_flag(self, arg: Arg, flag: rules.Flag) -> None:
+        """Rewrite a boolean argument that has become one of two strings."""
         self.name(arg, flag.name)
         if is_constant(arg.value, True):
             self.edits.replace(arg.value_span, repr(flag.true))
@@ -71,8 +71,8 @@ class Arguments:
             self.edits.insert(start, f"{flag.true!r} if ")
             self.edits.insert(end, f" else {flag.false!r}")
 
-    def oppose(self, arg: Arg, name: str) -> None:
-        """Rewrite an argument whose opposite is asked for now."""
+    def negate(self, arg: Arg, name: str) -> None:
+        """Rewrite a boolean argument whose meaning has been inverted."""
         self.name(arg, name)
         if isinstance(getattr(arg.value, "value", None), bool):
             self.edits.replace(arg.value_span, str(not arg.value.value))
@@ -80,11 +80,11 @@ class Arguments:
             self.edits.insert(arg.value_span[0], "not ")
 
     def put_text(self, literal: ast.Constant, text: str) -> None:
-        """Write another text in the quotes of a literal."""
+        """Replace the text of a string literal."""
         put_text(self.source, self.edits, literal, text)
 
     def drop(self, args: Sequence[Arg], dropped: Sequence[int]) -> None:
-        """Take arguments out, with their commas; what stands behind the last one stays there."""
+        """Remove arguments with their commas; text after the last argument is preserved."""
         kept = [i for i in range(len(args)) if i not in dropped]
         last = max(kept, default=-1)
         for i in dropped:
@@ -95,7 +95,7 @@ class Arguments:
             self.edits.remove((start, args[-1].span[1]))
 
     def append(self, call: ast.Call, text: str) -> None:
-        """Put an argument behind the others, laid out as they are."""
+        """Add an argument after the others, in their layout."""
         args = self.source.args(call)
         start, _ = self.source.brackets(call)
         if not args:
@@ -110,7 +110,7 @@ class Arguments:
 
 
 def put_text(source: Source, edits: Edits, literal: ast.Constant, text: str) -> None:
-    """Write another text in the quotes of a literal, if it is one literal only."""
+    """Replace the text of a string literal, keeping its quotes if it is a single literal."""
     start, end = source.span(literal)
     written = source.text[start:end]
     body = written.lstrip("rRuUbBfF")

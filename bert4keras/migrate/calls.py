@@ -1,4 +1,4 @@
-"""Calls: of what is imported, of methods of anything, and as statements of their own."""
+"""Rewriting of calls: of imported names, of methods, and of calls that are statements."""
 
 import ast
 from collections.abc import Callable
@@ -19,11 +19,11 @@ SCHEDULE = "optimizers.schedules.InverseTimeDecay"
 
 
 class Calls(Rewriter):
-    """The rewriting of the calls of a script.
+    """Rewrites the calls of a script.
 
     Attributes:
-        by_name: what happens to calls of full names of today, after the tables of `rules`.
-        by_method: what happens to calls of methods, whatever they are called on.
+        by_name: the functions for calls of new full names, applied after the tables of `rules`.
+        by_method: the functions for calls of methods, of objects of any class.
     """
 
     def __init__(self, parts: Parts):
@@ -59,16 +59,16 @@ class Calls(Rewriter):
             elif function.attr in self.by_method:
                 self.by_method[function.attr](call)
 
-    # === Of what is imported ===
+    # === Imported names ===
 
     def rewrite_named(self, name: str, call: ast.Call) -> None:
-        """Rewrite a call of something imported, whose full name of today is given."""
+        """Rewrite a call of an imported name, given its new full name."""
         if name in rules.CALLS and not (call.args or call.keywords):
             text, needed = rules.CALLS[name]
             text = text.format(*(self.imports.need(call, each) for each in needed))
             self.edits.replace(self.source.span(call), text)
             return
-        # Under its name of today, a wrapper is the function that extends a class.
+        # The new name of a wrapper is that of the function that extends a class.
         written = self.names.full(call.func)
         wrapper = replaced_prefix(written, rules.MODULES) or written
         if wrapper in rules.OPTIMIZER_WRAPPERS:
@@ -108,7 +108,7 @@ class Calls(Rewriter):
         self.edits.replace(self.source.span(call), *pieces)
 
     def schedule(self, call: ast.Call) -> None:
-        """Make a schedule of a learning rate and `decay=`, which divided it by 1 + decay · step."""
+        """Replace `decay=` by a schedule that divides the learning rate by 1 + decay · step."""
         args = self.source.args(call)
         by_name = {arg.name: arg for arg in args if arg.name}
         if "decay" not in by_name:
@@ -135,7 +135,7 @@ class Calls(Rewriter):
         self.arguments.drop(args, [args.index(decay)])
 
     def rewrite_padding(self, call: ast.Call) -> None:
-        """Rewrite `sequence_padding(x, padding=…)`, whose value is one number now."""
+        """Rewrite `sequence_padding(x, padding=…)`, whose value has become a single number."""
         args = self.source.args(call)
         for i, arg in enumerate(args):
             if arg.name == "padding" and getattr(getattr(arg.value, "func", None), "attr", "") == (
@@ -145,10 +145,10 @@ class Calls(Rewriter):
             elif arg.name == "padding":
                 self.arguments.name(arg, "value")
 
-    # === Of methods ===
+    # === Methods ===
 
     def rewrite_method(self, call: ast.Call) -> None:
-        """Rewrite `fit_generator`, `compile` and the like."""
+        """Rewrite `fit_generator`, `compile` and other methods in `rules.METHODS`."""
         method = call.func.attr
         rule = rules.METHODS[method]
         positional = rule.arguments.positional
@@ -157,7 +157,7 @@ class Calls(Rewriter):
             self.comments.mark(call, rules.Mark("graph", f"{rule.name}() with keyword arguments"))
             return
         if any(arg.star == "*" for arg in args) or self.names.modern:
-            # What is behind the first ones cannot be told, or is in the order of today.
+            # The arguments after the first ones are unknown, or in the new order already.
             rule_of = rules.Arguments(rule.arguments.renamed, rule.arguments.dropped)
         else:
             rule_of = rule.arguments
@@ -180,10 +180,10 @@ class Calls(Rewriter):
         self.edits.replace(self.source.span(call), *pieces)
 
     def name_weight(self, call: ast.Call) -> None:
-        """Give the arguments of `add_weight` by name if a name comes first, as in Keras 2."""
+        """Pass the arguments of `add_weight` by name if the first one is a name, as in Keras 2."""
         order = ("name", "shape", "dtype", "initializer")
         args = self.source.args(call)
-        if not args or args[0].name or not is_some_text(args[0].value):
+        if not args or args[0].name or not is_string(args[0].value):
             return
         for name, arg in zip(order, args, strict=False):
             if not (arg.name or arg.star):
@@ -240,10 +240,10 @@ class Calls(Rewriter):
             if name in rules.ARGUMENT_MARKS:
                 self.comments.mark(call, rules.ARGUMENT_MARKS[name])
 
-    # === As statements ===
+    # === Statements ===
 
     def rewrite_alone(self, statement: ast.Expr) -> bool:
-        """Rewrite a call that is a statement; tell whether all of it is done."""
+        """Rewrite a call that is a statement; tell whether it is complete, with its arguments."""
         call = statement.value
         if self.names.is_today(call.func, *rules.USELESS_CALLS):
             self.edits.remove_statement(statement)
@@ -257,7 +257,7 @@ class Calls(Rewriter):
         return False
 
     def rewrite_added_loss(self, statement: ast.Expr) -> None:
-        """Rewrite `model.add_loss(x)`, which is a new model now."""
+        """Rewrite `model.add_loss(x)` to the function that returns a new model."""
         call = statement.value
         receiver = dotted(call.func.value)
         args = self.source.args(call)
@@ -274,8 +274,8 @@ class Calls(Rewriter):
         self.edits.replace(self.source.span(statement), new, args[0].span, ")")
 
 
-def is_some_text(node: ast.expr) -> bool:
-    """Tell whether an expression is a text: a literal, formatted or not."""
+def is_string(node: ast.expr) -> bool:
+    """Tell whether an expression is a string literal, possibly formatted."""
     while isinstance(node, ast.BinOp):
         node = node.left
     if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "format":

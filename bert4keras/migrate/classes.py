@@ -1,4 +1,4 @@
-"""What classes of the script itself have to do otherwise: callbacks and layers."""
+"""Rewriting of classes in scripts: callbacks and layers."""
 
 import ast
 
@@ -8,11 +8,11 @@ from bert4keras.migrate.source import dotted, is_name
 
 CHECKPOINT = "bert4keras.legacy.ModelCheckpoint"
 EARLY = ("__init__", "build", "compute_output_shape")
-"""Methods of a layer that Keras 3 calls before it asks for the shape of the output."""
+"""Methods of a layer that Keras 3 calls before it computes the output shape."""
 
 
 class Classes(Rewriter):
-    """The rewriting of the classes of a script."""
+    """Rewrites the classes of a script."""
 
     def rewrite(self, node: ast.ClassDef) -> None:
         """Rewrite a class, or mark it."""
@@ -23,7 +23,7 @@ class Classes(Rewriter):
             self.mark_late_shape(node)
 
     def rewrite_callback(self, node: ast.ClassDef) -> None:
-        """Have a callback told of its model by `set_model`: `model` can be read only."""
+        """Rewrite assignments to `model` of a callback, which is read-only, to `set_model`."""
         for each in ast.walk(node):
             match each:
                 case ast.Assign(targets=[ast.Attribute(attr="model") as target], value=value):
@@ -33,9 +33,9 @@ class Classes(Rewriter):
                         self.edits.replace(span, *pieces)
 
     def mark_late_shape(self, node: ast.ClassDef) -> None:
-        """Mark a layer whose `compute_output_shape` needs what only `call` sets.
+        """Mark a layer whose `compute_output_shape` needs attributes that only `call` sets.
 
-        Keras 2 called `call` first, Keras 3 does not.
+        Keras 2 called `call` first, unlike Keras 3.
         """
         methods = {x.name: x for x in node.body if isinstance(x, ast.FunctionDef)}
         if not {"call", "compute_output_shape"} <= methods.keys():
@@ -48,7 +48,7 @@ class Classes(Rewriter):
             if isinstance(x, ast.Attribute) and is_name(x.value, "self")
         }
         for name in sorted(late & read):
-            advice = f"set self.{name} in build(): Keras 3 asks for the shape before call()"
+            advice = f"set self.{name} in build(): Keras 3 computes the shape before call()"
             self.comments.mark(methods["compute_output_shape"], rules.Mark("graph", advice))
 
 

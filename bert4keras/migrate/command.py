@@ -30,7 +30,7 @@ The exit status is 1 if a file could not be read or written, or with --check if 
 
 
 class Report:
-    """What has happened, as it is printed.
+    """The summary of a run.
 
     Args:
         writes: whether files are written.
@@ -45,20 +45,20 @@ class Report:
         self.marks: list[str] = []
 
     def note(self, path: Path, script: Script) -> None:
-        """Note what becomes of a script."""
+        """Count the changes and marks of a script."""
         self.files += 1
         self.changed += script.changed
         self.lines += changed_lines(script)
         self.marks += [f"{path}:{number}: {advice}" for number, advice in script.marks()]
 
     def fail(self, message: str) -> None:
-        """Note a file that could not be rewritten."""
+        """Record a file that could not be rewritten."""
         self.files += 1
         self.failed.append(message)
         print(message, file=sys.stderr)
 
     def summary(self) -> Iterator[str]:
-        """What has happened, in a few lines."""
+        """Yield the lines of the summary."""
         verb = "changed" if self.writes else "to change"
         yield f"{count(self.changed, 'file')} of {self.files} {verb}, {count(self.lines, 'line')}."
         if self.failed:
@@ -69,25 +69,25 @@ class Report:
 
 
 def count(number: int, thing: str) -> str:
-    """A number of things."""
+    """Return a number with a noun in singular or plural."""
     return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
 def changed_lines(script: Script) -> int:
-    """The number of lines that are new, or gone, whichever are more."""
+    """Return the number of added or of removed lines, whichever is larger."""
     old, new = (Counter(text.splitlines()) for text in (script.old.text, script.new))
     return max((new - old).total(), (old - new).total())
 
 
 def diff(path: Path, script: Script) -> str:
-    """What changes, as `diff -u` says it."""
+    """Return the changes as a unified diff."""
     lines = (text.splitlines(keepends=True) for text in (script.old.text, script.new))
     changed = difflib.unified_diff(*lines, str(path), str(path))
     return "".join(line if line.endswith("\n") else f"{line}\n" for line in changed)
 
 
 def migrate_files(paths: Sequence[str | Path], diff_only: bool = False, check: bool = False) -> int:
-    """Rewrite scripts in place, or say what would change.
+    """Rewrite scripts in place, or print what would change.
 
     Args:
         paths: scripts, and folders that are searched for `*.py`.
@@ -100,9 +100,9 @@ def migrate_files(paths: Sequence[str | Path], diff_only: bool = False, check: b
     folder = Folder(paths)
     for copy in folder.copies:
         print(
-            f"{copy} is a copy of the library ({version_of(copy)}). Scripts beside it import it in "
-            "place of the installed one, and then do not run. It is left as it is: rename or "
-            "delete it, and make of what you changed in it classes of your own."
+            f"{copy} is a copy of the library ({version_of(copy)}). Scripts in the same folder "
+            "import it instead of the installed one, and then fail. It is not changed: rename or "
+            "delete it, and move your changes of it to classes of your own."
         )
     report = Report(writes=not (diff_only or check))
     for path in folder.scripts.values():
@@ -118,8 +118,7 @@ def migrate_files(paths: Sequence[str | Path], diff_only: bool = False, check: b
             report.fail(str(error) if isinstance(error, ValueError) else f"{path}: {error}")
         except Exception as error:
             report.fail(
-                f"{path}: left as it is, because of a fault of migrate: {type(error).__name__}: "
-                f"{error}"
+                f"{path}: not changed, because of a bug in migrate: {type(error).__name__}: {error}"
             )
     print("\n".join(report.summary()))
     to_do = report.changed or report.marks or folder.copies
@@ -143,5 +142,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return migrate_files(options.scripts, options.diff, options.check)
     except KeyboardInterrupt:
-        print("interrupted; what is not listed above is as it was", file=sys.stderr)
+        print("interrupted; files not listed above are unchanged", file=sys.stderr)
         return 130

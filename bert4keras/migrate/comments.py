@@ -1,4 +1,4 @@
-"""The comments that say what a person has to change."""
+"""Comments on places that have to be changed by hand."""
 
 import ast
 
@@ -8,11 +8,11 @@ from bert4keras.migrate.names import covered, in_backend, is_nowhere, today
 from bert4keras.migrate.source import Source
 
 PREFIX = "# bert4keras.migrate: "
-"""How the comments begin."""
+"""The prefix of the comments."""
 
 
 class Comments:
-    """The comments of a script, gathered while it is walked.
+    """Collects the comments on a script.
 
     Args:
         source: the script.
@@ -23,24 +23,24 @@ class Comments:
         self.found: dict[ast.stmt, dict[str, None]] = {}
 
     def mark(self, node: ast.AST, mark: rules.Mark) -> None:
-        """Have a comment put above the statement that a node is in."""
+        """Add a comment above the statement that contains a node."""
         self.found.setdefault(self.source.statement(node), {})[mark.advice] = None
 
     def mark_name(self, node: ast.AST, name: str, imported: bool = False) -> None:
-        """Mark a full name, as the script means it, that has no counterpart of the same shape."""
+        """Mark a full name of old versions that has no direct counterpart."""
         final = today(name)
         found = covered(final, rules.MARKS)
-        # What of `K` is imported is marked where it is used.
+        # Names of `K` are marked at their uses, not at their imports.
         if found and not (imported and in_backend(final)):
             self.mark(node, rules.MARKS[found])
         elif is_nowhere(final) and not in_backend(final):
-            self.mark(node, rules.Mark("names", f"{name} is no more: use something else"))
+            self.mark(node, rules.Mark("names", f"{name} no longer exists: use something else"))
 
     def write(self, edits: Edits) -> None:
-        """Put the comments where they belong."""
+        """Insert the comments above their statements."""
         for statement, advices in self.found.items():
             while not self.source.begins_line(statement):
-                # Behind a semicolon or a colon: the statement that the line begins with.
+                # After a semicolon or a colon: go to the first statement of the line.
                 statement = self.before(statement)
             above = self.above(statement)
             place = self.source.line_start(self.source.start(statement))
@@ -50,13 +50,13 @@ class Comments:
                     edits.insert(place, f"{indentation}{PREFIX}{advice}{self.source.newline}")
 
     def before(self, statement: ast.stmt) -> ast.stmt:
-        """The statement before another one, or the one around it."""
+        """Return the statement before another one, or the one that contains it."""
         block = self.source.block(statement)
         index = next(i for i, each in enumerate(block) if each is statement)
         return block[index - 1] if index else self.source.statement(self.source.parents[statement])
 
     def above(self, statement: ast.stmt) -> set[str]:
-        """The comments in the lines right above a statement."""
+        """Return the comments in the lines directly above a statement."""
         number = self.source.line_of(self.source.start(statement)) - 1
         found = set()
         while number > 0:

@@ -1,4 +1,4 @@
-"""Changes of a text at places, some of them inside of others."""
+"""Changes of a text at positions, possibly nested."""
 
 import ast
 from bisect import bisect_left
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from bert4keras.migrate.source import Source, Span, is_docstring
 
 Piece = str | Span
-"""A text, or a place of the old text with all that changes inside of it."""
+"""New text, or a span of the old text with all changes within it."""
 
 
 @dataclass(frozen=True, order=True)
 class Edit:
-    """One change; in order, what is inserted somewhere comes before what begins there."""
+    """One change; insertions at a position sort before replacements that begin there."""
 
     start: int
     long: bool
@@ -22,18 +22,18 @@ class Edit:
 
     @property
     def end(self) -> int:
-        """Where the old text ends."""
+        """The end of the replaced text."""
         return -self.minus_end
 
 
 class Edits:
-    """The changes of a script.
+    """Collects the changes of a script.
 
     Args:
         source: the script.
 
     Attributes:
-        removed: the statements that are taken out.
+        removed: the removed statements.
     """
 
     def __init__(self, source: Source):
@@ -47,30 +47,30 @@ class Edits:
         return len(self.edits)
 
     def replace(self, span: Span, *pieces: Piece) -> None:
-        """Put something in the place of a piece of text.
+        """Replace a span of text.
 
-        What else changes inside of it counts only as far as one of the pieces is a place. Of two
-        changes of the same place the first one is around the second.
+        Other changes within it apply only to pieces that are spans. Of two changes of the same
+        span the first one contains the second.
         """
         start, end = span
         self.edits.append(Edit(start, end > start, -end, len(self.edits), pieces))
 
     def insert(self, at: int, text: str) -> None:
-        """Put a text somewhere."""
+        """Insert a text."""
         self.replace((at, at), text)
 
     def remove(self, span: Span) -> None:
-        """Take a piece of text out."""
+        """Remove a span of text."""
         self.replace(span)
 
     # === Statements ===
 
     def remove_statement(self, statement: ast.stmt, comments: bool = False) -> None:
-        """Take a statement out with its line; where a block has no other, put `pass` there.
+        """Remove a statement with its line, or replace it by `pass` if its block has no other.
 
         Args:
             statement: the statement.
-            comments: whether the comments right above it go as well, and blank lines above them.
+            comments: whether to remove the comments directly above it and blank lines above them.
         """
         source, (start, end) = self.source, self.source.span(statement)
         block = source.block(statement)
@@ -89,10 +89,10 @@ class Edits:
             self.remove((start, end))
 
     def add_lines(self, after: ast.stmt, lines: list[str]) -> None:
-        """Put lines behind the one that a statement ends in."""
+        """Insert lines after the last line of a statement."""
         source = self.source
         while not source.ends_line(after):
-            # Other statements stand behind it in the line.
+            # The line has further statements.
             block = source.block(after)
             index = next(i for i, each in enumerate(block) if each is after)
             if index + 1 == len(block):
@@ -106,7 +106,7 @@ class Edits:
             self.insert(place, "".join(f"{newline}{indentation}{line}" for line in lines))
 
     def insert_statement(self, owner: ast.ClassDef, lines: list[str]) -> None:
-        """Put lines at the beginning of a class, behind its docstring, and a blank one."""
+        """Insert lines at the beginning of a class, after its docstring, and a blank line."""
         source, newline = self.source, self.source.newline
         first = owner.body[0]
         if is_docstring(first) and len(owner.body) > 1:
@@ -121,7 +121,7 @@ class Edits:
     # === The result ===
 
     def result(self) -> str:
-        """The text with all changes.
+        """Return the text with all changes.
 
         Raises:
             ValueError: changes overlap.
@@ -131,7 +131,7 @@ class Edits:
         return self.rendered((0, len(self.text)))
 
     def rendered(self, span: Span) -> str:
-        """A piece of the text with what changes in it and is not done yet."""
+        """Return a span of the text with the changes in it that are not done yet."""
         at, end = span
         found = []
         for i in range(bisect_left(self.edits, at, key=lambda x: x.start), len(self.edits)):

@@ -1,4 +1,4 @@
-"""Which files are scripts to rewrite, and what becomes of them."""
+"""Search for scripts, and their new texts."""
 
 import os
 import re
@@ -17,7 +17,7 @@ LIBRARY = "bert4keras"
 
 @dataclass(frozen=True)
 class Script:
-    """A script as it was and as it is to be.
+    """A script before and after rewriting.
 
     Attributes:
         old: its text on the disk.
@@ -29,26 +29,26 @@ class Script:
 
     @property
     def changed(self) -> bool:
-        """Whether there is something to rewrite."""
+        """Whether the text has changed."""
         return self.new != self.old.text
 
     def marks(self) -> Iterator[tuple[int, str]]:
-        """What is left to a person: the number of the line, and the advice."""
+        """Yield the comments on places to change by hand: the line number, and the advice."""
         for number, line in enumerate(re.split(r"\r\n|\r|\n", self.new), 1):
             if line.strip().startswith(PREFIX):
                 yield number, line.strip().removeprefix(PREFIX)
 
 
 class Folder:
-    """The scripts that are given, by themselves or in folders.
+    """Scripts, given directly or found in folders.
 
     Args:
         paths: scripts, and folders that are searched for `*.py`. Hidden folders, virtual
             environments and copies of this library are left out.
 
     Attributes:
-        scripts: the scripts, each once, as they are called.
-        copies: the copies of the library that come before the installed one.
+        scripts: the paths of the scripts as given, each once, by their real paths.
+        copies: copies of the library that are imported instead of the installed one.
     """
 
     def __init__(self, paths: Iterable[str | Path]):
@@ -67,7 +67,7 @@ class Folder:
         self.project = Project(tops)
 
     def note_copies(self, path: Path) -> None:
-        """Note a copy of the library beside a script."""
+        """Record a copy of the library in the folder of a script."""
         copy = path.parent / LIBRARY
         if is_copy(copy):
             self.copies[copy] = None
@@ -77,7 +77,7 @@ class Folder:
 
         Raises:
             OSError: it cannot be read.
-            ValueError: it cannot be rewritten; the message says where and why.
+            ValueError: it cannot be rewritten; the message gives the place and reason.
         """
         old = read_text(path)
         try:
@@ -92,7 +92,7 @@ class Folder:
             raise ValueError(message) from error
 
     def new_text(self, path: Path, text: str) -> str:
-        """The new text of a script."""
+        """Return the new text of a script."""
 
         def names_of(text: str) -> Names:
             return self.project.names(path, text)
@@ -101,7 +101,7 @@ class Folder:
 
 
 def scripts_under(folder: Path) -> Iterator[Path]:
-    """The scripts in a folder and all folders in it."""
+    """Yield the scripts in a folder and its subfolders."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(
             name
@@ -112,7 +112,7 @@ def scripts_under(folder: Path) -> Iterator[Path]:
 
 
 def top_of(folder: Path) -> Path:
-    """The topmost folder in which modules are looked for: the current one or outside packages."""
+    """Return the topmost folder searched for modules: the current one, or one outside packages."""
     folder = real(folder)
     here = Path.cwd()
     if here in folder.parents and here not in (Path.home(), Path(here.anchor)):
@@ -123,12 +123,12 @@ def top_of(folder: Path) -> Path:
 
 
 def is_copy(folder: Path) -> bool:
-    """Tell whether a folder is a copy of the original library, or of an old version."""
+    """Tell whether a folder is a copy of the original library or of an old version."""
     return (folder / "__init__.py").exists() and not (folder / "legacy.py").exists()
 
 
 def copy_around(path: Path) -> Path | None:
-    """The copy of the library that a file is in."""
+    """Return the copy of the library that contains a file, or None."""
     for folder in path.parents:
         if folder.name == LIBRARY and is_copy(folder):
             return folder
@@ -136,7 +136,7 @@ def copy_around(path: Path) -> Path | None:
 
 
 def version_of(copy: Path) -> str:
-    """Which version a copy of the library is, as far as it says so."""
+    """Return the version of a copy of the library, as far as it is known."""
     found = re.search(
         r"""__version__\s*=\s*['"]([^'"]+)""",
         (copy / "__init__.py").read_text(encoding="utf-8", errors="replace"),

@@ -1,9 +1,9 @@
-"""Functions that reach into Keras 2 for gradients: what `compile(step=…)` replaces them by.
+"""Replacement of functions that compute gradients inside Keras 2 by `compile(step=…)`.
 
-Two patterns are published. One wraps `model.train_function`, moves the table of an embedding along
-a gradient before each step and back after it: adversarial training, virtual if the direction is
-random at first. The other one is a loss that adds the squared norm of a gradient. Both are
-recognised by what they do, whatever they are called.
+Two patterns are published. One wraps `model.train_function`, and moves an embedding table along a
+gradient before each step and back after it: adversarial training, or virtual adversarial training
+if the initial direction is random. The other one is a loss that adds the squared norm of a
+gradient. Both are recognised by their computation, under any name.
 """
 
 import ast
@@ -13,7 +13,7 @@ from bert4keras.migrate import rules
 from bert4keras.migrate.parts import Parts, Rewriter
 from bert4keras.migrate.patterns import (
     GRADIENTS,
-    Penalised,
+    PenalisedLoss,
     Penalty,
     Step,
     Wrapper,
@@ -27,15 +27,15 @@ from bert4keras.migrate.source import dotted, is_docstring, is_name, keywords_of
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 INSIDE = frozenset({"call", "compute_loss", "compute_mask", "get_gradients", "get_updates"})
-"""Methods of layers and optimizers, in which tensors do not know where they come from."""
+"""Methods of layers and optimizers, in which tensors have no history for gradients."""
 
 
 class Gradients(Rewriter):
-    """The rewriting of functions that compute gradients.
+    """Rewrites functions that compute gradients.
 
     Attributes:
-        functions: these functions, not those inside of others.
-        done: what is rewritten as a whole.
+        functions: these functions, without nested ones.
+        done: the nodes that are rewritten as a whole.
     """
 
     def __init__(self, parts: Parts):
@@ -44,7 +44,7 @@ class Gradients(Rewriter):
         self.functions = self.found() if self.survey.related else []
 
     def found(self) -> list[ast.FunctionDef]:
-        """The functions that compute gradients, in the order of the text."""
+        """Return the functions that compute gradients, in the order of the text."""
         found: dict[ast.AST, None] = {}
         for node in self.source.nodes:
             if self.is_gradient(node) and (function := self.outermost(node)):
@@ -52,14 +52,14 @@ class Gradients(Rewriter):
         return list(found)
 
     def is_gradient(self, node: ast.AST) -> bool:
-        """Tell whether a node is something of which Keras 2 made gradients."""
+        """Tell whether a node is a name or attribute for computing gradients in Keras 2."""
         if self.names.is_today(node, GRADIENTS):
             return True
         mark = rules.ATTRIBUTE_MARKS.get(node.attr) if isinstance(node, ast.Attribute) else None
         return mark is rules.STEP
 
     def outermost(self, node: ast.AST) -> ast.AST | None:
-        """The function or method that a node is in, and that is in no other function."""
+        """Return the outermost function or method that contains a node, or None."""
         function = None
         while (node := self.source.parents.get(node)) is not None:
             if isinstance(node, FUNCTIONS):
@@ -67,19 +67,19 @@ class Gradients(Rewriter):
         return function
 
     def rewrite(self) -> None:
-        """Rewrite what is recognised, and comment on the rest."""
+        """Rewrite the recognised functions, and comment on the others."""
         for function in self.functions:
             if step := Wrapper(self.names, function).step():
-                self.use(function, step)
+                self.replace_wrapper(function, step)
             elif penalty := Penalty(self.names, function).step():
-                self.penalise(function, penalty)
+                self.replace_penalty(function, penalty)
             elif self.sees_values(function) and not self.called_by_hand(function):
                 self.mark(function)
 
     def sees_values(self, function: ast.FunctionDef) -> bool:
-        """Tell whether a function sees values, which do not know where they come from.
+        """Tell whether a function computes with values, which have no history for gradients.
 
-        Elsewhere `K.gradients` differentiates symbolic tensors.
+        In other functions `K.gradients` differentiates symbolic tensors.
         """
         reaches_in = any(
             isinstance(x, ast.Attribute) and rules.ATTRIBUTE_MARKS.get(x.attr) is rules.STEP
@@ -91,8 +91,8 @@ class Gradients(Rewriter):
 
     # === A function that wraps `train_function` ===
 
-    def use(self, function: ast.FunctionDef, step: Step) -> None:
-        """Have a step in the place of a function that wraps `model.train_function`."""
+    def replace_wrapper(self, function: ast.FunctionDef, step: Step) -> None:
+        """Replace a function that wraps `model.train_function` by a step."""
         calls = list(self.calls_of(function))
         compiled = [self.compiled_before(call, function, step) for call in calls]
         if calls and all(compiled) and not self.imports.others(function.name):
@@ -104,7 +104,7 @@ class Gradients(Rewriter):
             self.replace_body(function, step)
 
     def calls_of(self, function: ast.FunctionDef) -> Iterator[ast.Call]:
-        """The calls of a function in its script."""
+        """Yield the calls of a function in its script."""
         for name in self.names.uses(function.name):
             parent = self.source.parents[name]
             if isinstance(parent, ast.Call) and parent.func is name:
@@ -113,7 +113,7 @@ class Gradients(Rewriter):
     def compiled_before(
         self, call: ast.Call, function: ast.FunctionDef, step: Step
     ) -> ast.Call | None:
-        """The `compile` of the model that a function is called with, if it surely comes before."""
+        """Return the `compile` of the model passed in a call, if it certainly runs before."""
         model = dotted(bound_to(call, function).get(step.model))
         if not self.is_statement(call) or model is None:
             return None
@@ -128,7 +128,7 @@ class Gradients(Rewriter):
         return None if None in values else found[-1]
 
     def blocks_before(self, statement: ast.stmt) -> Iterator[tuple[list[ast.stmt], int]]:
-        """The blocks of which a statement surely comes after a part, with the end of that part."""
+        """Yield blocks with the number of their statements that certainly run before another."""
         while True:
             block = self.source.block(statement)
             yield block, next(i for i, each in enumerate(block) if each is statement)
@@ -138,7 +138,7 @@ class Gradients(Rewriter):
             statement = parent
 
     def value(self, node: ast.expr, function: ast.FunctionDef, call: ast.Call) -> str | None:
-        """An expression of a function's parameters in the terms of a call of it."""
+        """Return an expression of parameters of a function with the arguments of a call."""
         bound = bound_to(call, function)
         names = [x for x in ast.walk(node) if isinstance(x, ast.Name)]
         if isinstance(node, ast.Name) and node.id in bound:
@@ -146,19 +146,19 @@ class Gradients(Rewriter):
         return None if any(name.id in bound for name in names) else self.source.code(node)
 
     def written(self, step: Step, function: ast.FunctionDef, call: ast.Call) -> str:
-        """A step in the terms of a call."""
+        """Return the code of a step with the arguments of a call."""
         values = {k: self.value(x, function, call) for k, x in step.arguments.items()}
         return self.spelled(step, call, values)
 
     def spelled(self, step: Step, node: ast.AST, values: dict[str, str]) -> str:
-        """Write a step, the layer by position and the numbers by name."""
+        """Return the code of a step, with the layer by position and numbers by name."""
         name = self.imports.need(node, f"bert4keras.training.{step.name}")
         given = [value if k == "layer" else f"{k}={value}" for k, value in values.items()]
         given += ["add_loss=False"] if step.name == "VirtualAdversarialTraining" else []
         return f"{name}({', '.join(given)})"
 
     def replace_body(self, function: ast.FunctionDef, step: Step) -> None:
-        """Let a function set the step of a model that has been compiled."""
+        """Replace the body of a function by setting the step of the compiled model."""
         values = {k: self.source.code(x) for k, x in step.arguments.items()}
         new = f"{step.model}.train_with({self.spelled(step, function, values)})"
         body = function.body
@@ -167,14 +167,14 @@ class Gradients(Rewriter):
         self.done.update(body)
 
     def remove(self, statement: ast.stmt) -> None:
-        """Take a statement out, with what the comments above it say of it."""
+        """Remove a statement with the comments above it."""
         self.edits.remove_statement(statement, comments=True)
         self.done.add(statement)
 
     # === A loss with a penalty ===
 
-    def penalise(self, function: ast.FunctionDef, penalty: Penalised) -> None:
-        """Have a step in the place of the penalty in a loss."""
+    def replace_penalty(self, function: ast.FunctionDef, penalty: PenalisedLoss) -> None:
+        """Replace the penalty in a loss by a step."""
         compiled = [x for x in self.compiled_with(function) if "step" not in keywords_of(x)]
         if not compiled:
             self.mark(function)
@@ -188,7 +188,7 @@ class Gradients(Rewriter):
         self.done.update(x for x in penalty.nodes)
 
     def compiled_with(self, function: ast.FunctionDef) -> Iterator[ast.Call]:
-        """The calls of `compile` with a loss."""
+        """Yield the calls of `compile` with a loss."""
         for name in self.names.uses(function.name):
             call = self.source.enclosing(name, ast.Call, ast.stmt)
             if method_of(call) == "compile":
@@ -199,9 +199,9 @@ class Gradients(Rewriter):
     # === A layer ===
 
     def called_by_hand(self, function: ast.FunctionDef) -> bool:
-        """Have the method of a layer called on symbolic tensors, which know what they come from.
+        """Call the method of a layer with symbolic tensors, for which gradients are possible.
 
-        `Layer()(inputs)` becomes `Layer().call(inputs)`.
+        `Layer()(inputs)` becomes `Layer().call(inputs)`. Tell whether this is possible.
         """
         owner = self.source.parents[function]
         if not (isinstance(owner, ast.ClassDef) and function.name == "call"):
@@ -216,7 +216,7 @@ class Gradients(Rewriter):
         return True
 
     def is_called(self, node: ast.Call, method: str) -> bool:
-        """Tell whether a node, or a method of it, is called at once."""
+        """Tell whether a node, or a method of it, is called immediately."""
         parent = self.source.parents[node]
         if method and getattr(parent, "attr", "") == method:
             node, parent = parent, self.source.parents[parent]
@@ -224,7 +224,7 @@ class Gradients(Rewriter):
             return False
         return isinstance(parent, ast.Call) and parent.func is node
 
-    # === What is left to a person ===
+    # === Changes by hand ===
 
     def mark(self, function: ast.FunctionDef) -> None:
         """Comment on a function and its calls."""
@@ -239,7 +239,7 @@ class Gradients(Rewriter):
         return isinstance(self.source.parents[call], ast.Expr)
 
     def advice(self, function: ast.FunctionDef, call: ast.Call | None) -> str:
-        """A line that does the same, as far as seen, with the names and numbers of the script."""
+        """Return a line of code as a replacement, with names and numbers of the script if known."""
         bound = bound_to(call, function) if call else defaults_of(function)
         given = list(bound.values())
         found = layer_in(self.names, list(ast.walk(function)))

@@ -1,4 +1,4 @@
-"""The imports of a script: what they bind, what else is needed, and how they are written."""
+"""Rewriting of imports, and additional imports."""
 
 import ast
 from collections.abc import Callable, Iterable, Iterator
@@ -13,16 +13,16 @@ from bert4keras.migrate.source import Source, Span, is_docstring
 from bert4keras.migrate.survey import Survey
 
 Pair = tuple[str, str]
-"""What is imported, and its local name."""
+"""An imported name, and its local name."""
 
 
 @dataclass
-class Rewritten:
-    """What becomes of an import.
+class NewImport:
+    """The replacement of an import.
 
     Attributes:
-        kept: the names that stay in it; None if it does not change.
-        modules: other modules that names are imported from now; "" for what is a module itself.
+        kept: the names that remain in it; None if it does not change.
+        modules: names by the other modules from which to import them; "" for modules themselves.
         lines: further lines.
     """
 
@@ -31,7 +31,7 @@ class Rewritten:
     lines: list[str] = field(default_factory=list)
 
     def written(self) -> list[str]:
-        """The lines behind what is kept."""
+        """Return the lines after the kept import."""
         lines = []
         for module, pairs in self.modules.items():
             if module:
@@ -42,20 +42,20 @@ class Rewritten:
 
 
 class Imports:
-    """What a script imports, and will have to import.
+    """Rewrites the imports of a script, and adds others.
 
     Args:
         source: the script.
-        survey: what is known of it.
+        survey: facts about the script.
         comments: its comments.
         edits: its changes.
-        others: tells whether other modules of the project take a name from this one.
+        others: tells whether other modules of the project import a name from this one.
 
     Attributes:
-        statements: the imports, and what becomes of each.
-        locals: for each scope, full names of today with their local names after the rewriting.
-        renamed: local names before the rewriting, with those after it.
-        needed: the imports that have to be added: the scope, the full name and the local one.
+        statements: the imports with their replacements.
+        locals: for each scope, new full names with their new local names.
+        renamed: old local names with new ones.
+        needed: the imports to be added: the scope, the full name and the local one.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class Imports:
         self.locals: dict[Scope, dict[str, str]] = {}
         self.renamed: dict[str, str] = {}
         self.needed: list[tuple[Scope, str, str]] = []
-        self.statements: dict[ast.Import | ast.ImportFrom, Rewritten] = {
-            x: Rewritten() for x in source.nodes if isinstance(x, ast.Import | ast.ImportFrom)
+        self.statements: dict[ast.Import | ast.ImportFrom, NewImport] = {
+            x: NewImport() for x in source.nodes if isinstance(x, ast.Import | ast.ImportFrom)
         }
         for statement in self.statements:
             for old, new, name in self.bound(statement):
@@ -85,13 +85,13 @@ class Imports:
         self.note_others()
 
     def note(self, scope: Scope, name: str, local: str) -> None:
-        """Note how a full name is called in a scope."""
+        """Record the local name of a full name in a scope."""
         self.locals.setdefault(scope, {}).setdefault(name, local)
 
-    # === What is there ===
+    # === Existing imports ===
 
     def bound(self, statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str, str]]:
-        """What an import binds: the local name before and after, and the full one."""
+        """Yield the bindings of an import: the old and the new local name, and the full name."""
         for alias in statement.names:
             meaning = self.names.of_import(statement, alias) if alias.name != "*" else None
             if meaning is None or not meaning.full:
@@ -105,7 +105,7 @@ class Imports:
                 yield meaning.local, self.local_after(alias, final), importable(final)
 
     def note_others(self) -> None:
-        """Note what star imports of the project and assignments bring."""
+        """Record the names from star imports within the project and from assignments."""
         scope = self.names.scopes.module
         for star in self.names.scopes.stars:
             module = self.names.local_module(star)
@@ -120,7 +120,7 @@ class Imports:
                     self.note(scope, self.names.now(meaning.whole), name)
 
     def stays(self, statement: ast.ImportFrom, alias: ast.alias) -> bool:
-        """Tell whether a module of the project goes on having a name that is imported from it."""
+        """Tell whether a module of the project keeps a name that is imported from it."""
         if not self.names.local_module(statement):
             return False
         meaning = self.names.of_import(statement, alias)
@@ -129,7 +129,7 @@ class Imports:
         return not meaning.starred and self.names.now(meaning.whole) not in self.gone
 
     def local_after(self, alias: ast.alias, final: str) -> str:
-        """The local name that an imported thing has after the rewriting."""
+        """Return the new local name of an imported name."""
         if in_backend(final):
             return "K"
         old, new = alias.name, final.rsplit(".", 1)[-1]
@@ -137,10 +137,10 @@ class Imports:
             return alias.asname or old
         return new if new == old or new not in self.names.scopes.used else old
 
-    # === What becomes of it ===
+    # === Replacements ===
 
     def rewrite(self, statement: ast.Import | ast.ImportFrom) -> None:
-        """Decide what becomes of an import."""
+        """Determine the replacement of an import."""
         if isinstance(statement, ast.Import):
             self.rewrite_modules(statement)
         elif statement.names[0].name == "*":
@@ -150,7 +150,7 @@ class Imports:
 
     def rewrite_modules(self, statement: ast.Import) -> None:
         """Rewrite `import module as name`."""
-        new = Rewritten(kept=[])
+        new = NewImport(kept=[])
         for alias in statement.names:
             known = alias.name.split(".")[0] in rules.LIBRARIES
             final = self.names.now(alias.name) if known else alias.name
@@ -174,13 +174,13 @@ class Imports:
             return
         if moved == rules.K:
             self.need(statement, rules.K)
-            self.statements[statement] = Rewritten(kept=[])
+            self.statements[statement] = NewImport(kept=[])
         else:
-            self.statements[statement] = Rewritten(kept=[], lines=[f"from {moved} import *"])
+            self.statements[statement] = NewImport(kept=[], lines=[f"from {moved} import *"])
 
     def rewrite_names(self, statement: ast.ImportFrom) -> None:
         """Rewrite `from module import names`."""
-        new = Rewritten(kept=[])
+        new = NewImport(kept=[])
         for alias in statement.names:
             meaning = self.names.of_import(statement, alias)
             name = meaning.whole if meaning and meaning.full else ""
@@ -200,16 +200,16 @@ class Imports:
             self.without_second_k(statement, new)
             self.statements[statement] = new
 
-    def move(self, new: Rewritten, alias: ast.alias, final: str) -> None:
-        """Have a name imported from where it is now."""
+    def move(self, new: NewImport, alias: ast.alias, final: str) -> None:
+        """Import a name from its new module."""
         source, _, last = importable(final).rpartition(".")
         new.modules.setdefault(source, {})[last, self.local_after(alias, final)] = None
         local = alias.asname or alias.name
         if in_backend(final) and self.others(local):
             new.lines.append(f"{local} = K.{final.rpartition('.')[2]}")
 
-    def without_second_k(self, statement: ast.ImportFrom, new: Rewritten) -> None:
-        """Import `K` once where several functions of it were imported."""
+    def without_second_k(self, statement: ast.ImportFrom, new: NewImport) -> None:
+        """Import `K` only once in a scope that imported several functions of it."""
         scope = self.names.scopes.scope_at(statement)
         earlier = [
             pair
@@ -221,10 +221,10 @@ class Imports:
         if ("K", "K") in earlier and pairs.pop(("K", "K"), 0) is None and not pairs:
             del new.modules["bert4keras.backend"]
 
-    # === What is added ===
+    # === Additional imports ===
 
     def local(self, node: ast.AST, name: str) -> str | None:
-        """How a full name is called at a place; None if nothing that it is in has a name there."""
+        """Return how to write a full name at a node; None if no part of it has a local name."""
         scope: Scope | None = self.names.scopes.scope_at(node)
         while scope is not None:
             if found := replaced_prefix(name, self.locals.get(scope, {})):
@@ -233,13 +233,13 @@ class Imports:
         return None
 
     def need(self, node: ast.AST, name: str, local: str = "", scope: Scope | None = None) -> str:
-        """Have something imported, and return its local name.
+        """Import a name if necessary, and return its local name.
 
         Args:
-            node: where it is needed.
+            node: the node that needs it.
             name: its full name.
-            local: the local name that it should have.
-            scope: where it is to be imported, the script by default.
+            local: the preferred local name.
+            scope: the scope of the import, by default that of the script.
         """
         at: Scope | None = self.names.scopes.scope_at(node)
         while at is not None:
@@ -255,11 +255,11 @@ class Imports:
         return local
 
     def taken(self) -> set[str]:
-        """The local names of all imports."""
+        """Return the local names of all imports."""
         return {local for names in self.locals.values() for local in names.values()}
 
     def add(self, scope: Scope, name: str, local: str) -> None:
-        """Put an import behind the others of a scope, or into the one of its module."""
+        """Add an import after the others of a scope, or to the one from the same module."""
         module = module_of(name)
         pair = (name.removeprefix(f"{module}."), local)
         before = self.before_definitions(scope)
@@ -279,7 +279,7 @@ class Imports:
         self.insert_first(scope, line)
 
     def before_definitions(self, scope: Scope) -> list[ast.Import | ast.ImportFrom]:
-        """The imports that stand before the first function, class or loop of a scope."""
+        """Return the imports before the first function, class or loop of a scope."""
         kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.For, ast.While)
         first = next((x.lineno for x in scope.node.body if isinstance(x, kinds)), None)
         return [
@@ -289,7 +289,7 @@ class Imports:
         ]
 
     def join(self, statement: ast.ImportFrom, names: list[ast.alias], pair: Pair) -> None:
-        """Add a name to the names of an import, whose layout stays."""
+        """Add a name to the names of an import, in its layout."""
         last, between = names[-1], ", "
         start, end = self.source.span(last)
         if len(names) > 1:
@@ -301,7 +301,7 @@ class Imports:
         self.edits.insert(end, between + as_name(pair))
 
     def insert_first(self, scope: Scope, line: str) -> None:
-        """Put a line before all of a scope but a docstring."""
+        """Insert a line at the beginning of a scope, after its docstring."""
         first = scope.node.body[0]
         if is_docstring(first):
             self.edits.add_lines(first, [line])
@@ -322,34 +322,34 @@ class Imports:
                 for span in self.without(statement, new.kept):
                     self.edits.remove(span)
                 if lines:
-                    self.write_behind(statement, lines)
+                    self.write_after(statement, lines)
             elif lines:
                 self.replace(statement, lines)
             else:
                 self.edits.remove_statement(statement)
 
-    def write_behind(self, statement: ast.stmt, lines: list[str]) -> None:
-        """Write imports behind one that stays."""
+    def write_after(self, statement: ast.stmt, lines: list[str]) -> None:
+        """Write imports after one that is kept."""
         if self.source.begins_line(statement) and self.source.ends_line(statement):
             self.edits.add_lines(statement, lines)
         else:
             self.edits.insert(self.source.end(statement), "".join(f"; {x}" for x in lines))
 
     def replace(self, statement: ast.stmt, lines: list[str]) -> None:
-        """Write imports in the place of another one."""
+        """Replace an import by others."""
         alone = self.source.begins_line(statement) and self.source.ends_line(statement)
         indentation = self.source.indentation(statement)
         between = f"{self.source.newline}{indentation}" if alone else "; "
         self.edits.replace(self.source.span(statement), between.join(lines))
 
     def without(self, statement: ast.stmt, kept: list[ast.alias] | None) -> list[Span]:
-        """What has to go for other names than these to leave an import."""
+        """Return the spans to remove, so that only these names remain in an import."""
         if kept is None:
             return []
         spans = [self.source.span(alias) for alias in statement.names]
         goes = [alias not in kept for alias in statement.names]
         last = max(i for i, gone in enumerate(goes) if not gone)
-        # Each with what stands before the next one; behind the last that stays, with its comma.
+        # Each with the text up to the next one; after the last kept name, with the comma before.
         found = [(spans[i][0], spans[i + 1][0]) for i in range(last) if goes[i]]
         if last < len(spans) - 1:
             found.append((spans[last][1], spans[-1][1]))
@@ -367,21 +367,21 @@ def is_from(statement: ast.stmt, module: str) -> bool:
 
 
 def importable(name: str) -> str:
-    """What is imported for a full name: `K` is an object, what is in it cannot be."""
+    """Return the name to import for a full name: `K`, an object, for functions of `K`."""
     return rules.K if in_backend(name) else name
 
 
 def as_name(pair: Pair) -> str:
-    """Write `name as local`."""
+    """Return the code `name as local`."""
     name, local = pair
     return name if name == local else f"{name} as {local}"
 
 
 def plain_import(module: str, local: str) -> str:
-    """Write `import module as local`."""
+    """Return the code `import module as local`."""
     return f"import {as_name((module, local))}"
 
 
 def import_from(module: str, pairs: Iterable[Pair]) -> str:
-    """Write `from module import name as local, …`."""
+    """Return the code `from module import name as local, …`."""
     return f"from {module} import {', '.join(map(as_name, pairs))}"

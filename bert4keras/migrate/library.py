@@ -1,4 +1,4 @@
-"""What the installed packages have, read from their files: nothing of them is imported."""
+"""Names in the installed packages, read from their files without importing them."""
 
 import ast
 from functools import cache
@@ -8,14 +8,14 @@ from pathlib import Path
 from bert4keras.migrate.source import parsed
 
 PACKAGES = ("bert4keras", "keras")
-"""Packages whose modules say in their text what they have."""
+"""Packages whose names can be read from their files."""
 
 
 def is_missing(name: str) -> bool:
-    """Tell whether a full name is surely not there, such as `keras.layers.Highway`.
+    """Tell whether a full name certainly does not exist, such as `keras.layers.Highway`.
 
     Args:
-        name: a full name of today; what is behind a class or function is not looked at.
+        name: a new full name; attributes of classes and functions are not checked.
     """
     parts = name.split(".")
     if parts[0] not in PACKAGES or len(parts) < 2:
@@ -32,7 +32,7 @@ def is_missing(name: str) -> bool:
 
 @cache
 def names_of(module: str) -> frozenset[str] | None:
-    """The names that a module binds; None if it is no module, or nobody can tell."""
+    """Return the names that a module binds; None if it is not a module or they are unknown."""
     folder = folder_of(module.split(".")[0])
     if folder is None:
         return None
@@ -45,13 +45,13 @@ def names_of(module: str) -> frozenset[str] | None:
 
 @cache
 def folder_of(package: str) -> Path | None:
-    """The folder of an installed package."""
+    """Return the folder of an installed package."""
     spec = find_spec(package)
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
 def bound(tree: ast.Module) -> set[str]:
-    """The names that the statements of a module bind."""
+    """Return the names that the statements of a module bind."""
     found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -64,6 +64,6 @@ def bound(tree: ast.Module) -> set[str]:
 
 
 def texts(tree: ast.Module) -> set[str]:
-    """The names in `__all__`, which a module may bind by `__getattr__`."""
+    """Return the names in strings, as in `__all__`, which a module may bind by `__getattr__`."""
     values = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
     return {value for value in values if isinstance(value, str) and value.isidentifier()}

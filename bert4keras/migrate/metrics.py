@@ -1,4 +1,4 @@
-"""The metrics that layers report: `add_metric` becomes an attribute of the layer."""
+"""Replacement of `add_metric` of layers by attributes that are metrics."""
 
 import ast
 
@@ -8,7 +8,7 @@ from bert4keras.migrate.source import Arg, Source, text_of
 
 
 class Metrics:
-    """The metrics of the layers of a script."""
+    """Rewrites the metrics of the layers of a script."""
 
     def __init__(self, source: Source, imports: Imports, edits: Edits):
         self.source = source
@@ -17,13 +17,13 @@ class Metrics:
         self.found: dict[ast.ClassDef, dict[str, str]] = {}
 
     def given(self, call: ast.Call) -> dict[str, Arg]:
-        """The arguments of `add_metric` by name; Keras 2.3 called them so in this order."""
+        """Return the arguments of `add_metric` by name, in the order of Keras 2.3."""
         order = ("value", "name", "aggregation")
         args = self.source.args(call)
         return {arg.name or order[min(i, 2)]: arg for i, arg in enumerate(args)}
 
     def owner(self, call: ast.Call) -> ast.ClassDef | None:
-        """The class of the layer that reports a metric, if it can be given one."""
+        """Return the class of the layer that reports a metric; None if it cannot be rewritten."""
         given = self.given(call)
         name = text_of(given["name"].value) if "name" in given else None
         owner = self.source.enclosing(call, ast.ClassDef)
@@ -45,7 +45,7 @@ class Metrics:
         self.edits.replace(self.source.span(call), new, given["value"].value_span, ")")
 
     def write(self) -> None:
-        """Give the layers the metrics that they report."""
+        """Add the metrics to the constructors of the layers."""
         for owner, metrics in self.found.items():
             keras = self.imports.need(owner, "keras")
             lines = [
@@ -60,6 +60,6 @@ class Metrics:
 
 
 def method_of(owner: ast.ClassDef, name: str) -> ast.FunctionDef | None:
-    """A method of a class."""
+    """Return a method of a class, or None."""
     methods = [x for x in owner.body if isinstance(x, ast.FunctionDef) and x.name == name]
     return methods[0] if methods else None

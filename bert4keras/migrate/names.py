@@ -1,4 +1,4 @@
-"""Which full name a piece of a script means, and where that name is today."""
+"""Resolution of names in a script to full names, and their counterparts in new versions."""
 
 import ast
 from collections.abc import Callable, Iterable, Mapping
@@ -25,11 +25,11 @@ def replaced_prefix(name: str, table: Mapping[str, str]) -> str | None:
 
 @cache
 def today(name: str, modern: bool = False) -> str:
-    """The full name under which something is found now.
+    """Return the new full name of an old one.
 
     Args:
         name: a full name.
-        modern: the script is written for Keras 3 already.
+        modern: whether the script is already written for Keras 3.
     """
     if modern and covered(name, rules.VALID):
         return name
@@ -40,7 +40,7 @@ def today(name: str, modern: bool = False) -> str:
             while (found := replaced_prefix(name, table)) is not None and found != name:
                 name = found
     if in_backend(name):
-        # Keras 3 has some functions of its backend that `K` has not.
+        # The backend of Keras 3 has some functions that `K` lacks.
         function = name.removeprefix(f"{rules.K}.").split(".")[0]
         if function in rules.KERAS_BACKEND:
             return name.replace(rules.K, "keras.backend", 1)
@@ -48,7 +48,7 @@ def today(name: str, modern: bool = False) -> str:
 
 
 def is_nowhere(name: str) -> bool:
-    """Tell whether a full name of today is surely not there."""
+    """Tell whether a new full name certainly does not exist."""
     if covered(name, rules.GONE):
         return False
     mark = rules.MARKS.get(covered(name, rules.MARKS) or "")
@@ -56,7 +56,7 @@ def is_nowhere(name: str) -> bool:
 
 
 def covered(name: str, table: Iterable[str]) -> str | None:
-    """The entry that a dotted name is, or is inside of; None if there is none."""
+    """Return the longest prefix of a dotted name, or the name itself, in a table; or None."""
     while name:
         if name in table:
             return name
@@ -65,28 +65,28 @@ def covered(name: str, table: Iterable[str]) -> str | None:
 
 
 def module_of(name: str) -> str:
-    """The part of a full name from which it is imported, "" for a module itself."""
+    """Return the module from which a full name is imported, "" for a module itself."""
     parts = name.split(".")
     depth = 2 if parts[0] in ("bert4keras", "keras") else 1
     return ".".join(parts[: min(depth, len(parts) - 1)])
 
 
 def in_backend(name: str) -> bool:
-    """Tell whether a full name is inside of `K`, which is an object: it cannot be imported from."""
+    """Tell whether a full name is in `K`, an object from which nothing can be imported."""
     return name.startswith(f"{rules.K}.")
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a name means.
+    """The meaning of a name.
 
     Attributes:
-        full: its full name, as the script means it; "" for a module of the same project.
-        local: the name by which the script has it, "" if a star import of a library brings it.
-        rest: the attributes behind it.
-        scope: the scope that binds it, None if a star import does.
-        module: the module of the same project that it is.
-        starred: whether a star import of a library brings it, in this script or another one.
+        full: its old full name; "" for a module of the same project.
+        local: its local name, "" if it is bound by a star import of a library.
+        rest: the attributes after it.
+        scope: the scope that binds it, None for a star import.
+        module: the module of the same project, if it is one.
+        starred: whether it is bound by a star import of a library, in this script or another one.
     """
 
     full: str
@@ -98,14 +98,14 @@ class Meaning:
 
     @property
     def whole(self) -> str:
-        """The full name with the attributes behind it."""
+        """The full name with the attributes after it."""
         return ".".join([self.full, *self.rest])
 
 
 def unpacks(node: ast.AST) -> bool:
     """Tell whether a node is `locals().update(get_all_attributes(keras.layers))`.
 
-    It is a star import in scripts of 2020.
+    It serves as a star import in scripts of 2020.
     """
     match node:
         case ast.Call(
@@ -119,15 +119,15 @@ def unpacks(node: ast.AST) -> bool:
 
 
 def nothing(name: str, level: int) -> None:
-    """Find no module: a script by itself."""
+    """Return no module, for a single script."""
 
 
 Finder = Callable[[str, int], "Names | None"]
-"""Finds a module of the same project by its name and the number of dots before it."""
+"""A function that finds a module of the project by its name and the number of dots before it."""
 
 
 class Names:
-    """The names of a script.
+    """Resolves the names of a script.
 
     Args:
         source: the script.
@@ -135,7 +135,7 @@ class Names:
         package: whether the script is the `__init__.py` of a package.
 
     Attributes:
-        scopes: what binds the names.
+        scopes: the scopes with the bindings of names.
         unpacked: whether `get_all_attributes` serves as a star import, and for nothing else.
     """
 
@@ -156,7 +156,7 @@ class Names:
 
     @cached_property
     def modern(self) -> bool:
-        """Whether the script is written for Keras 3 and this library already."""
+        """Whether the script is already written for Keras 3 and this library."""
         imports = [x for x in self.source.nodes if isinstance(x, ast.ImportFrom) and not x.level]
         written = [f"{x.module}.{alias.name}" for x in imports for alias in x.names]
         named = [
@@ -167,7 +167,7 @@ class Names:
         return any(covered(name, rules.NEW) for name in [*written, *filter(None, named)])
 
     def now(self, name: str) -> str:
-        """The full name under which something is found now; as it was if it is nowhere."""
+        """Return the new full name of an old one, or the old one if there is no such name."""
         final = today(name, self.modern)
         return name if final != name and is_nowhere(final) else final
 
@@ -175,7 +175,7 @@ class Names:
 
     @cached_property
     def stars(self) -> list[str]:
-        """The libraries of which everything is imported, as they are called now, in order."""
+        """The new names of the libraries with star imports, in order."""
         found = []
         for star in self.scopes.stars:
             if module := self.local_module(star):
@@ -185,7 +185,7 @@ class Names:
         return found
 
     def once(self, key: str, ask: Callable, otherwise: Any) -> Any:
-        """Ask something, unless it is being asked: modules may import each other."""
+        """Call a function, unless a call with this key is running: imports may be circular."""
         if key in self.busy:
             return otherwise
         self.busy.add(key)
@@ -195,7 +195,7 @@ class Names:
             self.busy.remove(key)
 
     def library(self, statement: ast.ImportFrom) -> str | None:
-        """The library that a statement imports from, as it is called now."""
+        """Return the new name of the library that a statement imports from."""
         if statement.level or statement.module is None or self.local_module(statement):
             return None
         module = replaced_prefix(statement.module, rules.MODULES) or statement.module
@@ -213,19 +213,19 @@ class Names:
         )
 
     def local_module(self, statement: ast.ImportFrom) -> "Names | None":
-        """The module of the same project that a statement imports from."""
+        """Return the module of the same project that a statement imports from, or None."""
         name = statement.module or ""
         if not statement.level and name.split(".")[0] in rules.LIBRARIES:
             return None
         return self.find(name, statement.level)
 
     def exported(self, name: str, local: str) -> Meaning | None:
-        """What a name of this module means to one that imports it; None if that is unknown."""
+        """Return the meaning of a name of this module for importing modules, None if unknown."""
         meaning = self.once(f"export {name}", lambda: self.export(name), None)
         return meaning and replace(meaning, local=local, scope=None)
 
     def export(self, name: str) -> Meaning | None:
-        """What a name means at the end of this module."""
+        """Return the meaning of a name at the end of this module."""
         scope = self.scopes.module
         if name in scope.bindings:
             bindings, places = self.scopes.in_order(scope, name)
@@ -237,7 +237,7 @@ class Names:
         return meaning
 
     def brings(self, name: str) -> bool:
-        """Tell whether this module has a name, by itself or by star imports of the project."""
+        """Tell whether this module binds a name, also by star imports within the project."""
         if name in self.scopes.module.bindings:
             return True
         if f"export {name}" in self.busy:  # modules that import each other
@@ -246,7 +246,7 @@ class Names:
         return self.once(f"brings {name}", lambda: any(x.gives_all(name) for x in modules), False)
 
     def given(self) -> set[str]:
-        """The names that `from module import *` brings, as far as they are bound in the project."""
+        """Return the names that `from module import *` imports, if bound within the project."""
         found = set(self.scopes.module.bindings)
         for star in self.scopes.stars:
             if module := self.local_module(star):
@@ -254,14 +254,14 @@ class Names:
         return {name for name in found if self.gives_all(name)}
 
     def gives_all(self, name: str) -> bool:
-        """Tell whether `from module import *` brings a name of this module."""
+        """Tell whether `from module import *` imports a name of this module."""
         listed = self.listed()
         if listed is not None:
             return name in listed
         return not name.startswith("_") and self.brings(name)
 
     def listed(self) -> set[str] | None:
-        """The names in `__all__`; None if there is none, or none that can be read."""
+        """Return the names in `__all__`; None if it is missing or cannot be evaluated."""
         names: set[str] | None = None
         for binding in self.scopes.module.bindings.get("__all__", []):
             if not isinstance(binding.value, ast.List | ast.Tuple):
@@ -272,7 +272,7 @@ class Names:
     # === Meanings ===
 
     def meaning(self, node: ast.expr) -> Meaning | None:
-        """What imports make `a` or `a.b.c` mean; None if they do not, or not surely."""
+        """Return the meaning of `a` or `a.b.c` by imports; None if it is not certain."""
         if node not in self.known:
             parts = dotted(node)
             first = self.of_name(root(node)) if parts else None
@@ -280,7 +280,7 @@ class Names:
         return self.known[node]
 
     def followed(self, meaning: Meaning, attributes: list[str]) -> Meaning | None:
-        """What attributes of something mean; those of modules of the project are looked up."""
+        """Return the meaning of attributes, which are looked up in modules of the project."""
         local, rest = meaning.local, [*meaning.rest, *attributes]
         while meaning.module is not None:
             if not rest:
@@ -295,14 +295,14 @@ class Names:
         return replace(meaning, rest=tuple(rest))
 
     def of_name(self, node: ast.Name) -> Meaning | None:
-        """What imports make a single name mean."""
+        """Return the meaning of a single name by imports."""
         if node not in self.scopes.of_node:
             return None
         found = self.scopes.bindings_of(node)
         return self.of_bindings(found[1], found[0]) if found else self.of_stars(node.id)
 
     def of_bindings(self, bindings: list[Binding], scope: Scope) -> Meaning | None:
-        """What a name means that is bound in one or several places, which have to agree."""
+        """Return the meaning of a name with one or several bindings, which must agree."""
         key = scope, bindings[0].name
         if len(bindings) == 1:
             return self.agreed(bindings, scope)
@@ -312,7 +312,7 @@ class Names:
         return self.several[key]
 
     def agreed(self, bindings: list[Binding], scope: Scope) -> Meaning | None:
-        """What bindings mean together."""
+        """Return the common meaning of bindings, None if they do not agree."""
         meanings = [self.of_binding(binding) for binding in bindings]
         if any(meaning is None or meaning.rest for meaning in meanings):
             return None
@@ -322,20 +322,20 @@ class Names:
         return replace(min(meanings, key=lambda x: x.full), local=bindings[0].name, scope=scope)
 
     def of_binding(self, binding: Binding) -> Meaning | None:
-        """What a name means that is bound in one place."""
+        """Return the meaning of a name by one binding."""
         if binding.imported:
             return self.of_import(binding.statement, binding.node)
         if binding.value is None:
             return None
         key = f"{binding.name} {id(binding.node)}"
         meaning = self.once(key, lambda: self.meaning(binding.value), None)
-        # `layers = keras.layers` is another name for it.
+        # `layers = keras.layers` gives it another name.
         return meaning and replace(
             meaning, full=meaning.whole if meaning.full else "", rest=(), local=binding.name
         )
 
     def of_import(self, statement: ast.stmt, alias: ast.alias) -> Meaning | None:
-        """What an import binds."""
+        """Return the meaning of a name bound by an import."""
         if isinstance(statement, ast.ImportFrom):
             local = alias.asname or alias.name
             if module := self.local_module(statement):
@@ -349,16 +349,16 @@ class Names:
         return Meaning("" if module else name, local, module=module)
 
     def submodule(self, statement: ast.ImportFrom, alias: ast.alias) -> Meaning | None:
-        """The module of a package that is imported from it by its name."""
+        """Return the submodule that is imported from a package, or None."""
         name = f"{statement.module or ''}.{alias.name}".strip(".")
         module = self.find(name, statement.level)
         return module and Meaning("", alias.asname or alias.name, module=module)
 
     def of_stars(self, name: str) -> Meaning | None:
-        """What a name means that only star imports can have brought."""
+        """Return the meaning of a name that only star imports can have bound."""
         for star in reversed(self.scopes.stars):
             if module := self.local_module(star):
-                # A name of its own hides that of a star import before.
+                # A name of the module hides that of an earlier star import.
                 if module.gives_all(name):
                     return module.exported(name, name)
                 if module.listed() is None and not name.startswith("_"):
@@ -372,21 +372,21 @@ class Names:
     # === Full names ===
 
     def full(self, node: ast.expr) -> str | None:
-        """The full name, as the script means it, of `a` or `a.b.c`."""
+        """Return the old full name of `a` or `a.b.c`."""
         meaning = self.meaning(node)
         return meaning.whole if meaning is not None and meaning.full else None
 
     def today(self, node: ast.expr) -> str | None:
-        """The full name of today of `a` or `a.b.c`."""
+        """Return the new full name of `a` or `a.b.c`."""
         name = self.full(node)
         return None if name is None else self.now(name)
 
     def is_today(self, node: ast.AST, *names: str) -> bool:
-        """Tell whether a node has one of these full names of today."""
+        """Tell whether a node has one of these new full names."""
         return isinstance(node, ast.Name | ast.Attribute) and self.today(node) in names
 
     def uses(self, name: str) -> list[ast.Name]:
-        """Where a name of the script itself is read."""
+        """Return the nodes that read a name of the script itself."""
         return [
             node
             for node in self.source.nodes

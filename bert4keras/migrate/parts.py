@@ -1,4 +1,4 @@
-"""What those who rewrite a script share."""
+"""The base class of the rewriters of a script."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from bert4keras.migrate.survey import Survey
 
 @dataclass(frozen=True)
 class Parts:
-    """A script, what is known of it, and what its changes are collected in."""
+    """A script with the facts about it, and the collections of its changes."""
 
     source: Source
     survey: Survey
@@ -25,7 +25,7 @@ class Parts:
 
 
 class Rewriter:
-    """Base of those who rewrite one kind of thing."""
+    """Base class of rewriters of one kind of code."""
 
     def __init__(self, parts: Parts):
         self.source = parts.source

@@ -1,4 +1,4 @@
-"""What functions do that made gradients in Keras 2: the two published patterns, taken apart."""
+"""Recognition of functions that compute gradients in Keras 2, by the two published patterns."""
 
 import ast
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ GRADIENTS = f"{rules.K}.gradients"
 
 @dataclass(frozen=True)
 class Step:
-    """A training step, in the terms of the function that it replaces.
+    """A training step that replaces a function.
 
     Attributes:
         name: its class in `bert4keras.training`.
-        model: the parameter of the function that is the model.
+        model: the parameter of the function with the model.
         arguments: the arguments of the step, each an expression of parameters and constants.
     """
 
@@ -26,7 +26,7 @@ class Step:
 
 
 class Wrapper:
-    """A function that wraps `model.train_function`, as far as it is one."""
+    """Analyses a function that may wrap `model.train_function`."""
 
     def __init__(self, names: Names, function: ast.FunctionDef):
         self.names = names
@@ -34,7 +34,7 @@ class Wrapper:
         self.nodes = list(ast.walk(function))
 
     def step(self) -> Step | None:
-        """The step that does the same; None if it is not known what the function does."""
+        """Return the equivalent step; None if the function is not recognised."""
         model, inner = self.wrapped()
         layer = self.layer()
         if inner is None or layer is None or not self.of_total_loss():
@@ -53,7 +53,7 @@ class Wrapper:
     def virtual(
         self, model: str, arguments: dict[str, ast.expr], inner: ast.AST, loop: ast.For
     ) -> Step | None:
-        """Virtual adversarial training: a random direction, which a loop improves."""
+        """Return virtual adversarial training if a loop improves a random direction."""
         random = any(
             "rand" in (x.attr or "") for x in ast.walk(inner) if isinstance(x, ast.Attribute)
         )
@@ -73,7 +73,7 @@ class Wrapper:
         return Step("VirtualAdversarialTraining", model, arguments)
 
     def wrapped(self) -> tuple[str, ast.AST | None]:
-        """The model, and the function that takes the place of its `train_function`."""
+        """Return the model, and the function that replaces its `train_function`."""
         inner = {x.name: x for x in self.nodes if isinstance(x, ast.FunctionDef)}
         parameters = {x.arg for x in self.function.args.args}
         for node in self.nodes:
@@ -85,7 +85,7 @@ class Wrapper:
         return "", None
 
     def of_total_loss(self) -> bool:
-        """Tell whether what is computed is the gradient of the loss of the model."""
+        """Tell whether the function computes the gradient of the loss of the model."""
         return any(
             isinstance(x, ast.Call)
             and self.names.is_today(x.func, GRADIENTS)
@@ -94,11 +94,11 @@ class Wrapper:
         )
 
     def layer(self) -> ast.expr | None:
-        """The name of the embedding."""
+        """Return the name of the embedding layer."""
         return layer_in(self.names, self.nodes)
 
     def products(self, where: ast.AST) -> list[tuple[ast.AST, ast.expr]]:
-        """Where something of the length 1 is multiplied by a size, and the size."""
+        """Return products of unit vectors and sizes, with the sizes."""
         found = []
         for node in ast.walk(where):
             above = self.names.source.parents.get(node)
@@ -109,7 +109,7 @@ class Wrapper:
 
 
 def size_of(product: ast.BinOp) -> ast.expr | None:
-    """The factor ε of `ε * g / norm(g)` or `ε * unit(g)`."""
+    """Return the factor ε of `ε * g / norm(g)` or `ε * unit(g)`."""
     factors, divisors = factors_of(product)
     sizes = [x for x in factors if isinstance(x, ast.Name | ast.Attribute) or is_number(x)]
     calls = [x for x in factors if isinstance(x, ast.Call)]
@@ -123,7 +123,7 @@ def size_of(product: ast.BinOp) -> ast.expr | None:
 
 
 def is_norm(node: ast.expr) -> bool:
-    """Tell whether an expression takes a root or a norm."""
+    """Tell whether an expression computes a square root or a norm."""
     return any(
         getattr(x.func, "attr", getattr(x.func, "id", "")) in ("sqrt", "norm", "l2_norm")
         for x in ast.walk(node)
@@ -132,7 +132,7 @@ def is_norm(node: ast.expr) -> bool:
 
 
 def factors_of(node: ast.expr) -> tuple[list[ast.expr], list[ast.expr]]:
-    """The factors of a product, and what it is divided by."""
+    """Return the factors and divisors of a product."""
     if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Mult | ast.Div):
         return [node], []
     factors, divisors = factors_of(node.left)
@@ -143,7 +143,7 @@ def factors_of(node: ast.expr) -> tuple[list[ast.expr], list[ast.expr]]:
 
 
 def layer_in(names: Names, nodes: list[ast.AST]) -> ast.expr | None:
-    """The name of the layer that `search_layer` or `get_layer` is asked for."""
+    """Return the name of the layer that is passed to `search_layer` or `get_layer`."""
     for node in nodes:
         if isinstance(node, ast.Call):
             if names.is_today(node.func, "bert4keras.backend.search_layer") and len(node.args) == 2:
@@ -154,16 +154,16 @@ def layer_in(names: Names, nodes: list[ast.AST]) -> ast.expr | None:
 
 
 @dataclass(frozen=True)
-class Penalised:
-    """A loss with a penalty, taken apart.
+class PenalisedLoss:
+    """The parts of a loss with a penalty.
 
     Attributes:
-        layer: the layer, as it is written.
-        epsilon: the strength of the penalty, as it is written.
+        layer: the code of the layer.
+        epsilon: the code of the strength of the penalty.
         whole: the sum of the loss and the penalty.
         rest: the loss.
-        statements: what is computed for the penalty only.
-        nodes: all that goes.
+        statements: the statements for the penalty only.
+        nodes: all nodes to be removed.
     """
 
     layer: str
@@ -175,7 +175,7 @@ class Penalised:
 
 
 class Penalty:
-    """A loss that adds the squared norm of a gradient, as far as a function is one."""
+    """Analyses a function that may be a loss with the squared norm of a gradient."""
 
     def __init__(self, names: Names, function: ast.FunctionDef):
         self.names = names
@@ -188,8 +188,8 @@ class Penalty:
         }
         self.seen: dict[ast.stmt, None] = {}
 
-    def step(self) -> Penalised | None:
-        """The parts of the loss; None if it is not known what the function does."""
+    def step(self) -> PenalisedLoss | None:
+        """Return the parts of the loss; None if the function is not recognised."""
         last = self.function.body[-1]
         if not (isinstance(last, ast.Return) and isinstance(last.value, ast.BinOp)):
             return None
@@ -202,7 +202,7 @@ class Penalty:
         return None
 
     def parts(self, term: ast.expr) -> tuple[str, str] | None:
-        """The layer and the strength of a term that is a penalty."""
+        """Return the layer and the strength of a penalty; None for another term."""
         factors, divisors = factors_of(self.expanded(term))
         squares = [x for x in factors if self.layer_of(x)]
         if len(squares) != 1:
@@ -212,7 +212,7 @@ class Penalty:
         return (self.layer_of(squares[0]), strength) if strength else None
 
     def expanded(self, node: ast.expr) -> ast.expr:
-        """What a local name stands for, if it is assigned once."""
+        """Return the value of a local name that is assigned once, or the node itself."""
         while isinstance(node, ast.Name) and node.id in self.values:
             statement = self.values[node.id]
             self.seen[statement] = None
@@ -220,7 +220,7 @@ class Penalty:
         return node
 
     def layer_of(self, node: ast.expr) -> str | None:
-        """The layer of `K.sum(K.square(K.gradients(loss, [table])[0].values))`."""
+        """Return the layer of `K.sum(K.square(K.gradients(loss, [table])[0].values))`."""
         node = self.expanded(node)
         if not (isinstance(node, ast.Call) and self.names.is_today(node.func, f"{rules.K}.sum")):
             return None
@@ -245,7 +245,7 @@ class Penalty:
         return self.source.code(layer) if layer is not None else None
 
     def strength(self, factors: list[ast.expr], divisors: list[ast.expr]) -> str | None:
-        """ε of `0.5 * ε * penalty`, as it is written."""
+        """Return the code of ε in `0.5 * ε * penalty`."""
         number = 2.0
         for factor in factors:
             number *= factor.value if is_number(factor) else 1
@@ -260,7 +260,7 @@ class Penalty:
         return " * ".join([*shown, *rest])
 
     def default(self, node: ast.expr) -> str | None:
-        """The value of a parameter, by default; what is no parameter stays."""
+        """Return the code of the default of a parameter, or that of another expression."""
         defaults = defaults_of(self.function)
         unknown = {x.arg for x in self.function.args.args} - defaults.keys()
         if is_name(node, *unknown, *self.values):
@@ -269,29 +269,29 @@ class Penalty:
 
     def taken_apart(
         self, whole: ast.BinOp, term: ast.expr, rest: ast.expr, layer: str, epsilon: str
-    ) -> Penalised:
-        """All of a loss with a penalty."""
-        goes = list(self.seen)
-        kept = [x for x in self.function.body if x not in goes]
+    ) -> PenalisedLoss:
+        """Return the parts of a loss with a penalty."""
+        removed = list(self.seen)
+        kept = [x for x in self.function.body if x not in removed]
         used = {
             x.id for each in [*kept[:-1], rest] for x in ast.walk(each) if isinstance(x, ast.Name)
         }
-        # What the loss needs as well stays.
-        while shared := [x for x in goes if x.targets[0].id in used]:
-            goes = [x for x in goes if x not in shared]
+        # Keep statements that the loss needs, too.
+        while shared := [x for x in removed if x.targets[0].id in used]:
+            removed = [x for x in removed if x not in shared]
             used |= {x.id for each in shared for x in ast.walk(each) if isinstance(x, ast.Name)}
-        return Penalised(layer, epsilon, whole, rest, goes, [*goes, term])
+        return PenalisedLoss(layer, epsilon, whole, rest, removed, [*removed, term])
 
 
 def defaults_of(function: ast.FunctionDef) -> dict[str, ast.expr]:
-    """The defaults of the parameters of a function."""
+    """Return the defaults of the parameters of a function."""
     names = [x.arg for x in function.args.args]
     bound = dict(zip(reversed(names), reversed(function.args.defaults), strict=False))
     return dict(reversed(bound.items()))
 
 
 def bound_to(call: ast.Call, function: ast.FunctionDef) -> dict[str, ast.expr]:
-    """What each parameter of a function is in a call, defaults included."""
+    """Return the value of each parameter in a call, including defaults."""
     names = [x.arg for x in function.args.args]
     given = dict(zip(names, call.args, strict=False))
     bound = {**defaults_of(function), **given, **keywords_of(call)}
@@ -299,7 +299,7 @@ def bound_to(call: ast.Call, function: ast.FunctionDef) -> dict[str, ast.expr]:
 
 
 def method_of(call: ast.AST) -> str:
-    """The name of the method that is called, "" if it is none."""
+    """Return the name of the called method, "" if the node is not such a call."""
     return getattr(getattr(call, "func", None), "attr", "") if isinstance(call, ast.Call) else ""
 
 

@@ -1,4 +1,4 @@
-"""The scripts that are rewritten together: the modules that they import from each other."""
+"""Scripts that are rewritten together, and the modules that they import."""
 
 import ast
 from collections.abc import Iterator, Mapping
@@ -11,11 +11,10 @@ from bert4keras.migrate.text import read_text, real
 
 
 class Project:
-    """Scripts, and the modules beside them.
+    """Scripts, and the modules in their folders.
 
     Args:
-        tops: the scripts that are rewritten, each with the topmost folder in which the modules
-            that it imports are looked for.
+        tops: the scripts to rewrite, each with the topmost folder that is searched for modules.
     """
 
     def __init__(self, tops: Mapping[Path, Path]):
@@ -28,7 +27,7 @@ class Project:
     # === Modules ===
 
     def text(self, path: Path) -> str:
-        """The text of a module, "" if it cannot be read; whoever rewrites it reports that."""
+        """Return the text of a module, "" if it cannot be read, which rewriting it reports."""
         if path not in self.texts:
             try:
                 self.texts[path] = read_text(path).text
@@ -37,7 +36,7 @@ class Project:
         return self.texts[path]
 
     def module(self, path: Path) -> Names | None:
-        """The names of a module; None if it cannot be read."""
+        """Return the names of a module; None if it cannot be read."""
         if path not in self.modules:
             self.modules[path] = None  # while it is read
             try:
@@ -48,17 +47,17 @@ class Project:
         return self.modules[path]
 
     def read(self, path: Path, text: str) -> Names:
-        """The names of a module of which the text is given."""
+        """Return the names of a module with a given text."""
         find = partial(self.find, path)
         return Names(Source(text), find, package=path.name == "__init__.py")
 
     def names(self, path: Path, text: str) -> Names:
-        """The names of a script of the project, as it is or with another text."""
+        """Return the names of a script of the project, possibly with a new text."""
         known = self.module(path) if text == self.text(path) else None
         return known or self.read(path, text)
 
     def find(self, importer: Path, name: str, level: int) -> Names | None:
-        """The module that a script means by a name with a number of dots before it."""
+        """Return the module that a script imports by a name with a number of dots before it."""
         parts = [part for part in name.split(".") if part]
         for folder in self.folders(importer, level):
             module = folder.joinpath(*parts)
@@ -68,7 +67,7 @@ class Project:
         return None
 
     def folders(self, importer: Path, level: int) -> Iterator[Path]:
-        """Where the modules are that a script imports, from near to far."""
+        """Yield the folders of modules that a script may import, the nearest first."""
         if level:
             yield importer.parents[min(level, len(importer.parents)) - 1]
             return
@@ -78,10 +77,10 @@ class Project:
             if folder == top or top not in folder.parents:
                 return
 
-    # === Who takes what ===
+    # === Imports by other modules ===
 
     def takes(self, path: Path, name: str) -> bool:
-        """Tell whether another module of the project takes a name from a script, or may do so."""
+        """Tell whether another module of the project uses a name of a script, or may do so."""
         if path not in self.taken:
             self.taken[path] = set()
             module = self.module(path)
@@ -90,14 +89,14 @@ class Project:
         return name in self.taken[path]
 
     def neighbours(self, path: Path) -> Iterator[Names]:
-        """The modules that may import a script: those that say its name."""
+        """Yield the modules that may import a script, since they contain its name."""
         name = path.parent.name if path.name == "__init__.py" else path.stem
         for other in {*self.tops, *(real(each) for each in path.parent.glob("*.py"))}:
             if other != path and name in self.text(other) and (module := self.module(other)):
                 yield module
 
     def taken_by(self, other: Names, module: Names) -> set[str]:
-        """The names that a module takes from another one."""
+        """Return the names of a module that another one uses."""
         taken: set[str] = set()
         for node in other.source.nodes:
             if isinstance(node, ast.ImportFrom) and other.local_module(node) is module:
@@ -110,7 +109,7 @@ class Project:
         return taken
 
     def all_names(self, other: Names) -> set[str]:
-        """The names that a module uses, or hands on to those that import it."""
+        """Return the names that a module uses, or that others import from it."""
         used = {node.id for node in other.source.nodes if isinstance(node, ast.Name)}
         path = self.paths[other]
         self.takes(path, "")

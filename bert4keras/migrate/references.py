@@ -1,4 +1,4 @@
-"""Names and attributes: what they refer to, and how that is written now."""
+"""Rewriting of names and attributes."""
 
 import ast
 
@@ -11,10 +11,10 @@ from bert4keras.migrate.source import dotted, is_name
 
 
 class References(Rewriter):
-    """The rewriting of the names and attributes of a script."""
+    """Rewrites the names and attributes of a script."""
 
     def rewrite(self, node: ast.Name | ast.Attribute) -> None:
-        """Rewrite a name, dotted or not, or an attribute of anything."""
+        """Rewrite a name, dotted or not, or an attribute of any object."""
         meaning = self.names.meaning(node)
         if meaning is not None and meaning.full:
             if self.is_whole(node) and (text := self.of_import(node, meaning)) is not None:
@@ -23,7 +23,7 @@ class References(Rewriter):
             self.of_anything(node)
 
     def rewrite_alias(self, statement: ast.Assign) -> bool:
-        """Make an import of `Model = keras.models.Model`, if that is elsewhere now."""
+        """Replace `Model = keras.models.Model` by an import if that name has moved."""
         target, value = statement.targets[0], statement.value
         meaning = self.names.meaning(value)
         if meaning is None or not meaning.full or self.of_import(value, meaning) != target.id:
@@ -36,9 +36,9 @@ class References(Rewriter):
         return True
 
     def put(self, node: ast.Name | ast.Attribute, text: str) -> None:
-        """Write something in the place of a name."""
+        """Replace the code of a name."""
         written = self.source.code(node)
-        # Inside of f-strings Python does not always know the place.
+        # Within f-strings the positions that Python gives may be wrong.
         parts = dotted(node)
         if written.startswith(parts[0]) and written.endswith(parts[-1]):
             self.edits.replace(self.source.span(node), text)
@@ -46,16 +46,16 @@ class References(Rewriter):
             self.comments.mark(node, rules.Mark("names", f"{'.'.join(parts)} is {text} now"))
 
     def is_whole(self, node: ast.Name | ast.Attribute) -> bool:
-        """Tell whether a name is a whole name, and read."""
+        """Tell whether a name is not part of a longer one, and is read."""
         if not isinstance(node.ctx, ast.Load):
             return False
         parent = self.source.parents[node]
         return not (isinstance(parent, ast.Attribute) and self.names.full(parent))
 
-    # === What is imported ===
+    # === Imported names ===
 
     def of_import(self, node: ast.Name | ast.Attribute, meaning: Meaning) -> str | None:
-        """How a name is written that imports have bound; None if it stays."""
+        """Return the new code of an imported name; None if it does not change."""
         final = self.names.now(meaning.whole)
         if constant := covered(final, rules.EXPRESSIONS):
             return rules.EXPRESSIONS[constant] + final.removeprefix(constant)
@@ -75,7 +75,7 @@ class References(Rewriter):
         return new + rest if new != meaning.local else None
 
     def is_starred(self, name: str) -> bool:
-        """Tell whether `from module import *` of the script brings a full name, still today."""
+        """Tell whether a star import of the script still binds a full name in new versions."""
         module, _, last = name.rpartition(".")
         missing = (
             module.startswith("bert4keras")
@@ -85,7 +85,7 @@ class References(Rewriter):
         return module_of(name) in self.names.stars and not missing
 
     def spelled(self, node: ast.expr, final: str) -> str:
-        """Write a full name with the local names that there are, or with an import."""
+        """Return the code of a full name, by existing local names or an additional import."""
         scope = self.scope_of_import(node)
         if in_backend(final):
             return self.imports.need(node, rules.K, scope=scope) + final.removeprefix(rules.K)
@@ -102,13 +102,13 @@ class References(Rewriter):
         return self.imports.need(node, thing, scope=scope) + final.removeprefix(thing)
 
     def scope_of_import(self, node: ast.expr) -> Scope | None:
-        """The function in which the first part of a name is imported, if it is in one."""
+        """Return the scope of the function that imports the first part of a name, or None."""
         meaning = self.names.meaning(node)
         scope = meaning and meaning.scope
         functions = (ast.FunctionDef, ast.AsyncFunctionDef)
         return scope if scope and isinstance(scope.node, functions) else None
 
-    # === Attributes of anything ===
+    # === Attributes of any object ===
 
     def of_anything(self, node: ast.Attribute) -> None:
         """Rewrite an attribute by its name, or mark it."""
@@ -127,21 +127,21 @@ class References(Rewriter):
             self.comments.mark(node, rules.ATTRIBUTE_MARKS[name])
 
     def rename(self, node: ast.Attribute, name: str) -> None:
-        """Write another attribute."""
+        """Rename an attribute."""
         end = self.source.end(node)
         span = end - len(node.attr), end
         if self.source.text[span[0] : span[1]] == node.attr:
             self.edits.replace(span, name)
 
     def call(self, node: ast.Attribute, function: str) -> None:
-        """Write a call of a function of `bert4keras.legacy` in the place of an attribute."""
+        """Replace an attribute by a call of a function of `bert4keras.legacy`."""
         if isinstance(node.ctx, ast.Load):
             local = self.imports.need(node, f"bert4keras.legacy.{function}")
             pieces = f"{local}(", self.source.span(node.value), ")"
             self.edits.replace(self.source.span(node), *pieces)
 
     def is_layer(self, node: ast.expr) -> bool:
-        """Tell whether something is `model.get_layer(…)`, `model.layers[…]` or so."""
+        """Tell whether an expression is a layer, such as `model.get_layer(…)`."""
         if isinstance(node, ast.Name):
             found = self.names.scopes.bindings_of(node)
             values = [x.value for x in found[1] if x.value is not None] if found else []
@@ -154,7 +154,7 @@ class References(Rewriter):
         return isinstance(node, ast.Subscript) and getattr(node.value, "attr", "") == "layers"
 
     def is_fine(self, node: ast.Attribute) -> bool:
-        """Tell whether a marked attribute is of something else, or is rewritten."""
+        """Tell whether an attribute needs no mark, since it is another one or is rewritten."""
         name, parent = node.attr, self.source.parents[node]
         if name == "truncate_sequence":
             called = isinstance(parent, ast.Call) and len(parent.args) + len(parent.keywords) > 1
@@ -165,5 +165,5 @@ class References(Rewriter):
 
 
 def is_optimizer(node: ast.expr) -> bool:
-    """Tell whether something is called an optimizer."""
+    """Tell whether an expression has the name `optimizer`."""
     return is_name(node, "optimizer") or getattr(node, "attr", "") == "optimizer"

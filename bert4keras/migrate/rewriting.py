@@ -1,4 +1,4 @@
-"""A script is walked once; what happens to each part of it is in the module for that part."""
+"""The walk over the syntax tree of a script, which calls the rewriters of its parts."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ from bert4keras.migrate.source import Source
 from bert4keras.migrate.survey import Survey
 
 PASSES = 4
-"""How often at most what is written is read again; once is enough, as a rule."""
+"""The maximum number of passes over a script; one is usually enough."""
 
 
 def migrate(source: str) -> str:
@@ -31,17 +31,17 @@ def migrate(source: str) -> str:
         source: the text of the script.
 
     Returns:
-        The text of the script for this library. Lines that no rule applies to are the same to the
-        character.
+        The text of the script for this library. Lines to which no rule applies are not changed at
+        all.
 
     Raises:
-        SyntaxError: the script is no Python 3.
+        SyntaxError: the script is not Python 3.
     """
     return rewritten(source, lambda text: Names(Source(text)))
 
 
-def concerned(text: str) -> bool:
-    """Tell whether a script has to do with Keras, at first sight."""
+def mentions_keras(text: str) -> bool:
+    """Tell whether a script mentions Keras or TensorFlow."""
     return "keras" in text or "tensorflow" in text
 
 
@@ -50,16 +50,16 @@ def rewritten(
     names_of: Callable[[str], Names],
     others: Callable[[str], bool] = lambda name: False,
 ) -> str:
-    """Rewrite a script until nothing is left to do: what is imported may bring further rules.
+    """Rewrite a script until it does not change: new imports may make further rules apply.
 
     Args:
         text: the text of the script.
-        names_of: reads a text, and finds what the names in it mean.
-        others: tells whether other modules of the project take a name from this one.
+        names_of: parses a text and resolves its names.
+        others: tells whether other modules of the project import a name from this one.
     """
     names = names_of(text)
     for _ in range(PASSES):
-        if not (concerned(text) or names.imports_of_project):
+        if not (mentions_keras(text) or names.imports_of_project):
             break
         new = Rewriting(names, others).result()
         if new == text:
@@ -68,12 +68,14 @@ def rewritten(
         try:
             names = names_of(text)
         except SyntaxError as error:
-            raise RuntimeError(f"line {error.lineno} would be no Python: {error.text}") from error
+            raise RuntimeError(
+                f"line {error.lineno} would be invalid Python: {error.text}"
+            ) from error
     return text
 
 
 class Rewriting:
-    """The rewriting of one script."""
+    """Rewrites one script."""
 
     def __init__(self, names: Names, others: Callable[[str], bool]):
         self.source = source = names.source
@@ -90,7 +92,7 @@ class Rewriting:
         self.patterns = [Sessions(parts), Gradients(parts)]
 
     def result(self) -> str:
-        """The new text."""
+        """Return the new text."""
         for pattern in self.patterns:
             pattern.rewrite()
         done = {node for pattern in self.patterns for node in pattern.done}
@@ -105,7 +107,7 @@ class Rewriting:
         return self.edits.result()
 
     def rewrite(self, node: ast.AST) -> bool:
-        """Rewrite a node; tell whether what is inside of it is done, too."""
+        """Rewrite a node; tell whether its children are done, too."""
         match node:
             case ast.Import() | ast.ImportFrom():
                 self.imports.rewrite(node)
@@ -127,7 +129,7 @@ class Rewriting:
         return False
 
     def rewrite_decorators(self, node: ast.FunctionDef | ast.ClassDef) -> None:
-        """Remove decorators that nothing needs."""
+        """Remove decorators that are no longer needed."""
         for decorator in node.decorator_list:
             if self.names.is_today(decorator, *rules.DECORATORS):
                 start, end = self.source.span(decorator)
@@ -136,7 +138,7 @@ class Rewriting:
                 self.edits.remove(whole)
 
     def rewrite_text(self, node: ast.Constant) -> None:
-        """Rename layers, losses and metrics that strings name."""
+        """Rename layers, losses and metrics in strings."""
         text = node.value
         new = rules.LOSSES.get(text, text)
         if found := re.fullmatch(rules.LAYER_NAME, text):

@@ -1,4 +1,4 @@
-"""What binds the names of a script, and in which scope."""
+"""Scopes of a script, and bindings of names."""
 
 import ast
 from bisect import bisect_left
@@ -17,20 +17,20 @@ SCOPES = (
     ast.DictComp,
     ast.GeneratorExp,
 )
-"""What has names of its own, beside the script itself."""
+"""Nodes with a scope of their own, other than the script itself."""
 Place = tuple[int, int]
 """A line and a column."""
 
 
 @dataclass(frozen=True)
 class Binding:
-    """Something that gives a name a meaning.
+    """A binding of a name.
 
     Attributes:
         name: the name.
         node: the name, the alias of an import, the function or the class.
-        statement: the statement in which it happens.
-        value: what is assigned, if it is assigned and nothing else.
+        statement: the statement of the binding.
+        value: the assigned value, if it is a plain assignment.
     """
 
     name: str
@@ -50,9 +50,9 @@ class Scope:
 
     Attributes:
         node: the script, function, class or comprehension.
-        parent: the scope around it.
-        bindings: what binds each name, in the order of the text.
-        elsewhere: names that belong to another scope, `global` ones to that of the script.
+        parent: the enclosing scope.
+        bindings: the bindings of each name, in the order of the text.
+        elsewhere: names of another scope, such as `global` ones of that of the script.
     """
 
     node: ast.AST
@@ -61,12 +61,12 @@ class Scope:
     elsewhere: dict[str, "Scope"] = field(default_factory=dict)
 
     def find(self, name: str) -> "Scope | None":
-        """The scope in which a name is bound that stands in this one."""
+        """Return the scope that binds a name used in this one, or None."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope.elsewhere:
                 return scope.elsewhere[name].find(name)
-            # What a class binds is not seen in its methods.
+            # Methods do not see the names that their class binds.
             if name in scope.bindings and (
                 scope is self or not isinstance(scope.node, ast.ClassDef)
             ):
@@ -80,9 +80,9 @@ class Scopes:
 
     Attributes:
         module: the scope of the script.
-        of_node: the scope of each name, import, function and class that stands in it.
-        stars: its star imports, in the order of the text.
-        used: all names that are bound somewhere.
+        of_node: the scope of each name, import, function and class.
+        stars: the star imports, in the order of the text.
+        used: all bound names.
     """
 
     def __init__(self, source: Source):
@@ -101,11 +101,11 @@ class Scopes:
         self.used = {name for scope in self.all_scopes() for name in scope.bindings}
 
     def all_scopes(self) -> set[Scope]:
-        """Every scope in which something stands."""
+        """Return all scopes that contain nodes."""
         return {self.module, *self.of_node.values()}
 
     def parts(self, node: ast.AST, scope: Scope) -> Iterator[tuple[ast.AST, Scope]]:
-        """What a node consists of, with the scopes; what the node itself binds is noted."""
+        """Yield the children of a node with their scopes, and record the bindings of the node."""
         self.of_node[node] = scope
         self.note(node, scope)
         if not isinstance(node, SCOPES):
@@ -133,7 +133,7 @@ class Scopes:
                 yield child, inner
 
     def outside(self, node: ast.AST) -> Iterator[ast.AST]:
-        """What of a function or class is evaluated in the scope around it."""
+        """Yield the parts of a function or class that are evaluated in the enclosing scope."""
         yield from getattr(node, "decorator_list", [])
         yield from getattr(node, "bases", [])
         yield from getattr(node, "keywords", [])
@@ -143,7 +143,7 @@ class Scopes:
     # === Bindings ===
 
     def note(self, node: ast.AST, scope: Scope) -> None:
-        """Note what a node binds in its scope."""
+        """Record the bindings of a node in its scope."""
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             self.bind(scope, node.id, node, self.value_of(node))
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -166,12 +166,12 @@ class Scopes:
                     self.bind(scope, name, node)
 
     def bind(self, scope: Scope, name: str, node: ast.AST, value: ast.expr | None = None) -> None:
-        """Note a binding."""
+        """Record a binding."""
         binding = Binding(name, node, self.source.statement(node), value)
         scope.bindings.setdefault(name, []).append(binding)
 
     def value_of(self, name: ast.Name) -> ast.expr | None:
-        """What is assigned to a name, if nothing else happens."""
+        """Return the value assigned to a name in a plain assignment, or None."""
         parent = self.source.parents[name]
         if isinstance(parent, ast.Assign):
             return parent.value
@@ -197,16 +197,16 @@ class Scopes:
             other.bindings.setdefault(name, []).extend(scope.bindings.pop(name, []))
             scope.elsewhere[name] = other
 
-    # === Questions ===
+    # === Queries ===
 
     def scope_at(self, node: ast.AST) -> Scope:
-        """The scope that a node stands in."""
+        """Return the scope that contains a node."""
         while node not in self.of_node:
             node = self.source.parents[node]
         return self.of_node[node]
 
     def bindings_of(self, name: ast.Name) -> tuple[Scope, list[Binding]] | None:
-        """The scope that binds a name, and what binds it there and may be meant at this place."""
+        """Return the scope that binds a name, and the bindings that may be valid at a node."""
         here = self.scope_at(name)
         scope = here.find(name.id)
         if scope is None:
@@ -220,7 +220,7 @@ class Scopes:
         return scope, bindings[before - 1 : before] or bindings
 
     def in_order(self, scope: Scope, name: str) -> tuple[list[Binding], list[Place] | None]:
-        """What binds a name in a scope; also where, if one happens after the other."""
+        """Return the bindings of a name in a scope, and their positions if they are sequential."""
         if (scope, name) not in self.known:
             bindings = [x for x in scope.bindings[name] if not self.is_stand_in(x)]
             bindings = bindings or scope.bindings[name]
@@ -236,5 +236,5 @@ class Scopes:
 
 
 def place_of(statement: ast.stmt) -> Place:
-    """Where a statement begins: its line and column."""
+    """Return the position of a statement: its line and column."""
     return statement.lineno, statement.col_offset

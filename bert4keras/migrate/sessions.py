@@ -1,4 +1,4 @@
-"""Sessions and graphs of TensorFlow 1, which are set up and never needed again."""
+"""Removal of sessions and graphs of TensorFlow 1, which are no longer needed."""
 
 import ast
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ MAKERS = frozenset(
         f"{rules.K}.get_session",
     }
 )
-"""What makes a session, a graph, or what they are configured by."""
+"""Functions and classes of sessions, graphs and their configurations."""
 SETTERS = frozenset({f"{rules.K}.set_session"})
 INITIALIZERS = frozenset(
     f"tensorflow.compat.v1.{name}_initializer"
@@ -28,10 +28,10 @@ MEMORY = rules.Mark(
 
 
 class Sessions(Rewriter):
-    """The removal of sessions and graphs from a script.
+    """Removes sessions and graphs from a script.
 
     Attributes:
-        done: what is taken out.
+        done: the removed statements.
     """
 
     def __init__(self, parts: Parts):
@@ -40,7 +40,7 @@ class Sessions(Rewriter):
         self.kept = self.assigned()
 
     def assigned(self) -> set[str]:
-        """The names, dotted or not, that sessions, graphs and configurations are assigned to."""
+        """Return the names of sessions, graphs and configurations, dotted or not."""
         return {
             ".".join(target)
             for node in self.source.nodes
@@ -49,7 +49,7 @@ class Sessions(Rewriter):
         }
 
     def is_made(self, node: ast.AST) -> bool:
-        """Tell whether an expression makes a session, a graph or a configuration."""
+        """Tell whether an expression creates a session, a graph or a configuration."""
         return isinstance(node, ast.Call) and self.names.is_today(node.func, *MAKERS)
 
     def is_one(self, node: ast.AST) -> bool:
@@ -58,7 +58,7 @@ class Sessions(Rewriter):
         return self.is_made(node) or (parts is not None and ".".join(parts) in self.kept)
 
     def rewrite(self) -> None:
-        """Take sessions and graphs out, if nothing else needs them."""
+        """Remove sessions and graphs if nothing else needs them."""
         statements = [x for x in self.source.nodes if isinstance(x, ast.stmt) and self.serves(x)]
         withs = [x for x in self.source.nodes if isinstance(x, ast.With) and self.enters(x)]
         inside = {y for x in statements for y in ast.walk(x)}
@@ -78,13 +78,13 @@ class Sessions(Rewriter):
         return isinstance(node, ast.Name) and self.names.is_today(node, *SETTERS)
 
     def is_use(self, node: ast.AST) -> bool:
-        """Tell whether a node is a session, a graph or a configuration, or makes one."""
+        """Tell whether a node is a session, a graph or a configuration, or creates one."""
         if isinstance(node, ast.Call):
             return self.is_made(node)
         return isinstance(node, ast.Name | ast.Attribute) and self.is_one(node)
 
     def serves(self, statement: ast.stmt) -> bool:
-        """Tell whether a statement only makes, configures or sets a session."""
+        """Tell whether a statement only creates, configures or sets a session."""
         match statement:
             case ast.Assign(targets=[target], value=value):
                 return self.is_made(value) or self.configures(target)
@@ -99,7 +99,7 @@ class Sessions(Rewriter):
         return False
 
     def configures(self, target: ast.expr) -> bool:
-        """Tell whether something is a part of a configuration: `config.gpu_options.x`."""
+        """Tell whether an expression is an attribute of a configuration: `config.gpu_options.x`."""
         while isinstance(target, ast.Attribute):
             target = target.value
             if self.is_one(target):
@@ -107,7 +107,7 @@ class Sessions(Rewriter):
         return False
 
     def initializes(self, node: ast.expr) -> bool:
-        """Tell whether an expression initialises variables, which have values now."""
+        """Tell whether an expression initialises variables, which is no longer needed."""
         return isinstance(node, ast.Call) and self.names.is_today(node.func, *INITIALIZERS)
 
     def enters(self, statement: ast.With) -> bool:
@@ -121,7 +121,7 @@ class Sessions(Rewriter):
         )
 
     def replace(self, statement: ast.stmt) -> None:
-        """Take a statement out; what lets the memory of GPUs grow is said otherwise."""
+        """Remove a statement, or replace it if it allows the memory of GPUs to grow."""
         self.done.add(statement)
         if self.grows(statement):
             tf = self.imports.need(statement, "tensorflow", "tf")
@@ -137,7 +137,7 @@ class Sessions(Rewriter):
         self.edits.remove_statement(statement)
 
     def grows(self, statement: ast.stmt) -> bool:
-        """Tell whether a statement lets the memory of GPUs grow."""
+        """Tell whether a statement allows the memory of GPUs to grow."""
         match statement:
             case ast.Assign(targets=[ast.Attribute(attr="allow_growth")], value=value):
                 return is_constant(value, True)
@@ -148,7 +148,7 @@ class Sessions(Rewriter):
         )
 
     def unwrap(self, statement: ast.With) -> None:
-        """Take the first line of a `with` out, and the space before the others."""
+        """Remove the first line of a `with`, and the indentation of the others."""
         source = self.source
         body = statement.body
         start, first = source.line_start(source.start(statement)), source.start(body[0])
@@ -161,16 +161,16 @@ class Sessions(Rewriter):
         last = source.line_of(source.end(body[-1]))
         for line in range(source.line_of(first), last + 1):
             place = source.starts[line - 1]
-            if line not in self.inside_of_texts and source.text.startswith(inner, place):
+            if line not in self.inside_strings and source.text.startswith(inner, place):
                 self.edits.remove((place + len(outer), place + len(inner)))
 
     @property
-    def inside_of_texts(self) -> set[int]:
-        """The lines that begin inside of a text over several lines."""
-        return set(self.lines_of_texts())
+    def inside_strings(self) -> set[int]:
+        """The lines that begin inside a multi-line string."""
+        return set(self.lines_of_strings())
 
-    def lines_of_texts(self) -> Iterator[int]:
-        """The lines that begin inside of a text over several lines."""
+    def lines_of_strings(self) -> Iterator[int]:
+        """Yield the lines that begin inside a multi-line string."""
         for node in self.source.nodes:
             if isinstance(node, ast.Constant | ast.JoinedStr):
                 yield from range(node.lineno + 1, node.end_lineno + 1)

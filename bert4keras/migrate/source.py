@@ -1,4 +1,4 @@
-"""A script as a text and as a syntax tree, and where each piece of the tree stands in the text."""
+"""A script as text and syntax tree, with the positions of nodes in the text."""
 
 import ast
 import contextlib
@@ -11,25 +11,25 @@ from dataclasses import dataclass
 from functools import cached_property
 
 Span = tuple[int, int]
-"""Where something begins in a text, and where it ends."""
+"""The start and the end of a piece of text."""
 
 OPERATORS = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
-"""Nodes that stand in several places of a tree and have none in the text."""
+"""Nodes that occur several times in a tree and have no position in the text."""
 DEPTH = 200_000
-"""How deep a syntax tree may be: ten thousand additions in a row are as deep as that."""
+"""Maximum depth of a syntax tree, enough for ten thousand additions in a row."""
 STACK = 512 * 2**20
-"""Bytes of stack for a tree of that depth; only what is used is taken from memory."""
+"""Bytes of stack for a tree of that depth; only used pages take memory."""
 LONGEST = 100
-"""The most parts of a dotted name."""
+"""Maximum number of parts of a dotted name."""
 BLANK = re.compile(r"(?:[ \t\f\r\n\\]|#[^\r\n]*)*")
-"""What may stand between two tokens inside of brackets: space, line ends and comments."""
+"""Text between two tokens inside brackets: space, line ends and comments."""
 
 
 def parse(text: str) -> ast.Module:
-    """Parse a script; also one whose expressions are too deep for the stack of this thread.
+    """Parse a script, also if its expressions are too deep for the stack of this thread.
 
     Raises:
-        SyntaxError: the text is no Python 3, or too deep for Python itself.
+        SyntaxError: the text is not Python 3, or too deep for Python itself.
     """
     with contextlib.suppress(RecursionError, MemoryError):
         return parsed(text)
@@ -59,12 +59,12 @@ def parse(text: str) -> ast.Module:
 
 
 def parsed(text: str) -> ast.Module:
-    """`ast.parse` without what Python has to say of the style."""
+    """Call `ast.parse` without warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return ast.parse(text)
-        except ValueError as error:  # a NUL, or half of a surrogate pair
+        except ValueError as error:  # a null byte, or a lone surrogate
             raise SyntaxError(str(error)) from error
 
 
@@ -73,11 +73,11 @@ class Arg:
     """An argument of a call.
 
     Attributes:
-        name: its name, None if it is given by position.
-        star: "*" or "**" if it is several.
+        name: its name, None for a positional one.
+        star: "*" or "**" if it is unpacked, otherwise "".
         value: the expression.
-        span: the whole of it: name, brackets around the value, no comma.
-        value_span: the value with the brackets around it.
+        span: the whole argument with its name and brackets around the value, without comma.
+        value_span: the value with brackets around it.
     """
 
     name: str | None
@@ -95,12 +95,12 @@ class Source:
 
     Attributes:
         tree: its syntax tree.
-        nodes: all nodes of the tree, in the order of the text as far as it goes; no operators.
-        parents: what every node is part of.
-        children: what every node consists of.
+        nodes: all nodes of the tree except operators, in depth-first order.
+        parents: the parent of every node.
+        children: the children of every node.
 
     Raises:
-        SyntaxError: the text is no Python 3.
+        SyntaxError: the text is not Python 3.
     """
 
     def __init__(self, text: str):
@@ -121,10 +121,10 @@ class Source:
                 self.parents[child] = node
             stack.extend(reversed(children))
 
-    # === Places ===
+    # === Positions ===
 
     def offset(self, line: int, column: int) -> int:
-        """The place in the text that Python gives as a line and a number of bytes in UTF-8."""
+        """Return the position in the text of a line and a number of bytes in UTF-8."""
         start = self.starts[line - 1]
         if self.ascii or column == 0:
             return start + column
@@ -135,7 +135,7 @@ class Source:
         return start + len(text.encode()[:column].decode())
 
     def start(self, node: ast.AST) -> int:
-        """Where a node begins; a function or class with its decorators."""
+        """Return the start of a node, including the decorators of a function or class."""
         decorators = getattr(node, "decorator_list", None)
         if decorators:
             at = self.offset(decorators[0].lineno, decorators[0].col_offset)
@@ -143,24 +143,24 @@ class Source:
         return self.offset(node.lineno, node.col_offset)
 
     def end(self, node: ast.AST) -> int:
-        """Where a node ends."""
+        """Return the end of a node."""
         return self.offset(node.end_lineno, node.end_col_offset)
 
     def span(self, node: ast.AST) -> Span:
-        """Where a node stands, without brackets around it."""
+        """Return the start and the end of a node, without brackets around it."""
         return self.start(node), self.end(node)
 
     def code(self, node: ast.AST) -> str:
-        """The text of a node."""
+        """Return the text of a node."""
         start, end = self.span(node)
         return self.text[start:end]
 
     def skip(self, at: int) -> int:
-        """The place of the next token, inside of brackets."""
+        """Return the position of the next token inside brackets."""
         return BLANK.match(self.text, at).end()
 
     def find(self, character: str, at: int, end: int) -> int:
-        """The place of a character between tokens, -1 if there is none before `end`."""
+        """Return the position of a character between tokens, -1 if there is none before `end`."""
         while (at := self.skip(at)) < end:
             if self.text[at] == character:
                 return at
@@ -168,7 +168,7 @@ class Source:
         return -1
 
     def line_of(self, at: int) -> int:
-        """The number of the line that a place is in, from 1."""
+        """Return the line number of a position, from 1."""
         low, high = 0, len(self.starts)
         while high - low > 1:
             middle = (low + high) // 2
@@ -176,46 +176,46 @@ class Source:
         return low + 1
 
     def line_start(self, at: int) -> int:
-        """Where the line of a place begins."""
+        """Return the start of the line of a position."""
         return self.starts[self.line_of(at) - 1]
 
     def line_end(self, at: int) -> int:
-        """Where the line of a place ends, its line end included."""
+        """Return the end of the line of a position, including its line break."""
         line = self.line_of(at)
         return self.starts[line] if line < len(self.starts) else len(self.text)
 
     @cached_property
     def newline(self) -> str:
-        """How lines end: as the first one does."""
+        """The line break of the first line."""
         found = re.search(r"\r\n|\r|\n", self.text)
         return found.group() if found else "\n"
 
     # === Statements ===
 
     def statement(self, node: ast.AST) -> ast.stmt:
-        """The statement that a node is, or is in."""
+        """Return the statement that contains a node, or the node if it is a statement."""
         while not isinstance(node, ast.stmt):
             node = self.parents[node]
         return node
 
     def indentation(self, statement: ast.stmt) -> str:
-        """The space before the line of a statement."""
+        """Return the indentation of the line of a statement."""
         start = self.line_start(self.start(statement))
         return re.match(r"[ \t\f]*", self.text[start:]).group()
 
     def begins_line(self, statement: ast.stmt) -> bool:
-        """Tell whether nothing but space stands before a statement in its line."""
+        """Tell whether there is only space before a statement in its line."""
         start = self.start(statement)
         return not self.text[self.line_start(start) : start].strip(" \t\f")
 
     def ends_line(self, statement: ast.stmt) -> bool:
-        """Tell whether nothing but a comment stands behind a statement in its line."""
+        """Tell whether there is at most a comment after a statement in its line."""
         end = self.end(statement)
         rest = self.text[end : self.line_end(end)].strip()
         return not rest or rest.startswith("#")
 
     def comments_above(self, place: int) -> int:
-        """The beginning of the lines of comments that stand right above a line."""
+        """Return the start of the comment lines directly above a line."""
         line = self.line_of(place)
         while line > 1:
             text = self.text[self.starts[line - 2] : self.starts[line - 1]]
@@ -225,21 +225,21 @@ class Source:
         return self.starts[line - 1]
 
     def blank_above(self, place: int) -> int:
-        """The beginning of the blank lines that stand right above a line."""
+        """Return the start of the blank lines directly above a line."""
         line = self.line_of(place)
         while line > 1 and not self.text[self.starts[line - 2] : self.starts[line - 1]].strip():
             line -= 1
         return self.starts[line - 1]
 
     def block(self, statement: ast.stmt) -> list[ast.stmt]:
-        """The statements among which a statement stands."""
+        """Return the block of statements that contains a statement."""
         for _, value in ast.iter_fields(self.parents[statement]):
             if isinstance(value, list) and any(each is statement for each in value):
                 return value
-        raise ValueError("no statement of this script")
+        raise ValueError("not a statement of this script")
 
     def enclosing(self, node: ast.AST, *kinds: type) -> ast.AST | None:
-        """The nearest node of some kinds that a node is inside of; None if there is none."""
+        """Return the innermost node of some kinds that contains a node; None if there is none."""
         while (node := self.parents.get(node)) is not None:
             if isinstance(node, kinds):
                 return node
@@ -248,12 +248,12 @@ class Source:
     # === Calls ===
 
     def brackets(self, call: ast.Call) -> Span:
-        """Where the arguments of a call stand, without the brackets."""
+        """Return the span of the arguments of a call, without the brackets."""
         end = self.end(call) - 1
         return self.find("(", self.end(call.func), end) + 1, end
 
     def args(self, call: ast.Call) -> list[Arg]:
-        """The arguments of a call, in their order."""
+        """Return the arguments of a call, in their order."""
         items = sorted([*call.args, *call.keywords], key=lambda x: (x.lineno, x.col_offset))
         at, last = self.brackets(call)
         found = []
@@ -266,7 +266,7 @@ class Source:
         return found
 
     def arg(self, item: ast.expr | ast.keyword, span: Span) -> Arg:
-        """An argument that stands at a place."""
+        """Return an argument at a span."""
         if isinstance(item, ast.keyword) and item.arg:
             start = self.skip(self.find("=", span[0] + len(item.arg), span[1]) + 1)
             return Arg(item.arg, "", item.value, span, (start, span[1]))
@@ -275,7 +275,7 @@ class Source:
         return Arg(None, star, value, span, (self.skip(span[0] + len(star)), span[1]))
 
     def end_before(self, at: int, end: int) -> int:
-        """Where the last token between two places ends; the first place if there is none."""
+        """Return the end of the last token between two positions, `at` if there is none."""
         last = at
         while (at := self.skip(at)) < end:
             at += 1
@@ -284,15 +284,15 @@ class Source:
 
 
 def in_source_order(nodes: list[ast.AST]) -> Iterator[ast.AST]:
-    """Nodes by the place where they begin."""
+    """Iterate over nodes in the order of their positions."""
     return iter(sorted(nodes, key=lambda x: (x.lineno, x.col_offset)))
 
 
-# === What nodes say ===
+# === Nodes ===
 
 
 def dotted(node: ast.AST | None) -> list[str] | None:
-    """The parts of `a.b.c`, None for anything else, and for more parts than names have."""
+    """Return the parts of `a.b.c`; None for other nodes, and beyond the maximum number of parts."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute) and len(parts) < LONGEST:
         parts.append(node.attr)
@@ -301,19 +301,19 @@ def dotted(node: ast.AST | None) -> list[str] | None:
 
 
 def root(node: ast.AST) -> ast.AST:
-    """The first name of `a.b.c`."""
+    """Return the first name of `a.b.c`."""
     while isinstance(node, ast.Attribute):
         node = node.value
     return node
 
 
 def text_of(node: ast.AST | None) -> str | None:
-    """The value of a string literal."""
+    """Return the value of a string literal, None for other nodes."""
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
 def keywords_of(call: ast.Call) -> dict[str, ast.expr]:
-    """The arguments that are given by name."""
+    """Return the keyword arguments of a call."""
     return {each.arg: each.value for each in call.keywords if each.arg}
 
 
@@ -330,5 +330,5 @@ def is_constant(node: ast.AST | None, value: object) -> bool:
 
 
 def is_docstring(statement: ast.stmt) -> bool:
-    """Tell whether a statement is nothing but a text."""
+    """Tell whether a statement is only a constant, such as a docstring."""
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)

@@ -1,4 +1,4 @@
-"""Reading ahead: what has to be known of a script before anything of it is rewritten."""
+"""Facts about a script that have to be known before rewriting it."""
 
 import ast
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from bert4keras.migrate.source import Source, dotted, keywords_of, text_of
 
 
 class Survey:
-    """What is known of a script.
+    """Facts about a script.
 
     Args:
         source: the script.
-        names: what its names mean.
+        names: its resolved names.
 
     Attributes:
-        unpacked: whether `get_all_attributes` is used for star imports, and for nothing else.
-        gone: full names that imports leave out.
-        related: whether the script has to do with Keras at all.
+        unpacked: whether `get_all_attributes` is used for star imports only.
+        gone: full names that are no longer imported.
+        related: whether the script imports Keras, TensorFlow or bert4keras.
         own_tokenizers: whether the tokenizers are those of bert4keras.
         models: names that models are assigned to.
         optimizers: names that optimizer classes are assigned to.
-        accuracy: whether a model is compiled with the metric «accuracy».
+        accuracy: whether a model is compiled with the metric `accuracy`.
     """
 
     def __init__(self, source: Source, names: Names):
@@ -48,19 +48,19 @@ class Survey:
                 self.accuracy |= any(text_of(metric) == "accuracy" for metric in metrics)
 
     def note_assignment(self, node: ast.Assign) -> None:
-        """Note models and optimizer classes."""
+        """Record models and optimizer classes."""
         target = node.targets[0]
         if not (isinstance(target, ast.Name) and isinstance(node.value, ast.Call)):
             return
         if self.names.today(node.value.func) in rules.MODEL_MAKERS:
             self.models.add(target.id)
-        # A star import may have brought it, so that its module is not known.
+        # It may be from a star import, so that its module is unknown.
         if (dotted(node.value.func) or [""])[-1].startswith("extend_with_"):
             self.optimizers.add(target.id)
 
 
 def imported_packages(source: Source) -> Iterator[str]:
-    """The packages that anything is imported from."""
+    """Yield the imported packages."""
     for node in source.nodes:
         if isinstance(node, ast.ImportFrom) and not node.level:
             yield (node.module or "").split(".")[0]

@@ -1,4 +1,4 @@
-"""Scripts on the disk: reading in any encoding, writing without losing anything."""
+"""Files of scripts: reading in any encoding, and safe writing."""
 
 import contextlib
 import itertools
@@ -17,9 +17,9 @@ class Text:
     """The text of a file.
 
     Attributes:
-        path: where it is.
-        text: the text, line ends included.
-        encoding: what it is written in.
+        path: the path of the file.
+        text: the text, including line ends.
+        encoding: its encoding.
     """
 
     path: Path
@@ -28,7 +28,7 @@ class Text:
 
 
 def real(path: Path) -> Path:
-    """The path without links in it; one that leads nowhere stays."""
+    """Return the path with links resolved; broken links are kept."""
     return Path(os.path.realpath(path))
 
 
@@ -37,10 +37,10 @@ def read_text(path: Path) -> Text:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no file, or its text cannot be told; the message says why.
+        ValueError: it is not a regular file, or cannot be decoded; the message gives the reason.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(f"{path}: no regular file")
+        raise ValueError(f"{path}: not a regular file: give a script or a folder")
     data = path.read_bytes()
     try:
         encoding, _ = tokenize.detect_encoding(iter(data.splitlines(keepends=True)).__next__)
@@ -59,28 +59,28 @@ def read_text(path: Path) -> Text:
 
 
 def write_text(old: Text, new: str) -> Path:
-    """Write a new text in the place of an old one, which is kept beside it.
+    """Replace the text of a file, and keep the old text in another file.
 
-    At every moment the old text is in its place or where it is kept, and nothing else is left on
-    the disk by an end in the middle.
+    At every moment the old text is in one of the two files, and an interruption leaves no other
+    files behind.
 
     Args:
-        old: the text as it is on the disk.
-        new: the new one.
+        old: the text on the disk.
+        new: the new text.
 
     Returns:
-        Where the old text is kept.
+        The path of the old text.
 
     Raises:
-        OSError: nothing has changed then.
+        OSError: the file cannot be written and is unchanged.
     """
-    path = real(old.path)  # a link stays one
+    path = real(old.path)  # so that a link is preserved
     status = path.stat()
     with new_file(path.parent) as (file, give_name):
         file.write(new.encode(old.encoding))
         file.flush()
         with contextlib.suppress(AttributeError):  # on Windows
-            with contextlib.suppress(PermissionError):  # only root may give files away
+            with contextlib.suppress(PermissionError):  # only root may change owners
                 os.fchown(file.fileno(), status.st_uid, status.st_gid)
             os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
         os.fsync(file.fileno())
@@ -95,9 +95,9 @@ def write_text(old: Text, new: str) -> Path:
 
 @contextlib.contextmanager
 def new_file(folder: Path) -> Iterator[tuple[BinaryIO, Callable[[Path], None]]]:
-    """A new file, and what gives it a name; if that is not called, it is gone at the end.
+    """Open a new file, with a function that names it; otherwise it is deleted at the end.
 
-    On Linux it has no name before, so that not even a kill leaves it behind.
+    On Linux it has no name until then, so that not even a kill leaves it behind.
     """
     name = None
     try:
@@ -109,7 +109,7 @@ def new_file(folder: Path) -> Iterator[tuple[BinaryIO, Callable[[Path], None]]]:
 
         def give_name(path: Path) -> None:
             if name is None:
-                # Links are followed with the number of a folder only; an absolute path ignores it.
+                # Following links requires `src_dir_fd`, which is ignored for an absolute path.
                 os.link(f"/proc/self/fd/{handle}", path, src_dir_fd=0)
             else:
                 file.close()
@@ -124,7 +124,7 @@ def new_file(folder: Path) -> Iterator[tuple[BinaryIO, Callable[[Path], None]]]:
 
 
 def moved_aside(path: Path) -> Path:
-    """Rename a file to `train.py.orig`, or to `train.py.orig.2` if that is taken, and so on."""
+    """Rename a file to `train.py.orig`, or to `train.py.orig.2` if that exists, and so on."""
     for number in itertools.count(1):
         kept = path.with_name(f"{path.name}.orig" + (f".{number}" if number > 1 else ""))
         try:
@@ -132,7 +132,7 @@ def moved_aside(path: Path) -> Path:
         except FileExistsError:
             if not (kept.exists() and kept.samefile(path)):
                 continue
-            # A run was ended right here.
+            # A run was interrupted at this point.
         except OSError:  # no hard links on this disk
             if kept.exists():
                 continue
@@ -140,4 +140,4 @@ def moved_aside(path: Path) -> Path:
             return kept
         os.unlink(path)
         return kept
-    raise AssertionError("numbers do not end")
+    raise AssertionError("unreachable")

@@ -71,7 +71,7 @@ MARKED = {
     "import keras # 5\n": ("model.add_metric(x, 'acc')\n", "metrics="),
     "import keras # 6\n": (
         "x = keras.engine.base_layer.Node(layer)\n",
-        "keras.engine.base_layer.Node is no more",
+        "keras.engine.base_layer.Node no longer exists",
     ),
     "import keras # 7\n": (
         "x = keras.backend.ctc_decode(x)\n",
@@ -79,7 +79,7 @@ MARKED = {
     ),
     "import keras # 8\n": (
         "from bert4keras.layers import FactorizedEmbedding as F\n",
-        "bert4keras.layers.FactorizedEmbedding is no more",
+        "bert4keras.layers.FactorizedEmbedding no longer exists",
     ),
     "from bert4keras.tokenizers import Tokenizer\n": ("t.encode(a, first_length=3)\n", "sequence_"),
     "import keras\nclass L(keras.layers.Layer):\n    def call(self, x):\n        self.n = 5\n": (
@@ -105,8 +105,8 @@ def test_what_is_behind_a_name_or_in_another_package_is_not_looked_at():
         "x = [BERT.anything, keras.layers.Dense.anything, kerastuner.x]\n"
         "y = keras.applications.mobilenet_v2.MobileNetV2\n"
     )
-    assert [line for line in migrate(script).splitlines() if "is no more" in line] == [
-        "# bert4keras.migrate: bert4keras.models.build is no more: use something else"
+    assert [line for line in migrate(script).splitlines() if "no longer exists" in line] == [
+        "# bert4keras.migrate: bert4keras.models.build no longer exists: use something else"
     ]
 
 

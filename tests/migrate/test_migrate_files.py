@@ -200,7 +200,7 @@ def test_a_fault_of_migrate_itself_stops_no_other(tmp_path, capsys, monkeypatch)
 
     monkeypatch.setattr(files, "rewritten", rewritten)
     assert main([str(tmp_path)]) == 1
-    assert "a.py: left as it is, because of a fault of migrate: KeyError" in capsys.readouterr().err
+    assert "a.py: not changed, because of a bug in migrate: KeyError" in capsys.readouterr().err
     assert (tmp_path / "a.py").read_text() == OLD and (tmp_path / "b.py").read_text() == NEW
 
 

@@ -1,10 +1,10 @@
-"""What `python -m bert4keras.migrate` changes, as tables.
+"""The changes by `python -m bert4keras.migrate`, as tables.
 
-names       where names are now
-stars       what star imports brought
-tensorflow  what of TensorFlow 1 is elsewhere
-calls       how calls and attributes change
-marks       what a person has to change
+names       moved and renamed names
+stars       names from star imports
+tensorflow  names of TensorFlow 1
+calls       calls and attributes
+marks       changes by hand
 """
 
 from bert4keras.migrate.rules.calls import (

@@ -1,4 +1,4 @@
-"""How calls and attributes change, as tables."""
+"""Changes of calls and attributes, as tables."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from bert4keras.migrate.rules.spelling import spelled_out
 
 @dataclass(frozen=True)
 class Flag:
-    """An argument that was true or false, and is one of two texts now.
+    """A boolean argument that has become one of two strings.
 
     Attributes:
         name: what the argument is called now.
@@ -22,7 +22,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Arguments:
-    """How the arguments of a call change.
+    """The changes of the arguments of a call.
 
     Attributes:
         renamed: old name → new name.
@@ -114,7 +114,7 @@ ARGUMENTS = {
     "tensorflow.io.gfile.glob": Arguments(renamed={"filename": "pattern"}),
     "tensorflow.io.gfile.rename": _TWO_FILES,
 }
-"""By the name of what is called, the new one."""
+"""Changes of arguments by the new full name of the called function."""
 
 OPTIMIZER_ARGUMENTS = Arguments(renamed={"lr": "learning_rate"})
 """For all classes of `keras.optimizers` and what `extend_with_*` makes of them."""
@@ -122,7 +122,7 @@ OPTIMIZER_ARGUMENTS = Arguments(renamed={"lr": "learning_rate"})
 
 @dataclass(frozen=True)
 class Method:
-    """A method that has another name now, with its arguments."""
+    """The new name of a method, and the changes of its arguments."""
 
     name: str
     arguments: Arguments

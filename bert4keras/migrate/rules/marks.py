@@ -1,4 +1,4 @@
-"""What a person has to change, as tables."""
+"""Places that have to be changed by hand, as tables."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from bert4keras.migrate.rules.spelling import K, spelled_out
 
 @dataclass(frozen=True)
 class Mark:
-    """A comment above what cannot be rewritten.
+    """A comment on code that cannot be rewritten.
 
     Attributes:
-        kind: which of `KINDS` the change is.
-        advice: what to use instead.
+        kind: the kind of the change, a key of `KINDS`.
+        advice: the code to use instead.
     """
 
     kind: str
@@ -24,7 +24,7 @@ KINDS = {
     "graph": "values out of the graph become outputs of a model, metrics or layers",
     "names": "what has no counterpart is replaced by something else",
 }
-"""The kinds of line edits that are left to a person."""
+"""The kinds of changes by hand."""
 
 STEP = Mark(
     "gradients",
@@ -41,7 +41,7 @@ _METRIC = Mark("graph", "pass metrics=[...] to compile, or return the value as a
 
 
 def _missing(module: str, names: str, advice: str) -> dict[str, Mark]:
-    """Marks of names that Keras 3 has not."""
+    """Return marks of names that Keras 3 lacks."""
     return dict.fromkeys(spelled_out(module, names).values(), Mark("names", advice))
 
 
@@ -72,7 +72,7 @@ MARKS = {
         "keras.layers",
         "AtrousConvolution1D AtrousConvolution2D ConvLSTM2DCell ConvRecurrent2D Highway "
         "LocallyConnected1D LocallyConnected2D MaxoutDense Recurrent ThresholdedReLU",
-        "a layer of your own: Keras 3 has this one no more",
+        "a layer of your own: Keras 3 no longer has this one",
     ),
     **_missing("keras.models", "model_from_config model_from_yaml", "keras.models.model_from_json"),
     **_missing(
@@ -115,7 +115,7 @@ MARKS = {
     "tensorflow.compat.v1.placeholder": _VARIABLE,
     "tensorflow.contrib": Mark("names", "another function: TensorFlow 2 has no contrib"),
 }
-"""By name; a name covers what is inside of it."""
+"""Marks by full name; a name covers all names in it."""
 
 ATTRIBUTE_MARKS = {
     "_feed_sample_weights": STEP,
@@ -127,7 +127,7 @@ ATTRIBUTE_MARKS = {
     "train_function": STEP,
     "truncate_sequence": Mark("graph", "truncate_sequences of bert4keras.snippets"),
 }
-"""By the name of an attribute, whatever it belongs to; unless a rule has taken it away."""
+"""Marks by the name of an attribute of any object, unless a rule rewrites it."""
 
 ARGUMENT_MARKS = {
     "first_length": Mark("graph", "sequence_padding of bert4keras.snippets pads to a length"),
@@ -135,4 +135,4 @@ ARGUMENT_MARKS = {
     "save_format": Mark("graph", "model.export(path), which writes for TensorFlow Serving"),
     "target_tensors": Mark("graph", "a bert4keras.layers.Loss over model tensors"),
 }
-"""By the name of an argument of a call whose rule says so."""
+"""Marks by the name of an argument, in calls that are checked for them."""

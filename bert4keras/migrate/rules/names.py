@@ -8,7 +8,7 @@ from bert4keras.migrate.rules.stars import STAR_IMPORTS
 from bert4keras.migrate.rules.tensorflow import TENSORFLOW_MODULES, TENSORFLOW_NAMES
 
 LIBRARIES = frozenset({"bert4keras", "keras", "numpy", "tensorflow"})
-"""Packages that are never looked for among the files of a project."""
+"""Packages that are never searched for among the files of a project."""
 
 # === Names ===
 
@@ -58,11 +58,11 @@ MODULES = {
     "tensorflow.python.keras": "keras",
     **TENSORFLOW_MODULES,
 }
-"""Modules, and objects used like modules, all of whose names are elsewhere now."""
+"""Modules, and objects used like modules, all of whose names have moved."""
 
 
 def _renamed(module: str, names: str) -> dict[str, str]:
-    """Names that are called otherwise in the same module, as words `old=new`."""
+    """Return renamed names of a module, from words `old=new`."""
     pairs = (word.split("=") for word in names.split())
     return {f"{module}.{old}": f"{module}.{new}" for old, new in pairs}
 
@@ -131,10 +131,10 @@ NAMES = {
     **TENSORFLOW_NAMES,
     "tensorflow.gradients": f"{K}.gradients",
 }
-"""Single names that are elsewhere or called otherwise now, after `MODULES`."""
+"""Single names that have moved or have been renamed, applied after `MODULES`."""
 
 KERAS_BACKEND = frozenset({"is_float_dtype", "is_int_dtype", "result_type", "standardize_dtype"})
-"""What `keras.backend` still has, and `K` has not."""
+"""Names of `keras.backend` in Keras 3 that `K` lacks."""
 
 VALID = frozenset(
     {
@@ -150,7 +150,7 @@ VALID = frozenset(
         "tensorflow.gradients",
     }
 )
-"""What stands in the tables and is right all the same in scripts for Keras 3."""
+"""Names in the tables that are nevertheless valid in scripts for Keras 3."""
 
 NEW = frozenset(
     {
@@ -162,10 +162,10 @@ NEW = frozenset(
         *spelled_out("bert4keras.models", "Model load_model").values(),
     }
 )
-"""What only scripts for Keras 3 and this library name."""
+"""Names that only scripts for Keras 3 and this library contain."""
 
 IMPORTABLE = frozenset({"bert4keras.backend.keras", K, "bert4keras.models.keras"})
-"""What stands in `MODULES` or is an object, and can be imported from where it is all the same."""
+"""Names in `MODULES`, or objects, that can nevertheless be imported from their old modules."""
 
 # === Expressions ===
 
@@ -179,16 +179,16 @@ EXPRESSIONS = {
     "bert4keras.snippets.is_py2": "False",
     "bert4keras.snippets.basestring": "str",
 }
-"""Names that are a constant now."""
+"""Names that have become constants."""
 
 RESULTS = {"bert4keras.backend.do_recompute": "bert4keras.backend.recompute_by_default"}
-"""Constants that are the result of a function now."""
+"""Constants that have become results of functions."""
 
 CALLS = {
     f"{K}.infinity": ("1e12", ()),
     "bert4keras.backend.get_available_gpus": ("{}.distribution.list_devices('gpu')", ("keras",)),
 }
-"""Calls without arguments: the expression in their place, and what it needs."""
+"""Calls without arguments: the expression that replaces them, and the names that it needs."""
 
 DECORATORS = frozenset(
     {
@@ -198,10 +198,10 @@ DECORATORS = frozenset(
         "bert4keras.optimizers.export_to_custom_objects",
     }
 )
-"""Decorators that nothing needs any more."""
+"""Decorators that are no longer needed."""
 
 GONE = frozenset({*EXPRESSIONS, *RESULTS, *DECORATORS, "bert4keras.backend.get_available_gpus"})
-"""What an import leaves out; its uses are replaced."""
+"""Names that are no longer imported, since their uses are replaced."""
 
 USELESS_CALLS = frozenset(
     {
@@ -212,4 +212,4 @@ USELESS_CALLS = frozenset(
         ).values(),
     }
 )
-"""Calls that are statements of their own and can go."""
+"""Calls that are removed if they are statements."""

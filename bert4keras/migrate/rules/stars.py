@@ -1,4 +1,4 @@
-"""What star imports brought, as tables."""
+"""Names from star imports, as tables."""
 
 from bert4keras.migrate.rules.spelling import K, spelled_out
 
@@ -16,7 +16,7 @@ _KERAS_LAYERS = """
     CuDNNGRU CuDNNLSTM add average concatenate dot maximum minimum multiply subtract
 """
 KERAS_LAYERS = frozenset(_KERAS_LAYERS.split())
-"""What `from keras.layers import *` brought under Keras 2.3, as far as there is a counterpart."""
+"""Names from `from keras.layers import *` in Keras 2.3 that have a counterpart."""
 
 OPTIMIZERS = ("SGD", "RMSprop", "Adagrad", "Adadelta", "Adam", "Adamax", "Nadam")
 
@@ -28,7 +28,7 @@ _OWN_LAYERS = """
     RelativePositionEmbedding RelativePositionEmbeddingT5 ScaleOffset SinusoidalPositionEmbedding
 """
 OWN_LAYERS = frozenset(_OWN_LAYERS.split())
-"""What `from bert4keras.layers import *` brings now."""
+"""Names from `from bert4keras.layers import *` in this library."""
 
 _EVERYWHERE = {
     "K": K,
@@ -51,7 +51,7 @@ _LAYERS = {
 }
 
 _INSIDE = {"K": K, "np": "numpy"}
-"""What the modules of Keras 2 import for themselves."""
+"""Names that the modules of Keras 2 import themselves."""
 
 STAR_IMPORTS = {
     "keras.activations": {"K": K},
@@ -122,4 +122,4 @@ STAR_IMPORTS = {
         **spelled_out("", "re unicodedata"),
     },
 }
-"""What `from module import *` brought, as far as `from module import *` does not bring it now."""
+"""Names from `from module import *` that this statement no longer imports."""

@@ -1,4 +1,4 @@
-"""What of TensorFlow 1 is elsewhere in TensorFlow 2, which has all of it in `compat.v1`."""
+"""Names of TensorFlow 1 and 2; TensorFlow 2 has all those of TensorFlow 1 in `compat.v1`."""
 
 from collections.abc import Iterator
 
