@@ -6,18 +6,19 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from bert_folder import write_bert
 
 from bert4keras.checkpoints import CheckpointError, open_checkpoint, write_safetensors
 from bert4keras.sentences import CrossEncoder
 
 pytestmark = pytest.mark.backend
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(0x4E00, 0x4E40))]
+CHARACTERS = list(map(chr, range(0x4E00, 0x4E40)))
 MAX_LENGTH = 20
 
 
 def text(n, seed):
-    return "".join(np.random.default_rng(seed).choice(WORDS[5:], n))
+    return "".join(np.random.default_rng(seed).choice(CHARACTERS, n))
 
 
 # Both too long, one of them, equally long with an odd rest, empty ones.
@@ -26,27 +27,10 @@ PAIRS = [(text(a, i), text(b, 99 - i)) for i, (a, b) in enumerate(LENGTHS)]
 
 
 def make(folder, n_labels, **settings):
-    """A random model that classifies, and its tokenizer."""
-    import torch
-    import transformers
-
+    """Write a random classification model with its tokenizer."""
     folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
-    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(n_labels)
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=MAX_LENGTH,
-        initializer_range=0.3,
-        num_labels=n_labels,
-        **settings,
-    )
-    transformers.BertForSequenceClassification(config).save_pretrained(folder)
-    return folder
+    settings |= {"num_labels": n_labels, "max_position_embeddings": MAX_LENGTH}
+    return write_bert(folder, CHARACTERS, n_labels, "BertForSequenceClassification", **settings)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from functools import cache
 import keras
 import numpy as np
 import pytest
+from bert_folder import write_bert
 from tokenizer_folders import qwen_embedding
 
 from bert4keras.sentences import SentenceEncoder, quantize_embeddings
@@ -28,25 +29,8 @@ POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lastt
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory):
     """A random BERT of `transformers`, with its tokenizer."""
-    import torch
-    import transformers
-
     folder = tmp_path_factory.mktemp("bert")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *CHARACTERS, "q", ":"]
-    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-        initializer_range=0.3,
-    )
-    transformers.BertModel(config).save_pretrained(folder)
-    return folder
+    return write_bert(folder, [*CHARACTERS, "q", ":"], max_position_embeddings=32)
 
 
 def lay_out(folder, bert, pooling, *following, **settings):
