@@ -79,10 +79,10 @@ def merge_lora(model: keras.Model) -> None:
     Raises:
         ValueError: the model has no adapters.
     """
-    parts = [part for part in adaptable_parts(model).values() if part.lora_enabled]
-    if not parts:
+    adapted = adapters_of(model).values()
+    if not adapted:
         raise ValueError(f"the model {model.name!r} has no adapters to merge: see add_lora")
-    for part in parts:
+    for part in adapted:
         part.merge_lora()
     for layer in (model, *layers_of(model)):
         set_all_trainable(layer, True)
@@ -99,6 +99,11 @@ def adaptable_parts(model: keras.Model) -> dict[str, Adaptable]:
                     name = weight_name(layer, part)
                     found[layer.name if part is layer else f"{layer.name}/{name}"] = part
     return found
+
+
+def adapters_of(model: keras.Model) -> dict[str, Adaptable]:
+    """Return the layers of a model and of nested models that have adapters, by path."""
+    return {path: part for path, part in adaptable_parts(model).items() if part.lora_enabled}
 
 
 def matching_parts(model: keras.Model, pattern: str) -> dict[str, Adaptable]:
@@ -140,9 +145,8 @@ def train_adapters_only(model: keras.Model, names: Iterable[str] = ()) -> None:
         set_all_trainable(layer, adapted or layer.name in names)
         for weight in layer.weights if adapted and layer.name not in names else ():
             weight.trainable = weight.name.startswith("lora_")
-    for part in adaptable_parts(model).values():
-        if part.lora_enabled:
-            part.matrix.trainable = False
+    for part in adapters_of(model).values():
+        part.matrix.trainable = False
     uncompile(model)
 
 
@@ -159,8 +163,8 @@ def uncompile(model: keras.Model) -> None:
 
 def alphas_entry(model: keras.Model) -> dict[str, dict[str, np.ndarray]]:
     """Return the entry of weight files with the alphas of adapters; empty without adapters."""
-    parts = adaptable_parts(model).items()
-    alphas = {path: np.array(part.lora_alpha, "f4") for path, part in parts if part.lora_enabled}
+    adapted = adapters_of(model).items()
+    alphas = {path: np.array(part.lora_alpha, "f4") for path, part in adapted}
     return {ENTRY: alphas} if alphas else {}
 
 
@@ -169,9 +173,9 @@ def check_alphas(model: keras.Model, alphas: Mapping[str, Any], filepath: str | 
 
     The outputs of the model would differ from those of the saved one.
     """
-    for path, part in adaptable_parts(model).items() if alphas else ():
-        alpha = float(alphas.get(path, part.lora_alpha or 0))
-        if part.lora_enabled and np.float32(alpha) != np.float32(part.lora_alpha):
+    for path, part in adapters_of(model).items() if alphas else ():
+        alpha = float(alphas.get(path, part.lora_alpha))
+        if np.float32(alpha) != np.float32(part.lora_alpha):
             raise CheckpointError(
                 f"{filepath} was written with alpha={alpha:g} for the adapter of {path!r}, but the "
                 f"model has alpha={part.lora_alpha:g}: build the model with add_lora(alpha="
@@ -189,9 +193,7 @@ class Adapted(keras.Model):
     def get_config(self) -> dict:
         """Return the config of the model, from which `from_config` builds it again."""
         adapters = {
-            path: [part.lora_rank, part.lora_alpha]
-            for path, part in adaptable_parts(self).items()
-            if part.lora_enabled
+            path: [part.lora_rank, part.lora_alpha] for path, part in adapters_of(self).items()
         }
         frozen = [path for path, weight in inner_weights(self).items() if not weight.trainable]
         changes = {"lora": adapters, "frozen": frozen}
