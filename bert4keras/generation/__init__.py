@@ -11,8 +11,9 @@
 * `streaming` converts tokens to pieces of text as they are generated.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from bert4keras.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from bert4keras.generation.generator import Generator
@@ -20,15 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Generator", "LastToken"]
 
-_MODULES = {"Generator": "generator", "LastToken": "last_token"}
-
-
-def __getattr__(name: str) -> object:
-    """Import a public class on first access, so that `autoregressive` can be used without Keras."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+# So that `autoregressive` can be used without Keras.
+__getattr__, __dir__ = lazy_imports(
+    __name__,
+    {
+        "Generator": "generator",
+        "LastToken": "last_token",
+    },
+)

@@ -7,8 +7,9 @@
   shapes.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from bert4keras.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from bert4keras.sentences.encoder import SentenceEncoder
@@ -17,19 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CrossEncoder", "SentenceEncoder", "quantize_embeddings"]
 
-_ROOMS = {
-    "CrossEncoder": "reranker",
-    "SentenceEncoder": "encoder",
-    "quantize_embeddings": "vectors",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import where it is asked for: what reads folders uses no Keras."""
-    if name not in _ROOMS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+# So that `folder` can be used without Keras.
+__getattr__, __dir__ = lazy_imports(
+    __name__,
+    {
+        "CrossEncoder": "reranker",
+        "SentenceEncoder": "encoder",
+        "quantize_embeddings": "vectors",
+    },
+)

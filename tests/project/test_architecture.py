@@ -27,6 +27,7 @@ FILES = {
 ENGINES = {"keras", "tensorflow", "jax", "torch"}
 
 ROOMS = [
+    "lazy",
     "extending",
     "checkpoints",
     "text",
@@ -50,6 +51,7 @@ ROOMS = [
 ]
 """From the bottom to the top; a room imports itself and what stands before it."""
 WITHOUT_KERAS = [
+    "lazy",
     "extending",
     "checkpoints",
     "text",
