@@ -103,7 +103,8 @@ class RoFormer(BERT):
 class RoFormerV2(RoFormer):
     """RoFormerV2 (Su et al., 2022): RoFormer without biases, and with norms without parameters.
 
-    It has no pooler and no conditional norms: `with_pool` and `layer_norm_cond` have no effect.
+    It has no pooler and no conditional norms: as in bert4keras 0.11.5, `with_pool`, `with_nsp` and
+    `layer_norm_cond` have no effect.
     """
 
     model_type = "roformer_v2"

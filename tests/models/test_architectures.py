@@ -182,6 +182,13 @@ def test_arguments_that_mean_nothing_are_refused():
             build(model, **{argument: True})
 
 
+@pytest.mark.parametrize("argument", ["with_pool", "with_nsp"])
+def test_roformer_v2_ignores_the_heads_of_its_missing_pooler_as_the_original_does(argument):
+    model, plain = (build("roformer_v2", **x).model for x in ({argument: True}, {}))
+    assert [layer.name for layer in model.layers] == [layer.name for layer in plain.layers]
+    assert model.output_shape == plain.output_shape == (None, None, CONFIG["hidden_size"])
+
+
 # --- what crashes in the original
 
 
