@@ -272,12 +272,13 @@ class Penalty:
     ) -> PenalisedLoss:
         """Return the parts of a loss with a penalty."""
         removed = list(self.seen)
+        names: dict[ast.stmt, str] = {x: name for name, x in self.values.items()}
         kept = [x for x in self.function.body if x not in removed]
         used = {
             x.id for each in [*kept[:-1], rest] for x in ast.walk(each) if isinstance(x, ast.Name)
         }
         # Keep statements that the loss needs, too.
-        while shared := [x for x in removed if x.targets[0].id in used]:
+        while shared := [x for x in removed if names[x] in used]:
             removed = [x for x in removed if x not in shared]
             used |= {x.id for each in shared for x in ast.walk(each) if isinstance(x, ast.Name)}
         return PenalisedLoss(layer, epsilon, whole, rest, removed, [*removed, term])
