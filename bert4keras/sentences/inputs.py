@@ -10,7 +10,7 @@ from keras import ops
 from bert4keras.backend.engines import compiled
 from bert4keras.data.arrays import bucket_length, sequence_padding
 from bert4keras.data.generator import DataGenerator
-from bert4keras.generation.prompts import next_power_of_two
+from bert4keras.generation.prompts import next_power_of_two, position_limit
 from bert4keras.models.variables import to_numpy
 from bert4keras.text.base import TokenizerBase
 from bert4keras.text.strings import is_string
@@ -48,8 +48,9 @@ def maximum_length(given: int | None, tokenizer: TokenizerBase, transformer: Any
     positions = getattr(transformer, "max_position", None)
     if transformer.block.position_bias:
         positions = None
+    of_table, _ = position_limit(transformer)  # RoBERTa's has rows that are not for text
     length = given or tokenizer.settings.get("model_max_length")
-    return int(min(x for x in (length, positions, 1 << 20) if x))
+    return int(min(x for x in (length, positions, of_table, 1 << 20) if x))
 
 
 class Inputs:

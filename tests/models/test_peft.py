@@ -21,6 +21,15 @@ SIZES = {
     "max_position": 16,
 }
 LM = {"application": "lm", "final_activation": "linear"}
+SETTINGS = {
+    "bert": {"hidden_act": "gelu"},
+    "gpt2": LM | {"hidden_act": "gelu_new"},
+    "roberta_hf": {"hidden_act": "gelu"},
+    "xlm_roberta": {"hidden_act": "gelu", "segment_vocab_size": 1},
+    "distilbert": {"hidden_act": "gelu"},
+    "bart": {"hidden_act": "gelu", "pad_token_id": 0},
+    "gemma3_text": LM | {"hidden_act": "gelu_new", "num_key_value_heads": 1},
+}
 IDS = np.array([[2, 5, 7, 9, 3]], "int32")
 NUMPY = keras.ops.convert_to_numpy
 
@@ -28,8 +37,7 @@ NUMPY = keras.ops.convert_to_numpy
 def built(model, folder=None, **kwargs):
     """A model of random weights, saved in a folder."""
     keras.utils.set_random_seed(1)
-    act = {"bert": "gelu", "gpt2": "gelu_new"}.get(model, "silu")
-    given = SIZES | {"hidden_act": act, "model": model} | ({} if model == "bert" else LM)
+    given = SIZES | {"model": model} | SETTINGS.get(model, LM | {"hidden_act": "silu"})
     transformer = build_transformer_model(**given | kwargs, return_keras_model=False)
     if folder is not None:
         transformer.save_pretrained(folder)
@@ -68,7 +76,7 @@ def added(folder, adapter):
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("model", ["bert", "qwen3", "gpt2"])
+@pytest.mark.parametrize("model", ["qwen3", *SETTINGS])
 def test_an_adapter_goes_out_and_comes_back(model, tmp_path):
     transformer = built(model, tmp_path / "base")
     add_lora(transformer.model, 4, 6.0, layers="Attention|FeedForward")
@@ -76,13 +84,12 @@ def test_an_adapter_goes_out_and_comes_back(model, tmp_path):
     expected = outputs(transformer.model)
     save_adapter(transformer.model, tmp_path / "adapter")
     again = built(model)
-    assert len(load_adapter(again.model, tmp_path / "adapter")) == 2 * (
-        7 if model == "qwen3" else 6
-    )
+    per_block = {"qwen3": 7, "gemma3_text": 7, "bart": 6 + 10}.get(model, 6)
+    assert len(load_adapter(again.model, tmp_path / "adapter")) == 2 * per_block
     assert all(weight.name.startswith("lora_") for weight in again.model.trainable_weights)
     np.testing.assert_allclose(outputs(again.model), expected, atol=1e-6)
     added(tmp_path / "base", tmp_path / "adapter")
-    kwargs = {} if model == "bert" else LM
+    kwargs = LM if "application" in SETTINGS.get(model, LM) else {}
     merged = build_transformer_model(tmp_path / "base", **kwargs)
     np.testing.assert_allclose(outputs(merged), expected, atol=1e-5)
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from bert_folder import write_bert
+from tokenizer_folders import make as make_tokenizer
 
 from bert4keras.checkpoints import CheckpointError, open_checkpoint, write_safetensors
 from bert4keras.sentences import CrossEncoder
@@ -88,6 +89,58 @@ def test_several_labels(tmp_path):
     np.testing.assert_allclose(reranker.predict(PAIRS), logits(folder, PAIRS), atol=1e-5)
     with pytest.raises(ValueError, match="has 3 labels"):
         reranker.rank("a", ["b"])
+
+
+@pytest.fixture(scope="session")
+def bge(tmp_path_factory):
+    """A random model of the kind of bge-reranker-v2-m3, with its tokenizer."""
+    import torch
+    import transformers
+
+    folder = tmp_path_factory.mktemp("reranker") / "bge"
+    tokenizer = make_tokenizer("xlmr", folder)
+    torch.manual_seed(0)
+    config = transformers.XLMRobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=MAX_LENGTH + 2,
+        type_vocab_size=1,
+        initializer_range=0.3,
+        num_labels=1,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    transformers.XLMRobertaForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+ROBERTA_PAIRS = [
+    ("今天天气", "how the model reads text"),
+    ("a", "b"),
+    ("模型" * 20, "权重 weights " * 9),
+]
+
+
+def test_a_reranker_of_xlm_roberta(bge, tmp_path):
+    reranker = CrossEncoder(bge)
+    assert reranker.max_length == MAX_LENGTH
+    right = logits(bge, ROBERTA_PAIRS)[:, 0]
+    assert np.ptp(right) > 0.1
+    found = reranker.predict(ROBERTA_PAIRS, activation="linear")
+    np.testing.assert_allclose(found, right, atol=1e-5)
+    reranker.save(tmp_path / "saved")
+    np.testing.assert_allclose(logits(tmp_path / "saved", ROBERTA_PAIRS)[:, 0], right, atol=1e-5)
+    again = CrossEncoder(tmp_path / "saved").predict(ROBERTA_PAIRS)
+    np.testing.assert_allclose(again, sigmoid(right), atol=1e-5)
+
+
+def test_sentence_transformers_gives_the_same_for_xlm_roberta(bge):
+    peers = pytest.importorskip("sentence_transformers", reason="no sentence-transformers")
+    peer = peers.CrossEncoder(str(bge), max_length=MAX_LENGTH, device="cpu")
+    pairs = [*ROBERTA_PAIRS, ("a", ""), ("", "a")]
+    np.testing.assert_allclose(peer.predict(pairs), CrossEncoder(bge).predict(pairs), atol=1e-5)
 
 
 def test_trained_and_saved(folder, tmp_path):
