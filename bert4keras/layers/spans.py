@@ -19,7 +19,8 @@ class GlobalPointer(MaskReader):
     Input (batch, length, features), output (batch, heads, length, length): [b, h, i, j] scores the
     span of type h from position i to position j, both included. Scores are minus infinity where one
     of the positions is masked or the span ends before it starts. Spans with a score above 0 are
-    predicted; train with `multilabel_categorical_crossentropy` on each head's flattened matrix.
+    predicted. Train with the loss `training.MultilabelCrossentropy(class_axes=2)`: a multilabel
+    softmax over all spans of a type.
 
     Args:
         heads: number of span types.

@@ -117,6 +117,23 @@ def test_an_installation_has_all_folders_and_files():
     assert brought == {path for path in files if path.suffix not in (".py", ".pyc")}
 
 
+def test_a_source_distribution_is_whole(tmp_path):
+    """It has every file of the repository, so that its tests run and its documents are complete."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout of git")
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = {name for name in listed.split("\0") if name and (ROOT / name).is_file()}
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(ROOT / name)
+    code = "from setuptools import build_meta as b; b.prepare_metadata_for_build_wheel('.')"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    (listed,) = tmp_path.glob("*.egg-info/SOURCES.txt")
+    packed = set(listed.read_text(encoding="utf-8").splitlines())
+    assert files - packed == set()
+
+
 @pytest.fixture(scope="module")
 def core_wheel(tmp_path_factory):
     """The wheel of bert4keras-core, built as pip builds it."""
