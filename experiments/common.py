@@ -382,7 +382,7 @@ def draw_curve(folder: Path) -> None:
     figure, axes = plt.subplots(1, len(rows[0]), figsize=(3.2 * len(rows[0]), 2.6))
     for axis, name in zip(np.atleast_1d(axes), rows[0], strict=True):
         axis.plot(epochs, [float(row[name]) for row in rows], marker=".")
-        axis.set(title=name, xlabel="epoch")
+        axis.set(ylabel=name, xlabel="epoch")
         axis.grid(alpha=0.3)
     save_figure(figure, folder / "curve.png")
 

@@ -230,7 +230,7 @@ def draw_bars(scores: dict[str, dict[str, float]], path: Path) -> None:
         bars = axis.bar(np.arange(len(scores)) + 0.28 * (i - 1), heights, 0.26, label=name)
         axis.bar_label(bars, fmt="%.0f", fontsize=7)
     axis.set_xticks(range(len(scores)), scores)
-    axis.set(ylabel="%", ylim=(30, 100))
+    axis.set(ylabel="accuracy, %", ylim=(0, 110))
     axis.legend(loc="upper right", fontsize=8, ncols=3)
     save_figure(figure, path)
 

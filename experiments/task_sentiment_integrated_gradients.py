@@ -165,6 +165,7 @@ def draw(rows: Sequence[tuple[str, str, np.ndarray]], path: Path) -> None:
     axis.imshow(cells, cmap="coolwarm", vmin=-1, vmax=1, aspect="auto")
     axis.set_yticks([*names], [*names.values()], fontsize=8)
     axis.set_xticks(range(0, N_COLUMNS, 5))
+    axis.set_xlabel("character; red speaks for the label, blue against it")
     axis.spines[:].set_visible(False)
     for x, y, character in written if font else ():
         axis.text(x, y, character, ha="center", va="center", fontsize=9, fontproperties=font)
