@@ -4,7 +4,7 @@ import ast
 from collections.abc import Callable
 
 from bert4keras.migrate import rules
-from bert4keras.migrate.names import replaced_prefix, unpacks
+from bert4keras.migrate.names import replaced_prefix, unpacked_module
 from bert4keras.migrate.parts import Parts, Rewriter
 from bert4keras.migrate.source import (
     Arg,
@@ -47,7 +47,7 @@ class Calls(Rewriter):
         """Rewrite a call."""
         function = call.func
         if isinstance(function, ast.Name | ast.Attribute):
-            name = self.names.today(function)
+            name = self.names.new_name_of(function)
             if name is not None:
                 self.rewrite_named(name, call)
                 return
@@ -245,11 +245,11 @@ class Calls(Rewriter):
     def rewrite_alone(self, statement: ast.Expr) -> bool:
         """Rewrite a call that is a statement; tell whether it is complete, with its arguments."""
         call = statement.value
-        if self.names.is_today(call.func, *rules.USELESS_CALLS):
+        if self.names.is_named(call.func, *rules.USELESS_CALLS):
             self.edits.remove_statement(statement)
             return True
-        if self.survey.unpacked and unpacks(call):
-            module = self.names.today(call.args[0].args[0])
+        if self.survey.unpacked and (unpacked := unpacked_module(call)):
+            module = self.names.new_name_of(unpacked)
             self.edits.replace(self.source.span(statement), f"from {module} import *")
             return True
         if getattr(call.func, "attr", "") == "add_loss" and dotted(call.func.value):

@@ -16,7 +16,7 @@ class Classes(Rewriter):
 
     def rewrite(self, node: ast.ClassDef) -> None:
         """Rewrite a class, or mark it."""
-        bases = [self.names.today(x) or "" for x in node.bases if dotted(x)]
+        bases = [self.names.new_name_of(x) or "" for x in node.bases if dotted(x)]
         if any(x.startswith("keras.callbacks.") or x == CHECKPOINT for x in bases):
             self.rewrite_callback(node)
         else:

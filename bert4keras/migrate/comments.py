@@ -4,7 +4,7 @@ import ast
 
 from bert4keras.migrate import rules
 from bert4keras.migrate.edits import Edits
-from bert4keras.migrate.names import covered, in_backend, is_nowhere, today
+from bert4keras.migrate.names import in_backend, is_removed, longest_prefix, new_name
 from bert4keras.migrate.source import Source
 
 PREFIX = "# bert4keras.migrate: "
@@ -28,12 +28,12 @@ class Comments:
 
     def mark_name(self, node: ast.AST, name: str, imported: bool = False) -> None:
         """Mark a full name of old versions that has no direct counterpart."""
-        final = today(name)
-        found = covered(final, rules.MARKS)
+        final = new_name(name)
+        found = longest_prefix(final, rules.MARKS)
         # Names of `K` are marked at their uses, not at their imports.
         if found and not (imported and in_backend(final)):
             self.mark(node, rules.MARKS[found])
-        elif is_nowhere(final) and not in_backend(final):
+        elif is_removed(final) and not in_backend(final):
             self.mark(node, rules.Mark("names", f"{name} no longer exists: use something else"))
 
     def write(self, edits: Edits) -> None:

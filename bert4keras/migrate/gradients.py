@@ -53,7 +53,7 @@ class Gradients(Rewriter):
 
     def is_gradient(self, node: ast.AST) -> bool:
         """Tell whether a node is a name or attribute for computing gradients in Keras 2."""
-        if self.names.is_today(node, GRADIENTS):
+        if self.names.is_named(node, GRADIENTS):
             return True
         mark = rules.ATTRIBUTE_MARKS.get(node.attr) if isinstance(node, ast.Attribute) else None
         return mark is rules.STEP

@@ -96,7 +96,7 @@ class Imports:
             meaning = self.names.of_import(statement, alias) if alias.name != "*" else None
             if meaning is None or not meaning.full:
                 continue
-            final = self.names.now(meaning.whole)
+            final = self.names.new_name(meaning.whole)
             if isinstance(statement, ast.Import):
                 yield meaning.local, meaning.local, final if alias.asname else meaning.local
             elif self.stays(statement, alias):
@@ -109,15 +109,15 @@ class Imports:
         scope = self.names.scopes.module
         for star in self.names.scopes.stars:
             module = self.names.local_module(star)
-            for name in module.given() if module else ():
+            for name in module.star_exports() if module else ():
                 meaning = module.exported(name, name)
                 if meaning and meaning.full and not meaning.starred:
-                    self.note(scope, self.names.now(meaning.whole), name)
+                    self.note(scope, self.names.new_name(meaning.whole), name)
         for name, bindings in scope.bindings.items():
             if len(bindings) == 1 and bindings[0].value is not None:
                 meaning = self.names.of_binding(bindings[0])
                 if meaning and meaning.full:
-                    self.note(scope, self.names.now(meaning.whole), name)
+                    self.note(scope, self.names.new_name(meaning.whole), name)
 
     def stays(self, statement: ast.ImportFrom, alias: ast.alias) -> bool:
         """Tell whether a module of the project keeps a name that is imported from it."""
@@ -126,7 +126,7 @@ class Imports:
         meaning = self.names.of_import(statement, alias)
         if meaning is None or not meaning.full:
             return True
-        return not meaning.starred and self.names.now(meaning.whole) not in self.gone
+        return not meaning.starred and self.names.new_name(meaning.whole) not in self.gone
 
     def local_after(self, alias: ast.alias, final: str) -> str:
         """Return the new local name of an imported name."""
@@ -153,7 +153,7 @@ class Imports:
         new = NewImport(kept=[])
         for alias in statement.names:
             known = alias.name.split(".")[0] in rules.LIBRARIES
-            final = self.names.now(alias.name) if known else alias.name
+            final = self.names.new_name(alias.name) if known else alias.name
             if known:
                 self.comments.mark_name(statement, alias.name, imported=True)
             if final == alias.name or alias.asname is None:
@@ -167,10 +167,11 @@ class Imports:
 
     def rewrite_star(self, statement: ast.ImportFrom) -> None:
         """Rewrite `from module import *`."""
-        if self.names.library(statement) is None:
+        module = statement.module
+        if module is None or self.names.library(statement) is None:
             return
-        moved = self.names.now(statement.module)
-        if moved == statement.module or statement.module in rules.IMPORTABLE:
+        moved = self.names.new_name(module)
+        if moved == module or module in rules.IMPORTABLE:
             return
         if moved == rules.K:
             self.need(statement, rules.K)
@@ -184,7 +185,7 @@ class Imports:
         for alias in statement.names:
             meaning = self.names.of_import(statement, alias)
             name = meaning.whole if meaning and meaning.full else ""
-            final = self.names.now(name)
+            final = self.names.new_name(name)
             if name and final in self.gone:
                 continue
             if self.names.local_module(statement):

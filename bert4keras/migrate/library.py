@@ -39,7 +39,7 @@ def names_of(module: str) -> frozenset[str] | None:
     path = folder.joinpath(*module.split(".")[1:])
     for file in (path / "__init__.py", path.with_suffix(".py")):
         if file.is_file():
-            return frozenset(bound(parsed(file.read_text(encoding="utf-8"))))
+            return frozenset(bound_names(parsed(file.read_text(encoding="utf-8"))))
     return None
 
 
@@ -50,7 +50,7 @@ def folder_of(package: str) -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def bound(tree: ast.Module) -> set[str]:
+def bound_names(tree: ast.Module) -> set[str]:
     """Return the names that the statements of a module bind."""
     found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     for node in tree.body:
@@ -59,11 +59,11 @@ def bound(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.Import | ast.ImportFrom):
             found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
         elif isinstance(node, ast.If | ast.Try | ast.With):
-            found |= bound(ast.Module(node.body, []))
-    return found | texts(tree)
+            found |= bound_names(ast.Module(node.body, []))
+    return found | string_names(tree)
 
 
-def texts(tree: ast.Module) -> set[str]:
+def string_names(tree: ast.Module) -> set[str]:
     """Return the names in strings, as in `__all__`, which a module may bind by `__getattr__`."""
     values = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
     return {value for value in values if isinstance(value, str) and value.isidentifier()}

@@ -24,14 +24,14 @@ def replaced_prefix(name: str, table: Mapping[str, str]) -> str | None:
 
 
 @cache
-def today(name: str, modern: bool = False) -> str:
+def new_name(name: str, modern: bool = False) -> str:
     """Return the new full name of an old one.
 
     Args:
         name: a full name.
         modern: whether the script is already written for Keras 3.
     """
-    if modern and covered(name, rules.VALID):
+    if modern and longest_prefix(name, rules.VALID):
         return name
     before = ""
     while name != before:
@@ -47,15 +47,15 @@ def today(name: str, modern: bool = False) -> str:
     return name
 
 
-def is_nowhere(name: str) -> bool:
+def is_removed(name: str) -> bool:
     """Tell whether a new full name certainly does not exist."""
-    if covered(name, rules.GONE):
+    if longest_prefix(name, rules.GONE):
         return False
-    mark = rules.MARKS.get(covered(name, rules.MARKS) or "")
+    mark = rules.MARKS.get(longest_prefix(name, rules.MARKS) or "")
     return (mark is not None and mark.kind == "names") or is_missing(name)
 
 
-def covered(name: str, table: Iterable[str]) -> str | None:
+def longest_prefix(name: str, table: Iterable[str]) -> str | None:
     """Return the longest prefix of a dotted name, or the name itself, in a table; or None."""
     while name:
         if name in table:
@@ -102,8 +102,8 @@ class Meaning:
         return ".".join([self.full, *self.rest])
 
 
-def unpacks(node: ast.AST) -> bool:
-    """Tell whether a node is `locals().update(get_all_attributes(keras.layers))`.
+def unpacked_module(node: ast.AST) -> ast.Attribute | None:
+    """Return the module in `locals().update(get_all_attributes(keras.layers))`, or None.
 
     It serves as a star import in scripts of 2020.
     """
@@ -112,10 +112,12 @@ def unpacks(node: ast.AST) -> bool:
             func=ast.Attribute(
                 value=ast.Call(func=ast.Name(id="locals" | "globals")), attr="update"
             ),
-            args=[ast.Call(func=ast.Name(id="get_all_attributes"), args=[ast.Attribute()])],
+            args=[
+                ast.Call(func=ast.Name(id="get_all_attributes"), args=[ast.Attribute() as module])
+            ],
         ):
-            return True
-    return False
+            return module
+    return None
 
 
 def nothing(name: str, level: int) -> None:
@@ -147,7 +149,7 @@ class Names:
         self.busy: set[str] = set()
         self.known: dict[ast.AST, Meaning | None] = {}
         self.several: dict[tuple[Scope, str], Meaning | None] = {}
-        updates = [x for x in source.nodes if unpacks(x)]
+        updates = [x for x in source.nodes if unpacked_module(x)]
         uses = [x for x in source.nodes if is_name(x, "get_all_attributes")]
         self.unpacked = bool(updates) and len(uses) == len(updates)
         if self.unpacked:
@@ -164,12 +166,12 @@ class Names:
             for x in self.source.nodes
             if isinstance(x, ast.Attribute) and isinstance(x.value, ast.Name)
         ]
-        return any(covered(name, rules.NEW) for name in [*written, *filter(None, named)])
+        return any(longest_prefix(name, rules.NEW) for name in [*written, *filter(None, named)])
 
-    def now(self, name: str) -> str:
+    def new_name(self, name: str) -> str:
         """Return the new full name of an old one, or the old one if there is no such name."""
-        final = today(name, self.modern)
-        return name if final != name and is_nowhere(final) else final
+        final = new_name(name, self.modern)
+        return name if final != name and is_removed(final) else final
 
     # === Modules ===
 
@@ -231,36 +233,36 @@ class Names:
             bindings, places = self.scopes.in_order(scope, name)
             return self.of_bindings(bindings if places is None else bindings[-1:], scope)
         meaning = self.of_stars(name)
-        if meaning is None and self.package and not self.brings(name):
+        if meaning is None and self.package and not self.binds(name):
             module = self.find(name, 1)
             return module and Meaning("", name, module=module)
         return meaning
 
-    def brings(self, name: str) -> bool:
+    def binds(self, name: str) -> bool:
         """Tell whether this module binds a name, also by star imports within the project."""
         if name in self.scopes.module.bindings:
             return True
         if f"export {name}" in self.busy:  # modules that import each other
             return False
         modules = filter(None, map(self.local_module, self.scopes.stars))
-        return self.once(f"brings {name}", lambda: any(x.gives_all(name) for x in modules), False)
+        return self.once(f"binds {name}", lambda: any(x.exports(name) for x in modules), False)
 
-    def given(self) -> set[str]:
+    def star_exports(self) -> set[str]:
         """Return the names that `from module import *` imports, if bound within the project."""
         found = set(self.scopes.module.bindings)
         for star in self.scopes.stars:
             if module := self.local_module(star):
-                found |= module.once("given", module.given, set())
-        return {name for name in found if self.gives_all(name)}
+                found |= module.once("star_exports", module.star_exports, set())
+        return {name for name in found if self.exports(name)}
 
-    def gives_all(self, name: str) -> bool:
+    def exports(self, name: str) -> bool:
         """Tell whether `from module import *` imports a name of this module."""
-        listed = self.listed()
+        listed = self.declared_exports()
         if listed is not None:
             return name in listed
-        return not name.startswith("_") and self.brings(name)
+        return not name.startswith("_") and self.binds(name)
 
-    def listed(self) -> set[str] | None:
+    def declared_exports(self) -> set[str] | None:
         """Return the names in `__all__`; None if it is missing or cannot be evaluated."""
         names: set[str] | None = None
         for binding in self.scopes.module.bindings.get("__all__", []):
@@ -274,12 +276,12 @@ class Names:
     def meaning(self, node: ast.expr) -> Meaning | None:
         """Return the meaning of `a` or `a.b.c` by imports; None if it is not certain."""
         if node not in self.known:
-            parts = dotted(node)
+            parts = dotted(node) or []
             first = self.of_name(root(node)) if parts else None
-            self.known[node] = first and self.followed(first, parts[1:])
+            self.known[node] = first and self.follow(first, parts[1:])
         return self.known[node]
 
-    def followed(self, meaning: Meaning, attributes: list[str]) -> Meaning | None:
+    def follow(self, meaning: Meaning, attributes: list[str]) -> Meaning | None:
         """Return the meaning of attributes, which are looked up in modules of the project."""
         local, rest = meaning.local, [*meaning.rest, *attributes]
         while meaning.module is not None:
@@ -305,21 +307,21 @@ class Names:
         """Return the meaning of a name with one or several bindings, which must agree."""
         key = scope, bindings[0].name
         if len(bindings) == 1:
-            return self.agreed(bindings, scope)
+            return self.common_meaning(bindings, scope)
         if key not in self.several:
             self.several[key] = None
-            self.several[key] = self.agreed(bindings, scope)
+            self.several[key] = self.common_meaning(bindings, scope)
         return self.several[key]
 
-    def agreed(self, bindings: list[Binding], scope: Scope) -> Meaning | None:
+    def common_meaning(self, bindings: list[Binding], scope: Scope) -> Meaning | None:
         """Return the common meaning of bindings, None if they do not agree."""
         meanings = [self.of_binding(binding) for binding in bindings]
-        if any(meaning is None or meaning.rest for meaning in meanings):
-            return None
-        if len({meaning.module or today(meaning.full) for meaning in meanings}) != 1:
+        known = [meaning for meaning in meanings if meaning is not None and not meaning.rest]
+        names = {meaning.module or new_name(meaning.full) for meaning in known}
+        if len(known) < len(meanings) or len(names) != 1:
             return None
         # The branches of a try may import one thing from several places.
-        return replace(min(meanings, key=lambda x: x.full), local=bindings[0].name, scope=scope)
+        return replace(min(known, key=lambda x: x.full), local=bindings[0].name, scope=scope)
 
     def of_binding(self, binding: Binding) -> Meaning | None:
         """Return the meaning of a name by one binding."""
@@ -359,9 +361,9 @@ class Names:
         for star in reversed(self.scopes.stars):
             if module := self.local_module(star):
                 # A name of the module hides that of an earlier star import.
-                if module.gives_all(name):
+                if module.exports(name):
                     return module.exported(name, name)
-                if module.listed() is None and not name.startswith("_"):
+                if module.declared_exports() is None and not name.startswith("_"):
                     ask = partial(module.of_stars, name)
                     if found := module.once(f"stars {name}", ask, None):
                         return found
@@ -376,14 +378,14 @@ class Names:
         meaning = self.meaning(node)
         return meaning.whole if meaning is not None and meaning.full else None
 
-    def today(self, node: ast.expr) -> str | None:
+    def new_name_of(self, node: ast.expr) -> str | None:
         """Return the new full name of `a` or `a.b.c`."""
         name = self.full(node)
-        return None if name is None else self.now(name)
+        return None if name is None else self.new_name(name)
 
-    def is_today(self, node: ast.AST, *names: str) -> bool:
+    def is_named(self, node: ast.AST, *names: str) -> bool:
         """Tell whether a node has one of these new full names."""
-        return isinstance(node, ast.Name | ast.Attribute) and self.today(node) in names
+        return isinstance(node, ast.Name | ast.Attribute) and self.new_name_of(node) in names
 
     def uses(self, name: str) -> list[ast.Name]:
         """Return the nodes that read a name of the script itself."""

@@ -88,7 +88,7 @@ class Wrapper:
         """Tell whether the function computes the gradient of the loss of the model."""
         return any(
             isinstance(x, ast.Call)
-            and self.names.is_today(x.func, GRADIENTS)
+            and self.names.is_named(x.func, GRADIENTS)
             and getattr(x.args[0] if x.args else None, "attr", "") == "total_loss"
             for x in self.nodes
         )
@@ -146,7 +146,7 @@ def layer_in(names: Names, nodes: list[ast.AST]) -> ast.expr | None:
     """Return the name of the layer that is passed to `search_layer` or `get_layer`."""
     for node in nodes:
         if isinstance(node, ast.Call):
-            if names.is_today(node.func, "bert4keras.backend.search_layer") and len(node.args) == 2:
+            if names.is_named(node.func, "bert4keras.backend.search_layer") and len(node.args) == 2:
                 return node.args[1]
             if getattr(node.func, "attr", "") == "get_layer" and len(node.args) == 1:
                 return node.args[0]
@@ -222,10 +222,10 @@ class Penalty:
     def layer_of(self, node: ast.expr) -> str | None:
         """Return the layer of `K.sum(K.square(K.gradients(loss, [table])[0].values))`."""
         node = self.expanded(node)
-        if not (isinstance(node, ast.Call) and self.names.is_today(node.func, f"{rules.K}.sum")):
+        if not (isinstance(node, ast.Call) and self.names.is_named(node.func, f"{rules.K}.sum")):
             return None
         inner = self.expanded(node.args[0])
-        if isinstance(inner, ast.Call) and self.names.is_today(inner.func, f"{rules.K}.square"):
+        if isinstance(inner, ast.Call) and self.names.is_named(inner.func, f"{rules.K}.square"):
             inner = self.expanded(inner.args[0])
         elif isinstance(inner, ast.BinOp) and isinstance(inner.op, ast.Pow):
             inner = self.expanded(inner.left)
@@ -237,7 +237,7 @@ class Penalty:
         if not isinstance(gradient, ast.Subscript):
             return None
         gradient = self.expanded(gradient.value)
-        if not isinstance(gradient, ast.Call) or not self.names.is_today(gradient.func, GRADIENTS):
+        if not isinstance(gradient, ast.Call) or not self.names.is_named(gradient.func, GRADIENTS):
             return None
         table = gradient.args[1] if len(gradient.args) > 1 else None
         table = table.elts[0] if isinstance(table, ast.List) else table

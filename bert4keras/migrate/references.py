@@ -4,7 +4,7 @@ import ast
 
 from bert4keras.migrate import rules
 from bert4keras.migrate.imports import import_from, plain_import
-from bert4keras.migrate.names import Meaning, covered, in_backend, module_of
+from bert4keras.migrate.names import Meaning, in_backend, longest_prefix, module_of
 from bert4keras.migrate.parts import Rewriter
 from bert4keras.migrate.scopes import Scope
 from bert4keras.migrate.source import dotted, is_name
@@ -28,7 +28,7 @@ class References(Rewriter):
         meaning = self.names.meaning(value)
         if meaning is None or not meaning.full or self.of_import(value, meaning) != target.id:
             return False
-        final = self.names.now(meaning.whole)
+        final = self.names.new_name(meaning.whole)
         module, _, name = final.rpartition(".")
         pair = name, target.id
         line = import_from(module, [pair]) if module else plain_import(*pair)
@@ -56,17 +56,17 @@ class References(Rewriter):
 
     def of_import(self, node: ast.Name | ast.Attribute, meaning: Meaning) -> str | None:
         """Return the new code of an imported name; None if it does not change."""
-        final = self.names.now(meaning.whole)
-        if constant := covered(final, rules.EXPRESSIONS):
+        final = self.names.new_name(meaning.whole)
+        if constant := longest_prefix(final, rules.EXPRESSIONS):
             return rules.EXPRESSIONS[constant] + final.removeprefix(constant)
         if final in rules.RESULTS:
             return f"{self.imports.need(node, rules.RESULTS[final])}()"
         if final in self.survey.gone:
             return None
-        if meaning.rest or meaning.starred or covered(final, rules.MARKS):
+        if meaning.rest or meaning.starred or longest_prefix(final, rules.MARKS):
             self.comments.mark_name(node, meaning.whole)
         rest = "".join(f".{part}" for part in meaning.rest)
-        base = self.names.now(meaning.full)
+        base = self.names.new_name(meaning.full)
         if final != base + rest or in_backend(base):
             return self.spelled(node, final)
         if meaning.starred and not (meaning.full == base and self.is_starred(base)):
@@ -147,7 +147,7 @@ class References(Rewriter):
             values = [x.value for x in found[1] if x.value is not None] if found else []
             return any(self.is_layer(x) for x in values if not isinstance(x, ast.Name))
         if isinstance(node, ast.Call):
-            made = self.names.today(node.func) if dotted(node.func) else None
+            made = self.names.new_name_of(node.func) if dotted(node.func) else None
             is_made = (made or "").startswith(("keras.layers.", "bert4keras.layers."))
             is_found = getattr(node.func, "attr", "") == "get_layer"
             return is_made or is_found or made == "bert4keras.backend.search_layer"

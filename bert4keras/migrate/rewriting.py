@@ -131,7 +131,7 @@ class Rewriting:
     def rewrite_decorators(self, node: ast.FunctionDef | ast.ClassDef) -> None:
         """Remove decorators that are no longer needed."""
         for decorator in node.decorator_list:
-            if self.names.is_today(decorator, *rules.DECORATORS):
+            if self.names.is_named(decorator, *rules.DECORATORS):
                 start, end = self.source.span(decorator)
                 start = self.source.text.rindex("@", 0, start)
                 whole = self.source.line_start(start), self.source.line_end(end)

@@ -50,7 +50,7 @@ class Sessions(Rewriter):
 
     def is_made(self, node: ast.AST) -> bool:
         """Tell whether an expression creates a session, a graph or a configuration."""
-        return isinstance(node, ast.Call) and self.names.is_today(node.func, *MAKERS)
+        return isinstance(node, ast.Call) and self.names.is_named(node.func, *MAKERS)
 
     def is_one(self, node: ast.AST) -> bool:
         """Tell whether an expression is a session, a graph or a configuration."""
@@ -75,7 +75,7 @@ class Sessions(Rewriter):
 
     def is_setter(self, node: ast.AST) -> bool:
         """Tell whether a node is a function that sets a session."""
-        return isinstance(node, ast.Name) and self.names.is_today(node, *SETTERS)
+        return isinstance(node, ast.Name) and self.names.is_named(node, *SETTERS)
 
     def is_use(self, node: ast.AST) -> bool:
         """Tell whether a node is a session, a graph or a configuration, or creates one."""
@@ -89,7 +89,7 @@ class Sessions(Rewriter):
             case ast.Assign(targets=[target], value=value):
                 return self.is_made(value) or self.configures(target)
             case ast.Expr(value=ast.Call() as call):
-                if self.names.is_today(call.func, *SETTERS):
+                if self.names.is_named(call.func, *SETTERS):
                     return True
                 return (
                     getattr(call.func, "attr", "") in ("run", "close")
@@ -108,7 +108,7 @@ class Sessions(Rewriter):
 
     def initializes(self, node: ast.expr) -> bool:
         """Tell whether an expression initialises variables, which is no longer needed."""
-        return isinstance(node, ast.Call) and self.names.is_today(node.func, *INITIALIZERS)
+        return isinstance(node, ast.Call) and self.names.is_named(node.func, *INITIALIZERS)
 
     def enters(self, statement: ast.With) -> bool:
         """Tell whether a statement only enters sessions and graphs: `with graph.as_default():`."""

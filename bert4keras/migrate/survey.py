@@ -52,7 +52,7 @@ class Survey:
         target = node.targets[0]
         if not (isinstance(target, ast.Name) and isinstance(node.value, ast.Call)):
             return
-        if self.names.today(node.value.func) in rules.MODEL_MAKERS:
+        if self.names.new_name_of(node.value.func) in rules.MODEL_MAKERS:
             self.models.add(target.id)
         # It may be from a star import, so that its module is unknown.
         if (dotted(node.value.func) or [""])[-1].startswith("extend_with_"):

@@ -17,7 +17,7 @@ from migration_rules import RULES
 
 from bert4keras.migrate import migrate, rules
 from bert4keras.migrate.calls import SCHEDULE
-from bert4keras.migrate.names import covered, today
+from bert4keras.migrate.names import longest_prefix, new_name
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -173,11 +173,11 @@ def targets():
 def test_every_name_that_a_rule_writes_exists():
     replaced = {*rules.GONE, *rules.MARKS}
     missing = []
-    for name in sorted({today(name) for name in targets()}):
+    for name in sorted({new_name(name) for name in targets()}):
         try:
             resolve(name)
         except AttributeError:
-            if not covered(name, replaced):
+            if not longest_prefix(name, replaced):
                 missing.append(name)
     assert missing == []
 

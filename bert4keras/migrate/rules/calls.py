@@ -10,9 +10,9 @@ class Flag:
     """A boolean argument that has become one of two strings.
 
     Attributes:
-        name: what the argument is called now.
-        true: what it is for what was true.
-        false: what it is for what was false, the default.
+        name: the new name of the argument.
+        true: the value for True.
+        false: the value for False, the default.
     """
 
     name: str
@@ -26,12 +26,12 @@ class Arguments:
 
     Attributes:
         renamed: old name → new name.
-        dropped: names that go.
-        positional: the old order of the arguments; those behind the first are given by name, if
-            there is one.
-        values: name (the new one) → literal → literal.
-        flags: old name → the choice in its place.
-        opposites: old name → the name for the opposite.
+        dropped: names to be removed.
+        positional: the old order of the arguments; if given, those after the first are passed by
+            name.
+        values: new name → old string → new string.
+        flags: old name → the argument that replaces it.
+        opposites: old name → the name of the argument with the opposite meaning.
     """
 
     renamed: dict[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Arguments:
 
 
 QUEUE = ("max_queue_size", "workers", "use_multiprocessing", "pickle_safe", "max_q_size")
-"""How Keras 2 filled its queue of batches."""
+"""Arguments of the queue of batches in Keras 2."""
 
 LOSSES = {
     "cosine_proximity": "cosine_similarity",
@@ -51,7 +51,7 @@ LOSSES = {
     "kullback_leibler_divergence": "kl_divergence",
     "logcosh": "log_cosh",
 }
-"""Losses by their name."""
+"""Old and new names of losses."""
 
 _BUILDING = Arguments(
     renamed={"checkpoint_file": "checkpoint_path", "keep_words": "keep_tokens"},
@@ -117,7 +117,7 @@ ARGUMENTS = {
 """Changes of arguments by the new full name of the called function."""
 
 OPTIMIZER_ARGUMENTS = Arguments(renamed={"lr": "learning_rate"})
-"""For all classes of `keras.optimizers` and what `extend_with_*` makes of them."""
+"""For all classes of `keras.optimizers`, also when extended by `extend_with_*`."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ FROM_GENERATOR = Arguments(
         "verbose",
     ),
 )
-"""Of `evaluate_generator` and `predict_generator`."""
+"""The changes of the arguments of `evaluate_generator` and `predict_generator`."""
 
 METHODS = {
     "fit_generator": Method(
@@ -202,13 +202,13 @@ METHODS = {
         ),
     ),
 }
-"""By the name of the method, whatever it is called on."""
+"""Changes of methods by name, for objects of any class."""
 
 TOKENIZER_METHODS = {
     "encode": Arguments(renamed={"max_length": "maxlen"}),
     "tokenize": Arguments(renamed={"max_length": "maxlen"}),
 }
-"""In scripts whose tokenizers are those of bert4keras."""
+"""Changes of methods of tokenizers, in scripts with the tokenizers of bert4keras."""
 
 NODE_METHODS = {
     "get_input_at": "input_at",
@@ -218,7 +218,7 @@ NODE_METHODS = {
     "get_output_mask_at": "output_mask",
     "get_output_shape_at": "output_shape_at",
 }
-"""Methods of a layer, and the functions of `bert4keras.legacy` in their place."""
+"""Methods of layers, and the functions of `bert4keras.legacy` that replace them."""
 
 NODES = {
     "_inbound_nodes": "inbound_nodes",
@@ -226,10 +226,10 @@ NODES = {
     "inbound_nodes": "inbound_nodes",
     "outbound_nodes": "outbound_nodes",
 }
-"""Attributes of a layer, and the functions of `bert4keras.legacy` in their place."""
+"""Attributes of layers, and the functions of `bert4keras.legacy` that replace them."""
 
 LAYER_NODES = {"input_mask": "input_mask", "output_mask": "output_mask"}
-"""The same for attributes that other things have as well."""
+"""The same for attributes that other objects have, too."""
 
 OPTIMIZER_WRAPPERS = {
     "bert4keras.optimizers.PiecewiseLinearLearningRate": (
@@ -243,7 +243,7 @@ OPTIMIZER_WRAPPERS = {
         "grad_accum_steps",
     ),
 }
-"""Classes around an optimizer, from before 0.3: what extends its class, and the argument."""
+"""Wrappers of optimizers before 0.3: the function that extends a class, and its argument."""
 
 ATTRIBUTES = {
     "_feed_input_names": "input_names",
@@ -256,7 +256,7 @@ ATTRIBUTES = {
 }
 
 LAYER_NAME = r"Encoder-(\d+)-((?:MultiHeadSelfAttention|FeedForward)(?:-(?:Dropout|Add|Norm))?)"
-"""Layers of the Transformer until 0.5, which counted from 1; now `Transformer-0-…`."""
+"""Names of Transformer layers until 0.5, counted from 1; in new versions `Transformer-0-…`."""
 
 MODEL_MAKERS = frozenset(
     {
@@ -268,4 +268,4 @@ MODEL_MAKERS = frozenset(
     }
 )
 OTHER_TOKENIZERS = ("transformers", "tokenizers", "keras_bert", "sentencepiece")
-"""Packages whose tokenizers have a method `encode` as well, where `max_length` is right."""
+"""Packages whose tokenizers also have a method `encode`, for which `max_length` is correct."""

@@ -1,6 +1,6 @@
-"""Where names are now, as tables.
+"""Moved and renamed names, as tables.
 
-Names are written in full, `keras.models.Model`, whatever a script imports them as.
+Names are full names, such as `keras.models.Model`, for any local name in a script.
 """
 
 from bert4keras.migrate.rules.spelling import K, spelled_out

@@ -174,7 +174,7 @@ _ONLY_BEFORE = {
         string_input_producer summary_iterator update_checkpoint_state warm_start
     """,
 }
-"""Module of TensorFlow 1 → what it has that the one of TensorFlow 2 has not."""
+"""Module of TensorFlow 1 → names in it that the one of TensorFlow 2 lacks."""
 
 _FILES = """
     Copy=copy DeleteRecursively=rmtree Exists=exists FastGFile=GFile GFile Glob=glob
