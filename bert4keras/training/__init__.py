@@ -7,6 +7,7 @@ steps       AdversarialTraining, GradientPenalty, VirtualAdversarialTraining, RD
             steps for `Model.compile(step=)`
 gradients   gradients_of, integrated_gradients: gradients at a layer, for attribution
 averages    EvaluateAverage: validate and save the moving average of the weights
+evaluator   Evaluator: scores after every epoch, the best weights, early stopping
 lora        add_lora, merge_lora: training small matrices beside frozen weights
 trainable   TrainsAsCompiled: a model trains the weights that were trainable at `compile`
 in_place    VariablesInPlace: variables keep their values while a model runs on JAX
@@ -22,6 +23,7 @@ from bert4keras.training.distribution.layout import layout_map
 from bert4keras.training.distribution.model import DistributedModel
 from bert4keras.training.distribution.parts import batch_mean
 from bert4keras.training.distribution.scopes import Devices, data_parallel, model_parallel
+from bert4keras.training.evaluator import Evaluator
 from bert4keras.training.feed import BatchFeed, as_feed
 from bert4keras.training.gradients import gradients_of, integrated_gradients
 from bert4keras.training.lora import add_lora, merge_lora
@@ -50,6 +52,7 @@ __all__ = [
     "Devices",
     "DistributedModel",
     "EvaluateAverage",
+    "Evaluator",
     "GradientPenalty",
     "InfoNCE",
     "Matryoshka",

@@ -130,7 +130,7 @@ PUBLIC = {
         truncate_sequences vocab_text well_formed without_space
     """,
     "training": """
-        AdversarialTraining BatchFeed CoSENT Devices DistributedModel EvaluateAverage
+        AdversarialTraining BatchFeed CoSENT Devices DistributedModel EvaluateAverage Evaluator
         GradientPenalty InfoNCE Matryoshka MultilabelCrossentropy RDrop RDropCrossentropy SimCSE
         SparseCategoricalFocalCrossentropy SparseMultilabelCrossentropy Step TokenAccuracy
         TokenCrossentropy VirtualAdversarialTraining add_lora as_feed batch_mean data_parallel
