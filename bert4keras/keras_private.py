@@ -29,7 +29,7 @@ from keras.src.utils.rng_utils import get_random_seed
 __all__ = ["DataAdapter"]  # Keras uses objects of this class as data without wrapping them
 
 INHERITED: dict[type, tuple[str, ...]] = {
-    keras.Model: ("_flatten_layers", "_symbolic_build"),
+    keras.Model: ("_flatten_layers", "_resolve_auto_jit_compile", "_symbolic_build"),
     keras.layers.Dense: ("_kernel",),
     keras.layers.Embedding: ("_embeddings",),
     keras.layers.Lambda: ("_output_shape",),

@@ -105,6 +105,11 @@ def shapes_of(nest: Any) -> tuple:
     return tuple((tuple(x.shape), x.dtype) for x in keras.tree.flatten(nest) if x is not None)
 
 
+def compiles_every_shape() -> bool:
+    """Tell whether the backend compiles models for each shape of their inputs."""
+    return keras.backend.backend() == "jax"
+
+
 @contextmanager
 def first_in_turn(known: set, key: Hashable) -> Iterator[None]:
     """Hold `TRACING` if `key` is not in `known` yet; it is added when the block has succeeded."""

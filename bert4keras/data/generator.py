@@ -150,8 +150,8 @@ class DataGenerator:
     ) -> np.ndarray:
         """Pad the sequences of a batch as `sequence_padding` does.
 
-        With `bucket` the lengths are rounded up by `bucket_length`, so that a model is compiled for
-        few shapes.
+        With `bucket`, and always on JAX, which compiles a model for every shape, the lengths are
+        rounded up by `bucket_length`.
 
         Args:
             sequences: sequences of one rank.
@@ -159,8 +159,10 @@ class DataGenerator:
             seq_dims: number of padded axes.
             mode: `post` or `pre`.
         """
+        from bert4keras.backend.engines import compiles_every_shape
+
         length = None
-        if self.bucket and len(sequences):
+        if len(sequences) and (self.bucket or compiles_every_shape()):
             length = [bucket_length(n) for n in longest(sequences, seq_dims)]
         return sequence_padding(sequences, length, value, seq_dims, mode)
 

@@ -32,6 +32,7 @@ from bert4keras.models.messages import abbreviated
 from bert4keras.models.variables import assign, to_numpy
 from bert4keras.models.whole import WholeModel
 from bert4keras.training import lora, resuming, steps
+from bert4keras.training.compiling import CompilesRarely
 from bert4keras.training.distribution.choice import BuiltForDevices
 from bert4keras.training.gradients import layers_of
 from bert4keras.training.in_place import VariablesInPlace
@@ -42,7 +43,13 @@ from bert4keras.training.trainable import TrainsAsCompiled
 
 @registered
 class Model(
-    BuiltForDevices, WholeModel, lora.Adapted, TrainsAsCompiled, VariablesInPlace, TrainingModel
+    BuiltForDevices,
+    WholeModel,
+    lora.Adapted,
+    TrainsAsCompiled,
+    CompilesRarely,
+    VariablesInPlace,
+    TrainingModel,
 ):
     """A Keras model that accepts the calls of scripts written for earlier versions of Keras.
 

@@ -27,6 +27,7 @@ from bert4keras.backend.engines import (
     present_values,
     shapes_of,
 )
+from bert4keras.training.compiling import SizesMet
 
 
 class VariableGroup:
@@ -162,8 +163,9 @@ class Step:
         self.model = model
         self.step = step
         self.known: set[tuple] = set()
-        compiles = model.jit_compile and not model.run_eagerly
-        self.function = self.compiled() if compiles else self.run_on_values
+        self.sizes = SizesMet()
+        self.compiles = model.jit_compile and not model.run_eagerly
+        self.function = self.compiled() if self.compiles else self.run_on_values
 
     def compiled(self) -> Callable[[tuple, Any], tuple[Any, Any]]:
         """Compile `run_on_values`."""
@@ -183,8 +185,11 @@ class Step:
         return outputs, ([value_of[id(v)] for v in model.variables], empty, *rest)
 
     def first_in_turn(self, values: tuple, data: Any) -> AbstractContextManager:
-        """Admit one thread at a time as long as the shapes are new."""
-        return first_in_turn(self.known, (*map(len, values), shapes_of(data)))
+        """Admit one thread at a time as long as the shapes are new, and count those shapes."""
+        key = (*map(len, values), shapes_of(data))
+        if self.compiles and key not in self.known:
+            self.sizes.add(data)
+        return first_in_turn(self.known, key)
 
 
 class TrainStep(Step):
