@@ -9,6 +9,7 @@ the running backend (or symbolic Keras tensors) and is written in `keras.ops`.
     activations    gelu_erf gelu_tanh swish leaky_relu, `set_gelu`, `activation`
     losses         multi-label cross-entropy
     loops          fold scan
+    compilation_cache    a folder for what JAX compiles
     engines        all that differs by engine: `compiled`, `recompute_grad`, Adam in place, …
     sizes          sizes that are unknown until a model runs
     keras2         `K`, the backend functions of Keras 2
@@ -41,6 +42,7 @@ from bert4keras.backend.attention import (
     torch_attention,
     weighted_values,
 )
+from bert4keras.backend.compilation_cache import use_compilation_cache
 from bert4keras.backend.engines import (
     TRACING,
     adam_in_place,
@@ -183,3 +185,5 @@ __all__ = [
     "yarn_factor",
     "yarn_frequencies",
 ]
+
+use_compilation_cache()
