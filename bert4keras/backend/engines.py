@@ -342,6 +342,11 @@ def dropout(x: Tensor, rate: float, seed: Tensor | None) -> Tensor:
 # ------------------------------------------------------------------------------------- optimization
 
 
+def is_sparse(gradient: Any) -> bool:
+    """Tell whether a gradient consists of rows of an embedding, as there are on TensorFlow."""
+    return keras.backend.backend() == "tensorflow" and hasattr(gradient, "indices")
+
+
 def adam_in_place(
     variable: Any,
     momentum: keras.Variable,

@@ -3,12 +3,14 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import keras
 from keras import ops
 
-from bert4keras.backend.engines import adam_in_place
+from bert4keras.backend.engines import adam_in_place, is_sparse
 from bert4keras.keras_private import given_rate, index_of, trained_variables
 
 LearningRate = float | keras.optimizers.schedules.LearningRateSchedule | Callable
@@ -75,7 +77,7 @@ class DenseGradients(keras.optimizers.Optimizer):
         # If the lengths differ, Keras raises an error.
         if len(grads) == len(variables):
             grads = [
-                None if gradient is None else ops.reshape(gradient, tuple(variable.shape))
+                ops.reshape(gradient, tuple(variable.shape)) if is_sparse(gradient) else gradient
                 for gradient, variable in zip(grads, variables, strict=True)
             ]
         super().apply(grads, trainable_variables)
@@ -105,6 +107,14 @@ def _checked_rate(learning_rate: LearningRate, lr: float | None) -> LearningRate
 # === Adam ===
 
 
+@dataclass(frozen=True)
+class Corrections:
+    """The factor of the learning rate and the epsilon that correct the moments of Adam."""
+
+    rate: Any
+    epsilon: Any
+
+
 @keras.saving.register_keras_serializable(package="bert4keras")
 class Adam(DenseGradients):
     """Adam (Kingma & Ba, 2015, algorithm 1) with optional bias correction, which BERT omits.
@@ -126,6 +136,8 @@ class Adam(DenseGradients):
         TypeError: an argument is unknown.
         ValueError: the learning rate is negative.
     """
+
+    _of_this_step: Corrections | None = None
 
     def __init__(
         self,
@@ -153,21 +165,23 @@ class Adam(DenseGradients):
         self._momentums = self.add_optimizer_variables(variables, "momentum")
         self._velocities = self.add_optimizer_variables(variables, "velocity")
 
+    def _backend_update_step(self, grads, trainable_variables, learning_rate) -> None:
+        """Move all variables by one step, for which the corrections are computed once."""
+        self._of_this_step = self._corrections()
+        try:
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+        finally:
+            self._of_this_step = None
+
     def update_step(self, gradient, variable, learning_rate) -> None:
         """Move the moments and the variable by one step."""
         dtype = variable.dtype
         gradient = ops.cast(gradient, dtype)
         momentum = self._momentums[index_of(self, variable)]
         velocity = self._velocities[index_of(self, variable)]
-        rate = ops.cast(learning_rate, "float32")
-        epsilon = self.epsilon
-        if self.bias_correction:
-            # In float32, whatever the type of the variable: in bfloat16 0.999 rounds to 1.
-            step = ops.cast(self.iterations + 1, "float32")
-            root = ops.sqrt(1 - ops.power(self.beta_2, step))
-            rate = rate * root / (1 - ops.power(self.beta_1, step))
-            epsilon = epsilon * root
-        rate, epsilon = ops.cast(rate, dtype), ops.cast(epsilon, dtype)
+        corrections = self._of_this_step or self._corrections()
+        rate = ops.cast(ops.cast(learning_rate, "float32") * corrections.rate, dtype)
+        epsilon = ops.cast(corrections.epsilon, dtype)
         betas = self.beta_1, self.beta_2
         if adam_in_place(variable, momentum, velocity, gradient, rate, betas, epsilon):
             return
@@ -177,6 +191,15 @@ class Adam(DenseGradients):
         self.assign(velocity, new_velocity)
         update = new_momentum / (ops.sqrt(new_velocity) + epsilon)
         self.assign_sub(variable, rate * update)
+
+    def _corrections(self) -> "Corrections":
+        """Return what the corrections of the moments make of rate and epsilon at this step."""
+        if not self.bias_correction:
+            return Corrections(1.0, self.epsilon)
+        # In float32, whatever the type of the variable: in bfloat16 0.999 rounds to 1.
+        step = ops.cast(self.iterations + 1, "float32")
+        root = ops.sqrt(1 - ops.power(self.beta_2, step))
+        return Corrections(root / (1 - ops.power(self.beta_1, step)), self.epsilon * root)
 
     def get_config(self) -> dict:
         """Return the constructor's arguments."""

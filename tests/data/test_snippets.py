@@ -500,8 +500,10 @@ def test_a_worker_that_fails_ends_in_an_error_that_names_the_item(tmp_path, meth
 
 
 ENDLESS = """
-import itertools, sys, time
+import itertools, signal, sys, time
 from bert4keras.snippets import parallel_apply_generator
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 
 def work(x):
     time.sleep(0 if x < 4 else 60)

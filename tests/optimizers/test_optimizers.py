@@ -445,6 +445,16 @@ def test_rows_that_occur_twice_are_added_before_clipping(clip):
         assert np.linalg.norm(moved) == pytest.approx(0.1, abs=1e-5)
 
 
+def test_corrections_of_adam_are_computed_once_for_all_weights(monkeypatch):
+    """One by one they would be most of what TensorFlow traces before the first step."""
+    model = build()
+    assert len(model.trainable_variables) == 4
+    power, calls = keras.ops.power, []
+    monkeypatch.setattr(keras.ops, "power", lambda *args: calls.append(args) or power(*args))
+    run(model, Adam(), random_gradients(model, steps=1))
+    assert len(calls) == 2  # one for each moment
+
+
 def test_schedules_of_keras_count_steps_under_accumulation():
     schedule = warmup_cosine(2, 4, 0.1)
     results = []
