@@ -444,12 +444,11 @@ script.main(["predict", "查询公交线路", "--output", sys.argv[-1]])
 
 
 @pytest.mark.long
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="devices of TensorFlow")
 def test_two_devices_on_a_slice(thinned, checkpoint, tmp_path):
     """A process of its own: TensorFlow divides the processor when it starts."""
     argv = f"--data {iflytek(thinned)} --quick --checkpoint {checkpoint()} --epochs 1"
     argv += f" --batch-size 8 --output {tmp_path}"
-    environment = os.environ | {"PYTHONPATH": str(EXAMPLES)}
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLES), "KERAS_BACKEND": "tensorflow"}
     done = subprocess.run(
         [sys.executable, "-c", TWO_DEVICES, *argv.split()],
         env=environment,
