@@ -158,8 +158,9 @@ def _compare(
         ) from error
     for x, outputs in zip(examples, found, strict=True):
         expected = keras.tree.flatten(model(x if len(x) > 1 else x[0], training=False))
-        for ours, theirs in zip(expected, outputs, strict=True):
-            ours = keras.ops.convert_to_numpy(ours).astype("float32")
+        for ours, each in zip(expected, outputs, strict=True):
+            theirs = np.asarray(each)
+            ours = np.asarray(keras.ops.convert_to_numpy(ours), "float32")
             far = np.linalg.norm(theirs - ours) / np.linalg.norm(ours)
             if not far <= tolerated:
                 raise ValueError(

@@ -149,7 +149,8 @@ class Reader:
         if self.weights:
             n = probabilities.shape[1]
             weights = np.resize([*self.weights, *[0] * n], n)  # places that are left have no vote
-            probabilities = probabilities * weights.reshape(1, n, 1, 1).astype("float32")
+            weights = weights.reshape(1, n, 1, 1).astype("float32")
+            probabilities = keras.ops.multiply(probabilities, weights)
         return combined_by_vote(probabilities)
 
     def allowed(self, passages: Sequence[str]) -> Callable[[list[int]], list[int]]:

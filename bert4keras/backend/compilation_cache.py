@@ -25,7 +25,7 @@ def use_compilation_cache() -> None:
     import jax
 
     folder = _folder()
-    if folder is None or jax.config.jax_compilation_cache_dir is not None:
+    if folder is None or jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -197,9 +197,10 @@ class Adam(DenseGradients):
         if not self.bias_correction:
             return Corrections(1.0, self.epsilon)
         # In float32, whatever the type of the variable: in bfloat16 0.999 rounds to 1.
-        step = ops.cast(self.iterations + 1, "float32")
-        root = ops.sqrt(1 - ops.power(self.beta_2, step))
-        return Corrections(root / (1 - ops.power(self.beta_1, step)), self.epsilon * root)
+        step = ops.cast(ops.add(self.iterations, 1), "float32")
+        root = ops.sqrt(ops.subtract(1, ops.power(self.beta_2, step)))
+        rate = ops.divide(root, ops.subtract(1, ops.power(self.beta_1, step)))
+        return Corrections(rate, ops.multiply(self.epsilon, root))
 
     def get_config(self) -> dict:
         """Return the constructor's arguments."""
