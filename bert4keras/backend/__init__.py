@@ -42,7 +42,6 @@ from bert4keras.backend.attention import (
     torch_attention,
     weighted_values,
 )
-from bert4keras.backend.compilation_cache import use_compilation_cache
 from bert4keras.backend.engines import (
     TRACING,
     adam_in_place,
@@ -185,5 +184,3 @@ __all__ = [
     "yarn_factor",
     "yarn_frequencies",
 ]
-
-use_compilation_cache()

@@ -12,8 +12,11 @@ import numpy as np
 from keras import ops
 
 from bert4keras import keras_private
+from bert4keras.backend.compilation_cache import use_compilation_cache
 from bert4keras.backend.memory import Memory
 from bert4keras.backend.tensors import Tensor
+
+use_compilation_cache()  # before anything is compiled
 
 
 def known_values(x: Tensor) -> np.ndarray | None:

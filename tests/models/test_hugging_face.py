@@ -556,7 +556,7 @@ def test_old_configs_name_only_a_class(tmp_path):
         ("bert", SIZES | {"hidden_act": "elu"}, "elu"),
         ("bert", SIZES | {"residual_attention_scores": True}, "residual_attention_scores"),
         ("distilbert", SIZES | {"layer_norm_epsilon": 1e-5}, "has no layer_norm_epsilon"),
-        ("xlm_roberta", SIZES | {"keep_tokens": [1, 0, 2, 3]}, "leave it where it is"),
+        ("xlm_roberta", SIZES | {"keep_tokens": [1, 0, 2, 3]}, "keep its id"),
         ("gpt", GPT | {"intermediate_size": 64, "segment_vocab_size": 0}, "intermediate_size"),
     ],
 )

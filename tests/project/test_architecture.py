@@ -79,6 +79,7 @@ FACES = [
 """Modules that scripts import and that only re-export. The library imports what they re-export."""
 
 DOORS = {
+    ("data.generator", "backend.engines"): "DataGenerator.pad asks if each length is compiled",
     ("data.generator", "training.feed"): "DataGenerator.forfit gives a BatchFeed",
     ("generation.autoregressive", "generation.last_token"): "AutoRegressiveDecoder.last_token",
 }

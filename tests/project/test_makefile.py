@@ -22,7 +22,15 @@ def test_the_demo_says_nothing_of_gpus_that_are_not_there(tmp_path):
         f"#!/bin/sh\ncat >&2 <<'END'\n{NOISE}ValueError: an error\nEND\necho \"$3\"; exit 3\n"
     )
     python.chmod(0o755)
-    command = ["make", "-o", ".venv/.demo", "demo", f"BIN={tmp_path}", 'ARGS=--epochs "书 好看"']
+    command = [
+        "make",
+        "--no-print-directory",
+        "-o",
+        ".venv/.demo",
+        "demo",
+        f"BIN={tmp_path}",
+        'ARGS=--epochs "书 好看"',
+    ]
     if not (shutil.which("make") and shutil.which("bash")):
         pytest.skip("needs make and bash")
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
