@@ -159,10 +159,8 @@ class DataGenerator:
             seq_dims: number of padded axes.
             mode: `post` or `pre`.
         """
-        from bert4keras.backend.engines import compiles_every_shape
-
         length = None
-        if len(sequences) and (self.bucket or compiles_every_shape()):
+        if len(sequences) and (self.bucket or _every_shape_is_compiled()):
             length = [bucket_length(n) for n in longest(sequences, seq_dims)]
         return sequence_padding(sequences, length, value, seq_dims, mode)
 
@@ -242,6 +240,13 @@ class DataGenerator:
         else:
             dataset = dataset.batch(self.batch_size)
         return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _every_shape_is_compiled() -> bool:
+    """Ask the backend; this imports Keras, which `pad` does without where it can."""
+    from bert4keras.backend.engines import compiles_every_shape
+
+    return compiles_every_shape()
 
 
 def _map_like(types: Any, values: Any, leaf: Callable) -> Any:

@@ -435,7 +435,8 @@ class Model(
 
     def examples(self) -> list[list[np.ndarray]]:
         """Return inputs of two shapes, drawn at random, an array for each input."""
-        return [Rules(self).example(2, 9), Rules(self).example(3, 5)]
+        rules = Rules(self)
+        return [rules.example(2, 9), rules.example(3, 5)]
 
 
 def computes_in_float16(model: keras.Model) -> bool:
