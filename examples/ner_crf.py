@@ -10,16 +10,17 @@ line, an empty line after each sentence, as the People's Daily and MSRA corpora 
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from bert4keras.layers import ConditionalRandomField
+from bert4keras.metrics import precision_recall_f1
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr
-from bert4keras.snippets import DataGenerator, sequence_padding
+from bert4keras.snippets import DataGenerator, sequence_padding, tags_to_spans
 from bert4keras.tokenizers import Tokenizer
 
 HERE = Path(__file__).parent
@@ -36,18 +37,6 @@ def read(folder: Path, part: str) -> list[tuple[str, list[str]]]:
     text = next(folder.glob(f"*{part}*")).read_text(encoding="utf-8")
     sentences = [[line.split() for line in s.split("\n")] for s in text.strip().split("\n\n")]
     return [("".join(row[0] for row in s), [row[-1] for row in s]) for s in sentences]
-
-
-def spans_of(tags: Sequence[str]) -> set[Span]:
-    """Find the spans that tags describe: B-X, followed by any number of I-X."""
-    spans, start, kind = set(), 0, None
-    for i, tag in enumerate([*tags, "O"]):
-        if kind and tag != f"I-{kind}":
-            spans.add((start, i, kind))
-            kind = None
-        if tag.startswith("B-"):
-            start, kind = i, tag[2:]
-    return spans
 
 
 def encode(text: str, tokenizer: Tokenizer) -> list[int]:
@@ -87,23 +76,19 @@ def build(checkpoint: Path, n_tags: int, steps: int) -> tuple[Model, Model]:
     return model, tagger
 
 
-def find(tagger: Model, tokenizer: Tokenizer, texts: list[str], tags: list[str]) -> list[set[Span]]:
+def find(
+    tagger: Model, tokenizer: Tokenizer, texts: list[str], tags: list[str]
+) -> list[list[Span]]:
     """Find the entities of texts."""
     token_ids = sequence_padding([encode(text, tokenizer) for text in texts], MAXLEN)
     found = tagger.predict([token_ids, np.zeros_like(token_ids)], batch_size=32, verbose=0)
     return [
-        spans_of([tags[i] for i in row[1 : len(text) + 1]])
+        tags_to_spans([tags[i] for i in row[1 : len(text) + 1]], strict=True)
         for text, row in zip((text[: MAXLEN - 2] for text in texts), found, strict=True)
     ]
 
 
 # === 评估 / evaluation ===
-
-
-def f1(found: Sequence[set], right: Sequence[set]) -> float:
-    """Compute the F1 of entities: both ends and the kind have to be right."""
-    both = sum(len(a & b) for a, b in zip(found, right, strict=True))
-    return 2 * both / max(1, sum(map(len, found)) + sum(map(len, right)))
 
 
 def look_up(text: str, names: dict[str, str]) -> set[Span]:
@@ -142,11 +127,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     model, tagger = build(args.checkpoint, len(tags), args.epochs * len(batches))
     model.fit(batches.forfit(), steps_per_epoch=len(batches), epochs=args.epochs, verbose=2)
 
-    texts, right = [text for text, _ in dev], [spans_of(row) for _, row in dev]
-    names = {text[a:b]: kind for text, row in train for a, b, kind in spans_of(row)}
+    texts, right = [text for text, _ in dev], [tags_to_spans(row) for _, row in dev]
+    names = {text[a:b]: kind for text, row in train for a, b, kind in tags_to_spans(row)}
     scores = {
-        "f1": f1(find(tagger, tokenizer, texts, tags), right),
-        "dictionary": f1([look_up(text, names) for text in texts], right),
+        "f1": precision_recall_f1(find(tagger, tokenizer, texts, tags), right)["f1"],
+        "dictionary": precision_recall_f1([look_up(text, names) for text in texts], right)["f1"],
     }
     print(
         f"实体 F1 / F1 of entities {scores['f1']:.4f}，查词典 / dictionary of the training data "
@@ -159,7 +144,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     for text, spans in zip(
         args.sentences, find(tagger, tokenizer, args.sentences, tags), strict=True
     ):
-        print(text, [(text[a:b], kind) for a, b, kind in sorted(spans)])
+        print(text, [(text[a:b], kind) for a, b, kind in spans])
     return scores
 
 

@@ -11,7 +11,7 @@ each kind, and spans above 0 are entities. The folder given by --data has a file
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -20,6 +20,7 @@ from keras import ops
 
 from bert4keras.backend import multilabel_categorical_crossentropy
 from bert4keras.layers import GlobalPointer
+from bert4keras.metrics import precision_recall_f1
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr
 from bert4keras.snippets import DataGenerator, sequence_padding
@@ -122,12 +123,6 @@ def find(model: Model, tokenizer: Tokenizer, texts: list[str], kinds: list[str])
 # === 评估 / evaluation ===
 
 
-def f1(found: Sequence[set], right: Sequence[set]) -> float:
-    """Compute the F1 of entities: both ends and the kind have to be right."""
-    both = sum(len(a & b) for a, b in zip(found, right, strict=True))
-    return 2 * both / max(1, sum(map(len, found)) + sum(map(len, right)))
-
-
 def look_up(text: str, names: dict[tuple[str, str], None]) -> set[Span]:
     """Find all entities that were in the training data: the baseline."""
     return {
@@ -163,8 +158,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     texts, right = map(list, zip(*dev, strict=True))
     names = {(text[a : b + 1], kind): None for text, spans in train for a, b, kind in spans}
     scores = {
-        "f1": f1(find(model, tokenizer, texts, kinds), right),
-        "dictionary": f1([look_up(text, names) for text in texts], right),
+        "f1": precision_recall_f1(find(model, tokenizer, texts, kinds), right)["f1"],
+        "dictionary": precision_recall_f1([look_up(text, names) for text in texts], right)["f1"],
     }
     print(
         f"实体 F1 / F1 of entities {scores['f1']:.4f}，查词典 / dictionary of the training data "

@@ -12,7 +12,7 @@ folder given by --data has a file *train* and a file *dev* with {"text": …, "s
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -21,6 +21,7 @@ from keras import ops
 
 from bert4keras.backend import multilabel_categorical_crossentropy
 from bert4keras.layers import GlobalPointer
+from bert4keras.metrics import precision_recall_f1
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr
 from bert4keras.snippets import DataGenerator, sequence_padding
@@ -146,12 +147,6 @@ def extract(
 # === 评估 / evaluation ===
 
 
-def f1(found: Sequence[set], right: Sequence[set]) -> float:
-    """Compute the F1 of triples: subject, predicate and object have to be right."""
-    both = sum(len(a & b) for a, b in zip(found, right, strict=True))
-    return 2 * both / max(1, sum(map(len, found)) + sum(map(len, right)))
-
-
 def main(argv: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -180,8 +175,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     }  # 训练中见过的 / seen in training
     looked_up = [{t for t in known if t[0] in text and t[2] in text} for text in texts]
     scores = {
-        "f1": f1(extract(model, tokenizer, texts, predicates), right),
-        "dictionary": f1(looked_up, right),
+        "f1": precision_recall_f1(extract(model, tokenizer, texts, predicates), right)["f1"],
+        "dictionary": precision_recall_f1(looked_up, right)["f1"],
     }
     print(f"三元组 F1 / F1 of triples {scores['f1']:.4f}，查训练集 / known triples", end=" ")
     print(f"{scores['dictionary']:.4f}")

@@ -20,9 +20,10 @@ from keras import ops
 
 from bert4keras.generation import Generator
 from bert4keras.layers import Loss
+from bert4keras.metrics import rouge
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr
-from bert4keras.snippets import DataGenerator, longest_common_subsequence
+from bert4keras.snippets import DataGenerator
 from bert4keras.tokenizers import Tokenizer
 
 HERE = Path(__file__).parent
@@ -98,15 +99,6 @@ def write(unilm: Model, tokenizer: Tokenizer, contents: list[str]) -> list[str]:
 # === 评估 / evaluation ===
 
 
-def rouge_l(found: list[str], right: list[str]) -> float:
-    """Compute the mean ROUGE-L: F1 of the longest common subsequence of characters."""
-    scores = [
-        2 * longest_common_subsequence(a, b)[0] / max(1, len(a) + len(b))
-        for a, b in zip(found, right, strict=True)
-    ]
-    return float(np.mean(scores))
-
-
 def main(argv: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -133,8 +125,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     found = write(unilm, tokenizer, contents)
     n = round(np.mean([len(title) for _, title in train]))
     scores = {
-        "rouge_l": rouge_l(found, right),
-        "first_characters": rouge_l([content[:n] for content in contents], right),
+        "rouge_l": rouge(found, right)["rouge_l"],
+        "first_characters": rouge([content[:n] for content in contents], right)["rouge_l"],
         "exact_match": float(np.mean([a == b for a, b in zip(found, right, strict=True)])),
     }
     print(

@@ -31,6 +31,7 @@ import keras
 import numpy as np
 
 from bert4keras.checkpoints import CheckpointError, Files, find_files
+from bert4keras.metrics import precision_recall_f1
 from bert4keras.optimizers import (
     Adam,
     extend_with_piecewise_linear_lr,
@@ -463,13 +464,8 @@ def outputs(
 
 def micro_f1(found: Sequence[set], expected: Sequence[set]) -> dict[str, float]:
     """F1, precision and recall of the members of all sets together."""
-    right = sum(len(a & b) for a, b in zip(found, expected, strict=True))
-    n_found, n_expected = sum(map(len, found)), sum(map(len, expected))
-    return {
-        "f1": round(2 * right / max(1, n_found + n_expected), 4),
-        "precision": round(right / max(1, n_found), 4),
-        "recall": round(right / max(1, n_expected), 4),
-    }
+    scores = precision_recall_f1(found, expected)
+    return {name: round(scores[name], 4) for name in ("f1", "precision", "recall")}
 
 
 def machine() -> str:

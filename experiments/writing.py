@@ -8,8 +8,6 @@ character by character.
 import argparse
 import gzip
 import json
-import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from common import Batches, fit, load_best, optimizer, outputs, remember, report
 from keras import ops
 
 from bert4keras.generation import Generator
+from bert4keras.metrics import rouge, sentence_bleu
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.tokenizers import SpTokenizer, Tokenizer, load_vocab
 from bert4keras.training import TokenAccuracy, TokenCrossentropy
@@ -315,50 +314,8 @@ def probability_scores(totals: np.ndarray) -> dict[str, float]:
 # --- scores
 
 
-def n_grams(text: str, n: int) -> Counter:
-    return Counter(text[i : i + n] for i in range(len(text) - n + 1))
-
-
-def longest_common(a: str, b: str) -> int:
-    """How many characters two texts have in common, in the same order."""
-    row = [0] * (len(b) + 1)
-    for x in a:
-        before = row
-        row = [0]
-        for j, y in enumerate(b):
-            row.append(before[j] + 1 if x == y else max(before[j + 1], row[j]))
-    return row[-1]
-
-
-def rouge(found: str, wanted: str) -> dict[str, float]:
-    """F1 of what two texts have in common: characters, pairs of them, the longest subsequence."""
-
-    def f1(shared: int, n_found: int, n_wanted: int) -> float:
-        return 2 * shared / (n_found + n_wanted) if n_found + n_wanted else 0.0
-
-    scores = {"rouge_l": f1(longest_common(found, wanted), len(found), len(wanted))}
-    for n in (1, 2):
-        a, b = n_grams(found, n), n_grams(wanted, n)
-        scores[f"rouge_{n}"] = f1((a & b).total(), a.total(), b.total())
-    return scores
-
-
-def bleu(found: str, wanted: str) -> float:
-    """BLEU-4 (Papineni et al., 2002) of characters; where no n-gram is right, 0.1 is counted."""
-    log_precision = 0.0
-    for n in range(1, 5):
-        a, b = n_grams(found, n), n_grams(wanted, n)
-        if n == 1 and not a & b:
-            return 0.0
-        log_precision += math.log(((a & b).total() or 0.1) / max(1, a.total())) / 4
-    brevity = min(0.0, 1 - len(wanted) / len(found))
-    return math.exp(brevity + log_precision)
-
-
 def text_scores(found: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
     """ROUGE-L, ROUGE-1, ROUGE-2 and BLEU of texts, in lower case and without spaces; the means."""
-    rows = []
-    for pair in zip(found, wanted, strict=True):
-        a, b = ("".join(text.lower().split()) for text in pair)
-        rows.append({**rouge(a, b), "bleu": bleu(a, b)})
-    return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
+    found, wanted = (["".join(text.lower().split()) for text in side] for side in (found, wanted))
+    scores = rouge(found, wanted) | {"bleu": sentence_bleu(found, wanted)}
+    return {name: round(scores[name], 4) for name in ("rouge_l", "rouge_1", "rouge_2", "bleu")}

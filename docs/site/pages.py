@@ -27,7 +27,7 @@ ELSEWHERE = (
 RENAMED = {"README.md": "index.md", "README_en.md": "index_en.md"}
 FACES = (
     *("models", "tokenizers", "layers", "optimizers", "training", "generation", "snippets"),
-    *("sentences", "checkpoints", "serving", "backend", "legacy"),
+    *("metrics", "sentences", "checkpoints", "serving", "backend", "legacy"),
 )
 """Modules with a page in the reference; a name that several offer stands in the first."""
 LANGUAGES = {".py": "python", ".toml": "toml", ".yaml": "yaml", ".cff": "yaml"}

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "quickstart")
-PUBLIC = "models layers backend tokenizers snippets optimizers generation".split()  # noqa: SIM905
+PUBLIC = "models layers backend tokenizers snippets optimizers generation metrics".split()  # noqa: SIM905
 DATA = {
     "text_classification": "topics",
     "sentence_pairs": "pairs",
@@ -201,18 +201,6 @@ def test_forms_of_public_data(example, tmp_path):
 
 
 # === Parts ===
-
-
-def test_spans_of_tags(example):
-    spans_of = example("ner_crf").spans_of
-    tags = "B-PER I-PER B-PER O B-LOC I-LOC I-PER O B-ORG".split()  # noqa: SIM905
-    assert spans_of(tags) == {
-        (0, 2, "PER"),
-        (2, 3, "PER"),
-        (4, 6, "LOC"),
-        (8, 9, "ORG"),
-    }
-    assert spans_of([]) == set() and spans_of(["O", "I-PER", "O"]) == set()
 
 
 def test_the_answer_is_where_its_tokens_are(example, tokenizer):

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import math
 import os
 import random
 import subprocess
@@ -49,37 +48,6 @@ def quick_arguments(common, *argv, **options):
 
 
 # --- scores
-
-
-def test_rouge_by_hand(writing):
-    found = writing.rouge("甲乙丙", "甲丙丁戊")
-    assert found["rouge_1"] == pytest.approx(2 * 2 / 7)
-    assert found["rouge_2"] == 0
-    assert found["rouge_l"] == pytest.approx(2 * 2 / 7)
-    assert writing.rouge("丙甲", "甲丙")["rouge_l"] == 0.5
-    assert set(writing.rouge("", "甲").values()) == {0}
-    assert set(writing.rouge("", "").values()) == {0}
-
-
-def test_bleu_by_hand(writing):
-    assert writing.bleu("甲乙丙丁戊", "甲乙丙丁戊") == pytest.approx(1)
-    # Two of three, one of two, none of one, none of none; one character too few.
-    expected = (2 / 3 * 1 / 2 * 0.1 * 0.1) ** 0.25 * math.exp(1 - 4 / 3)
-    assert writing.bleu("甲乙戊", "甲乙丙丁") == pytest.approx(expected)
-    assert writing.bleu("丁", "甲") == writing.bleu("", "甲") == 0
-
-
-@given(st.text("甲乙丙", max_size=12), st.text("甲乙丙", max_size=12))
-def test_the_longest_common_subsequence_is_one(writing, a, b):
-    found = writing.longest_common(a, b)
-    assert found == writing.longest_common(b, a) <= min(len(a), len(b))
-    assert found >= (writing.n_grams(a, 1) & writing.n_grams(b, 1)).total() / 3
-    assert writing.longest_common(a, a + b) == len(a)
-    if a and b:
-        step = int(a[-1] == b[-1])
-        shorter = writing.longest_common(a[:-1], b[:-1]) + step
-        sides = (writing.longest_common(a[:-1], b), writing.longest_common(a, b[:-1]))
-        assert found == max(shorter, *sides)
 
 
 def test_scores_know_neither_case_nor_spaces(writing):

@@ -32,6 +32,7 @@ ROOMS = [
     "checkpoints",
     "text",
     "data",
+    "metrics",
     "migrate",
     "serving",
     "generation.autoregressive",
@@ -56,6 +57,7 @@ WITHOUT_KERAS = [
     "checkpoints",
     "text",
     "data",
+    "metrics",
     "migrate",
     "serving",
     "generation.autoregressive",
@@ -68,6 +70,7 @@ FACES = [
     "generation",
     "layers",
     "legacy",
+    "metrics",
     "models",
     "optimizers",
     "sentences",
@@ -98,6 +101,9 @@ PUBLIC = {
         save_layers to_hugging_face write_checkpoint write_safetensors Dialect Signature
     """,
     "generation": "Generator LastToken",
+    "metrics": """
+        corpus_bleu precision_recall_f1 rouge scores_by_kind sentence_bleu tagging_scores
+    """,
     "models": """
         ALBERT ALBERT_Unshared APPLICATIONS ARCHITECTURES BART BERT Block DeBERTaV2 DistilBERT
         ELECTRA ERNIE Family GAU_alpha GPT GPT2 GPT2_ML Gemma3 LLaMA LM_Mask MBART Model ModernBERT
@@ -123,7 +129,8 @@ PUBLIC = {
         convert_to_str convert_to_unicode delete_arguments insert_arguments is_one_of is_string
         longest_common_subsequence longest_common_substring lowercase_and_normalize open
         orthogonally_resize parallel_apply parallel_apply_generator sample_length sequence_padding
-        softmax strQ2B string_matching text_segmentate to_array truncate_sequences uniout
+        softmax spans_to_tags strQ2B string_matching tags_to_spans text_segmentate to_array
+        truncate_sequences uniout
     """,
     "tokenizers": """
         JsonTokenizer SPACE SpTokenizer Tokenizer TokenizerBase TokenizerError VOCAB_FILE is_string
