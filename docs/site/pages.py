@@ -1,11 +1,13 @@
 """What mkdocs does not know of the site: pages from all over the repository, and the reference.
 
 A page that stands elsewhere (`README.md`, `examples/…`) keeps its place in the tree. Scripts and
-other files that pages link to are pages with their text. Links are written as they work in the
-repository, and are made to work on the site. The reference has a page for each module that scripts
-import from, read from the sources without importing them.
+other files that pages link to are pages with their text, notebooks with their pictures. Links are
+written as they work in the repository, and are made to work on the site. The reference has a page
+for each module that scripts import from, read from the sources without importing them.
 """
 
+import base64
+import json
 import os
 import posixpath
 import re
@@ -42,7 +44,10 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(generated(config, uri_of(name), (ROOT / name).read_text("utf-8")))
         documents.append(ROOT / name)
     for path in sorted({target for document in documents for target in targets_of(document)}):
-        if uri_of(path) not in files.src_uris:
+        if path.endswith(".ipynb"):
+            for file in page_of_notebook(config, path):
+                files.append(file)
+        elif uri_of(path) not in files.src_uris:
             files.append(page_of_file(config, path))
     for face, text in reference():
         files.append(generated(config, f"reference/{face}.md", text))
@@ -97,12 +102,36 @@ def page_of_file(config: Any, path: str) -> File:
     )
 
 
+def page_of_notebook(config: Any, path: str) -> Iterator[File]:
+    """A page with the texts, code and outputs of a notebook, and its pictures beside it."""
+    blocks, n_pictures = [], 0
+    for cell in json.loads((ROOT / path).read_text("utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            blocks.append(source)
+            continue
+        blocks.append(f"`````python\n{source}\n`````")
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data:
+                n_pictures += 1
+                picture = f"{path}-{n_pictures}.png"
+                yield generated(config, picture, base64.b64decode(data["image/png"]))
+                blocks.append(f"![]({posixpath.basename(picture)})")
+            else:
+                text = "".join(output.get("text") or data["text/plain"])
+                blocks.append(f"`````text\n{text.rstrip()}\n`````")
+    yield generated(config, uri_of(path), "\n\n".join(blocks) + "\n")
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Make links work on the site, and lists look as they do elsewhere."""
     uri = page.file.src_uri
     path = {new: old for old, new in RENAMED.items()}.get(uri, uri)
     if path == uri and (ROOT / "docs" / path).is_file():
         path = f"docs/{path}"
+    if path.endswith(".ipynb.md"):
+        path = path.removesuffix(".md")
     folder = posixpath.dirname(path)
 
     def relinked(match: re.Match[str]) -> str:
