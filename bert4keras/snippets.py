@@ -17,6 +17,7 @@ from bert4keras.data.arrays import (
 )
 from bert4keras.data.files import open
 from bert4keras.data.generator import DataGenerator, sample_length
+from bert4keras.data.labelled import SequenceLabelingGenerator, TextClassificationGenerator
 from bert4keras.data.parallel import parallel_apply, parallel_apply_generator
 from bert4keras.data.tags import spans_to_tags, tags_to_spans
 from bert4keras.extending import delete_arguments, insert_arguments, is_one_of
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AutoRegressiveDecoder",
     "DataGenerator",
+    "SequenceLabelingGenerator",
+    "TextClassificationGenerator",
     "ViterbiDecoder",
     "WebServing",
     "as_floats",

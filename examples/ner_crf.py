@@ -10,22 +10,20 @@ line, an empty line after each sentence, as the People's Daily and MSRA corpora 
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from bert4keras.layers import ConditionalRandomField
 from bert4keras.metrics import precision_recall_f1
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr
-from bert4keras.snippets import DataGenerator, sequence_padding, tags_to_spans
+from bert4keras.snippets import SequenceLabelingGenerator, tags_to_spans
 from bert4keras.tokenizers import Tokenizer
 
 HERE = Path(__file__).parent
 SENTENCES = ["王小明昨天从杭州来到远航大学。", "蓝海银行的张建国在青岛讲话。"]
-MAXLEN = 128  # 字数，含 [CLS] 和 [SEP]；多出的不看 / characters with [CLS] and [SEP]; more are cut
+MAXLEN = 128  # token 数，多出的不看 / tokens of a text; more are cut off
 BATCH_SIZE = 16
 Span = tuple[int, int, str]  # 首字、末字之后、类别 / first character, one behind the last, kind
 
@@ -37,24 +35,6 @@ def read(folder: Path, part: str) -> list[tuple[str, list[str]]]:
     text = next(folder.glob(f"*{part}*")).read_text(encoding="utf-8")
     sentences = [[line.split() for line in s.split("\n")] for s in text.strip().split("\n\n")]
     return [("".join(row[0] for row in s), [row[-1] for row in s]) for s in sentences]
-
-
-def encode(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Make a token of each character, so that token i + 1 is character i."""
-    return tokenizer.tokens_to_ids(["[CLS]", *text.lower()[: MAXLEN - 2], "[SEP]"])
-
-
-class Batches(DataGenerator):
-    """Batches of ([token ids, segment ids], tag ids)."""
-
-    def __iter__(self, random: bool = False) -> Iterator:
-        batch = []
-        for is_end, sample in self.sample(random):
-            batch.append(sample)
-            if len(batch) == self.batch_size or is_end:
-                token_ids, tag_ids = (self.pad(column) for column in zip(*batch, strict=True))
-                yield [token_ids, np.zeros_like(token_ids)], tag_ids
-                batch = []
 
 
 # === 模型 / model ===
@@ -74,18 +54,6 @@ def build(checkpoint: Path, n_tags: int, steps: int) -> tuple[Model, Model]:
     )
     model.compile(optimizer, loss=crf.sparse_loss, metrics=[crf.sparse_accuracy])
     return model, tagger
-
-
-def find(
-    tagger: Model, tokenizer: Tokenizer, texts: list[str], tags: list[str]
-) -> list[list[Span]]:
-    """Find the entities of texts."""
-    token_ids = sequence_padding([encode(text, tokenizer) for text in texts], MAXLEN)
-    found = tagger.predict([token_ids, np.zeros_like(token_ids)], batch_size=32, verbose=0)
-    return [
-        tags_to_spans([tags[i] for i in row[1 : len(text) + 1]], strict=True)
-        for text, row in zip((text[: MAXLEN - 2] for text in texts), found, strict=True)
-    ]
 
 
 # === 评估 / evaluation ===
@@ -117,20 +85,18 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     keras.utils.set_random_seed(0)
 
     train, dev = read(args.data, "train"), read(args.data, "dev")
-    tags = sorted({tag for _, row in train for tag in row}, key=lambda tag: (tag != "O", tag))
     tokenizer = Tokenizer(args.checkpoint / "vocab.txt", do_lower_case=True)
-    samples = []
-    for text, row in train:  # [CLS] 和 [SEP] 的标签是 O，编号 0 / whose tag is O, number 0
-        samples.append((encode(text, tokenizer), [0, *map(tags.index, row[: MAXLEN - 2]), 0]))
-    batches = Batches(samples, BATCH_SIZE, bucket=True)
+    batches = SequenceLabelingGenerator(
+        *zip(*train, strict=True), tokenizer, MAXLEN, batch_size=BATCH_SIZE
+    )
 
-    model, tagger = build(args.checkpoint, len(tags), args.epochs * len(batches))
+    model, tagger = build(args.checkpoint, len(batches.names), args.epochs * len(batches))
     model.fit(batches.forfit(), steps_per_epoch=len(batches), epochs=args.epochs, verbose=2)
 
     texts, right = [text for text, _ in dev], [tags_to_spans(row) for _, row in dev]
     names = {text[a:b]: kind for text, row in train for a, b, kind in tags_to_spans(row)}
     scores = {
-        "f1": precision_recall_f1(find(tagger, tokenizer, texts, tags), right)["f1"],
+        "f1": precision_recall_f1(batches.predict(tagger, texts), right)["f1"],
         "dictionary": precision_recall_f1([look_up(text, names) for text in texts], right)["f1"],
     }
     print(
@@ -141,9 +107,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     tagger.save(args.output)
     tagger = keras.saving.load_model(args.output)
-    for text, spans in zip(
-        args.sentences, find(tagger, tokenizer, args.sentences, tags), strict=True
-    ):
+    found = batches.predict(tagger, args.sentences)
+    for text, spans in zip(args.sentences, found, strict=True):
         print(text, [(text[a:b], kind) for a, b, kind in spans])
     return scores
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr
-from bert4keras.snippets import DataGenerator, sequence_padding
+from bert4keras.snippets import TextClassificationGenerator
 from bert4keras.tokenizers import Tokenizer
 
 HERE = Path(__file__).parent
@@ -36,23 +36,13 @@ def read(folder: Path, part: str) -> list[tuple[str, str, int]]:
     return [(first, second, int(label)) for first, second, label in rows if label.isdigit()]
 
 
-class Batches(DataGenerator):
-    """Batches of ([token ids, segment ids], labels); either text comes first half of the time."""
+class Batches(TextClassificationGenerator):
+    """Batches of pairs; either text comes first half of the time."""
 
-    def __init__(self, pairs: list, tokenizer: Tokenizer) -> None:
-        super().__init__(pairs, BATCH_SIZE, bucket=lambda pair: len(pair[0]) + len(pair[1]))
-        self.tokenizer = tokenizer
-
-    def __iter__(self, random: bool = False) -> Iterator:
-        batch = []
-        for is_end, (first, second, label) in self.sample(random):
-            if random and np.random.rand() < 0.5:  # noqa: NPY002 - seeded by set_random_seed
-                first, second = second, first
-            batch.append((*self.tokenizer.encode(first, second, maxlen=MAXLEN), label))
-            if len(batch) == self.batch_size or is_end:
-                token_ids, segment_ids, labels = zip(*batch, strict=True)
-                yield [self.pad(token_ids), self.pad(segment_ids)], np.array(labels)
-                batch = []
+    def sample(self, random: bool = False) -> Iterator:
+        for is_end, (pair, label) in super().sample(random):
+            swapped = random and np.random.rand() < 0.5  # noqa: NPY002 - seeded by set_random_seed
+            yield is_end, (pair[::-1] if swapped else pair, label)
 
 
 # === 模型 / model ===
@@ -62,13 +52,6 @@ def build(checkpoint: Path) -> Model:
     """Build BERT with a softmax over (different, same), (batch, 2)."""
     bert = build_transformer_model(checkpoint, with_pool=True, dropout_rate=0.1)
     return Model(bert.inputs, keras.layers.Dense(2, activation="softmax", name="Same")(bert.output))
-
-
-def predict(model: Model, tokenizer: Tokenizer, pairs: list[tuple]) -> np.ndarray:
-    """Compute the probability that two texts mean the same, (n_pairs,)."""
-    encoded = [tokenizer.encode(first, second, maxlen=MAXLEN) for first, second, *_ in pairs]
-    inputs = [sequence_padding(ids, MAXLEN) for ids in zip(*encoded, strict=True)]
-    return model.predict(inputs, batch_size=BATCH_SIZE, verbose=0)[:, 1]
 
 
 def overlap(first: str, second: str) -> float:
@@ -105,7 +88,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     train, dev = read(args.data, "train"), read(args.data, "dev")
     tokenizer = Tokenizer(args.checkpoint / "vocab.txt", do_lower_case=True)
-    batches = Batches(train, tokenizer)
+    batches = Batches(
+        [(first, second) for first, second, _ in train],
+        [label for *_, label in train],
+        tokenizer,
+        MAXLEN,
+        batch_size=BATCH_SIZE,
+    )
 
     model = build(args.checkpoint)
     steps = args.epochs * len(batches)
@@ -117,9 +106,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(batches.forfit(), steps_per_epoch=len(batches), epochs=args.epochs, verbose=2)
 
-    same = predict(model, tokenizer, dev) > 0.5
+    found = batches.predict(model, [(first, second) for first, second, _ in dev])
     scores = {
-        "accuracy": float(np.mean(same == [label for *_, label in dev])),
+        "accuracy": float(np.mean(np.equal(found, [label for *_, label in dev]))),
         "overlap": overlap_accuracy(train, dev),
         "majority": float(np.mean([label == 1 for *_, label in dev])),
     }
@@ -133,8 +122,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     model.save(args.output)
     model = keras.saving.load_model(args.output)
     pairs = list(zip(args.sentences[::2], args.sentences[1::2], strict=True))
-    for (first, second), found in zip(pairs, predict(model, tokenizer, pairs), strict=True):
-        print(f"{first} | {second}  {found:.2f}")
+    probabilities = model.predict_on_batch(batches.inputs(pairs))[:, 1]
+    for (first, second), same in zip(pairs, probabilities, strict=True):
+        print(f"{first} | {second}  {same:.2f}")
     return scores
 
 

@@ -10,7 +10,6 @@ Text classification: a softmax on the mean of BERT's vectors. FOLDER has a file 
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -18,7 +17,7 @@ import numpy as np
 
 from bert4keras.models import Model, build_transformer_model
 from bert4keras.optimizers import Adam, extend_with_piecewise_linear_lr
-from bert4keras.snippets import DataGenerator, sequence_padding
+from bert4keras.snippets import TextClassificationGenerator
 from bert4keras.tokenizers import Tokenizer
 
 HERE = Path(__file__).parent
@@ -37,19 +36,6 @@ def read(folder: Path, part: str) -> list[tuple[str, str]]:
     return [(text, label) for label, text in rows]
 
 
-class Batches(DataGenerator):
-    """Batches of ([token ids, segment ids], label ids)."""
-
-    def __iter__(self, random: bool = False) -> Iterator:
-        batch = []
-        for is_end, sample in self.sample(random):
-            batch.append(sample)
-            if len(batch) == self.batch_size or is_end:
-                token_ids, segment_ids, label_ids = zip(*batch, strict=True)
-                yield [self.pad(token_ids), self.pad(segment_ids)], np.array(label_ids)
-                batch = []
-
-
 # === 模型 / model ===
 
 
@@ -59,13 +45,6 @@ def build(checkpoint: Path, n_labels: int) -> Model:
     mean = keras.layers.GlobalAveragePooling1D(name="Mean")(bert.output)  # 不含补齐 / no padding
     probabilities = keras.layers.Dense(n_labels, activation="softmax", name="Label")(mean)
     return Model(bert.inputs, probabilities)
-
-
-def predict(model: Model, tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
-    """Compute the probabilities of all labels, (n_texts, n_labels)."""
-    token_ids, segment_ids = zip(*(tokenizer.encode(t, maxlen=MAXLEN) for t in texts), strict=True)
-    inputs = [sequence_padding(token_ids, MAXLEN), sequence_padding(segment_ids, MAXLEN)]
-    return model.predict(inputs, batch_size=BATCH_SIZE, verbose=0)
 
 
 # === 训练、评估、预测 / training, evaluation, prediction ===
@@ -86,12 +65,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     keras.utils.set_random_seed(0)
 
     train, dev = read(args.data, "train"), read(args.data, "dev")
-    labels = sorted({label for _, label in train})
     tokenizer = Tokenizer(args.checkpoint / "vocab.txt", do_lower_case=True)
-    samples = [(*tokenizer.encode(text, maxlen=MAXLEN), labels.index(y)) for text, y in train]
-    batches = Batches(samples, BATCH_SIZE, bucket=True)
+    batches = TextClassificationGenerator(
+        *zip(*train, strict=True), tokenizer, MAXLEN, batch_size=BATCH_SIZE
+    )
 
-    model = build(args.checkpoint, len(labels))
+    model = build(args.checkpoint, len(batches.names))
     steps = args.epochs * len(batches)
     width = model.get_layer("Label").kernel.shape[0]  # 越宽学得越慢 / the wider the slower
     optimizer = extend_with_piecewise_linear_lr(Adam)(
@@ -102,7 +81,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     model.fit(batches.forfit(), steps_per_epoch=len(batches), epochs=args.epochs, verbose=2)
 
     texts, right = zip(*dev, strict=True)
-    found = [labels[i] for i in predict(model, tokenizer, list(texts)).argmax(axis=1)]
+    found = batches.predict(model, texts)
     majority = Counter(label for _, label in train).most_common(1)[0][0]
     scores = {
         "accuracy": float(np.mean([a == b for a, b in zip(found, right, strict=True)])),
@@ -116,8 +95,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     model.save(args.output)
     model = keras.saving.load_model(args.output)
-    for text, row in zip(args.sentences, predict(model, tokenizer, args.sentences), strict=True):
-        print(f"{text}  {labels[row.argmax()]} {row.max():.2f}")
+    probabilities = model.predict_on_batch(batches.inputs(args.sentences))
+    for text, row in zip(args.sentences, probabilities, strict=True):
+        print(f"{text}  {batches.names[row.argmax()]} {row.max():.2f}")
     return scores
 
 

@@ -125,8 +125,9 @@ PUBLIC = {
     "sentences": "CrossEncoder SentenceEncoder quantize_embeddings",
     "serving": "WebServing",
     "snippets": """
-        AutoRegressiveDecoder DataGenerator ViterbiDecoder WebServing as_floats bucket_length
-        convert_to_str convert_to_unicode delete_arguments insert_arguments is_one_of is_string
+        AutoRegressiveDecoder DataGenerator SequenceLabelingGenerator TextClassificationGenerator
+        ViterbiDecoder WebServing as_floats bucket_length convert_to_str convert_to_unicode
+        delete_arguments insert_arguments is_one_of is_string
         longest_common_subsequence longest_common_substring lowercase_and_normalize open
         orthogonally_resize parallel_apply parallel_apply_generator sample_length sequence_padding
         softmax spans_to_tags strQ2B string_matching tags_to_spans text_segmentate to_array
