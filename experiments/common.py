@@ -39,6 +39,7 @@ from bert4keras.optimizers import (
 )
 from bert4keras.snippets import DataGenerator, bucket_length, sequence_padding
 from bert4keras.tokenizers import Tokenizer
+from bert4keras.training import Evaluator
 
 TINY = Path(__file__).parents[1] / "examples" / "weights" / "tiny_zh"
 
@@ -309,32 +310,30 @@ def optimizer(args: argparse.Namespace, batches: Batches, **options: Any) -> ker
     )
 
 
-class Evaluation(keras.callbacks.Callback):
-    """Scores on validation data after every epoch; keeps the weights with the best first score."""
+class Evaluation(Evaluator):
+    """Prints and writes to `log.csv` the scores of each epoch; keeps the best weights."""
 
     def __init__(self, args: argparse.Namespace, evaluate: Callable[[], dict[str, float]]) -> None:
-        super().__init__()
-        self.folder, self.evaluate, self.best = args.output, evaluate, -1.0
+        super().__init__(lambda model: evaluate(), args.output / "best.weights.h5")
+        self.log = args.output / "log.csv"
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "log.csv").unlink(missing_ok=True)
+        super().on_train_begin(logs)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.unlink(missing_ok=True)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if not np.isfinite(logs["loss"]):
             raise SystemExit(f"the loss is {logs['loss']} in epoch {epoch + 1}: nothing was kept")
-        scores = self.evaluate()
+        scores: dict[str, float] = {}
+        super().on_epoch_end(epoch, scores)
         print("validation:", ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
         row = {"epoch": epoch + 1, "loss": round(float(logs["loss"]), 6), **scores}
-        with open(self.folder / "log.csv", "a", newline="", encoding="utf-8") as file:
+        with open(self.log, "a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, row)
             if epoch == 0:
                 writer.writeheader()
             writer.writerow(row)
-        score = next(iter(scores.values()))
-        if score > self.best:
-            self.best = score
-            self.model.save_weights(self.folder / "best.weights.h5")
 
 
 def fit(
@@ -351,15 +350,13 @@ def fit(
         batches: the training data.
         evaluate: computes scores on validation data, the one that decides first.
     """
-    evaluation = Evaluation(args, evaluate)
     model.fit(
         batches.forfit(),
         steps_per_epoch=len(batches),
         epochs=args.epochs,
-        callbacks=[evaluation],
+        callbacks=[Evaluation(args, evaluate)],
         verbose=verbose(),
     )
-    load_best(args, model)
     draw_curve(args.output)
 
 
