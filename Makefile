@@ -56,15 +56,16 @@ lint: $(VENV)/.test  ## ruff, rules and format; types
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright -p pyproject.toml
 
-# Experiments train for a few steps each, for which TensorFlow traces graphs and PyTorch does not.
-test-tensorflow: $(VENV)/.test  ## the whole suite on TensorFlow, without the experiments
-	KERAS_BACKEND=tensorflow $(PYTEST) -m "not experiments"
+# Experiments and guides build and train models for a few steps each, for which TensorFlow traces
+# graphs and PyTorch does not: such tests have the mark `eager`.
+test-tensorflow: $(VENV)/.test  ## the whole suite on TensorFlow, without experiments and guides
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not eager"
 
 test-jax: $(VENV)/.test  ## what runs through Keras on JAX
 	KERAS_BACKEND=jax $(PYTEST) -m backend
 
-test-torch: $(VENV)/.test  ## what runs through Keras on PyTorch, and the experiments
-	KERAS_BACKEND=torch $(PYTEST) -m "backend or experiments"
+test-torch: $(VENV)/.test  ## what runs through Keras on PyTorch; experiments, examples and guides
+	KERAS_BACKEND=torch $(PYTEST) -m "backend or eager"
 
 texts: $(VENV)/.test  ## tokenizers against transformers on 20 000 texts, some 300 in `make test`
 	TEXTS=20000 $(PYTEST) tests/text/test_json_tokenizers.py -k transformers

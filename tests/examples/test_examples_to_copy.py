@@ -58,21 +58,17 @@ def few(tmp_path):
     return few
 
 
-@pytest.fixture
-def quickly(request, monkeypatch):
-    """Go without compiling what has its like in another script: few steps are sooner done so."""
-    monkeypatch.setattr("keras.src.trainers.trainer.model_supports_jit", lambda model: False)
-    if request.node.callspec.params["name"] not in COMPILED:
-        always = property(lambda model: True, lambda model, value: None)
-        monkeypatch.setattr(keras.Model, "run_eagerly", always)
+ON_TENSORFLOW = ("reading_comprehension", "title_generation")
+RUNS = [
+    pytest.param(name, marks=[] if name in ON_TENSORFLOW else pytest.mark.eager) for name in SCRIPTS
+]
 
 
-COMPILED = ["relation_extraction", "reading_comprehension", "sentence_vectors", "title_generation"]
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_a_run_on_few_samples(name, example, few, checkpoint, tmp_path, capsys, quickly):
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_on_few_samples(name, example, few, checkpoint, tmp_path, capsys, monkeypatch):
     """Reads, trains, scores, saves, loads and predicts."""
+    # XLA would take longer to compile than all the steps.
+    monkeypatch.setattr("keras.src.trainers.trainer.model_supports_jit", lambda model: False)
     script, output = example(name), tmp_path / "new folder" / "saved"
     output = output if hasattr(script, "Loss") else output.with_suffix(".keras")
     options = ["--checkpoint", checkpoint(), "--data", few(DATA[name]), "--output", output]

@@ -69,7 +69,7 @@ def test_they_are_small():
     assert sum(path.stat().st_size for path in NOTEBOOKS) < 1_000_000
 
 
-@pytest.mark.experiments
+@pytest.mark.eager
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Glyph .* missing")  # where no font has Chinese characters
 @by_name

@@ -13,4 +13,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is in this folder."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker("experiments")
+            item.add_marker("eager")

@@ -502,7 +502,9 @@ def test_scores_are_computed_at_the_last_position_only(uncompiled, application):
     )
     lengths.clear()
     Generator(transformer, end_id=3, maxlen=3, minlen=3).generate([[5, 6, 7, 8], [9]])
-    assert lengths == [1, 1, 1]
+    assert set(lengths) == {1}
+    if keras.backend.backend() != "jax":  # which traces instead of running
+        assert len(lengths) == 3
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def each_variant(first):
     return pytest.mark.parametrize(("model", "application"), swept(VARIANTS, first))
 
 
-each_model = pytest.mark.parametrize("model", sorted({name for name, _ in VARIANTS}))
+NAMES = sorted({name for name, _ in VARIANTS})
 
 
 @each_variant(0)
@@ -112,7 +112,7 @@ def test_keras_files_give_the_same_model(tmp_path, model, application):
     assert (run(loaded) == run(original)).all()
 
 
-@each_model
+@pytest.mark.parametrize("model", swept(NAMES))
 def test_checkpoints_come_back_byte_by_byte(tmp_path, model):
     original = built(model)
     original.save_weights_as_checkpoint(tmp_path / "a.ckpt")

@@ -13,6 +13,8 @@ from bert4keras.checkpoints import CheckpointError
 from bert4keras.models import BERT, build_transformer_model, building, configs
 from bert4keras.tokenizers import SpTokenizer, Tokenizer, load_vocab
 
+pytestmark = pytest.mark.eager
+
 SIZES = {
     "vocab_size": 40,
     "hidden_size": 32,
@@ -175,6 +177,12 @@ def compare(a, b):
     assert np.ptp(a) > 0.1
 
 
+def equal(found, expected):
+    """Compare outputs of the same weights: PyTorch adds by how a kernel lies in memory."""
+    atol = 5e-6 if keras.backend.backend() == "torch" else 0
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_transformers_computes_the_same_and_gives_it_back(name, tmp_path):
     _, loader, output = CASES[name]
@@ -187,7 +195,7 @@ def test_transformers_computes_the_same_and_gives_it_back(name, tmp_path):
     model.save_pretrained(tmp_path / "theirs")
     back = build_transformer_model(tmp_path / "theirs", **heads(name))
     assert type(back).__name__ == type(transformer).__name__
-    np.testing.assert_array_equal(ours(back), expected)
+    equal(ours(back), expected)
 
 
 # ------------------------------------------------------------------------------- names in the wild
@@ -228,7 +236,7 @@ def test_other_spellings_of_names_are_understood(name, tmp_path):
     checkpoints.write_safetensors(tmp_path / "model.safetensors", tensors)
     given = {"with_mlm": transformer.with_mlm, "return_keras_model": False}
     back = build_transformer_model(tmp_path, **given)
-    np.testing.assert_array_equal(ours(back), ours(transformer))
+    equal(ours(back), ours(transformer))
 
 
 def test_of_several_models_in_a_file_none_is_guessed(tmp_path):
@@ -276,7 +284,7 @@ def test_every_container_is_loaded(container, tmp_path):
         checkpoints.write_safetensors(tmp_path / "model.safetensors", tensors, shard_size=20_000)
         assert (tmp_path / "model.safetensors.index.json").exists()
     back = build_transformer_model(tmp_path, with_mlm="linear", return_keras_model=False)
-    np.testing.assert_array_equal(ours(back), ours(transformer))
+    equal(ours(back), ours(transformer))
 
 
 @pytest.mark.parametrize("replaced", ["read_config", "open_checkpoint"])
@@ -358,13 +366,13 @@ def test_a_vocabulary_is_cut_down_once(tokens, how, tmp_path):
         config, checkpoint = tmp_path / "cut", None
         transformer.save_pretrained(config)
         as_saved = build_transformer_model(config, **kwargs)
-        np.testing.assert_array_equal(scores(as_saved), expected)
+        equal(scores(as_saved), expected)
         assert as_saved.keep_tokens == tokens.get("keep_tokens")
     else:
         config, checkpoint = tmp_path / "whole/config.json", tmp_path / "cut.ckpt"
         transformer.save_weights_as_checkpoint(checkpoint)
     again = build_transformer_model(config, checkpoint, **tokens, **kwargs)
-    np.testing.assert_array_equal(scores(again), expected)
+    equal(scores(again), expected)
     other = {"keep_tokens": [*KEEP[:-1], 38], "compound_tokens": [[1, 4]]}
     with pytest.raises(ValueError, match="keep_tokens"):
         build_transformer_model(config, checkpoint, **{k: other[k] for k in tokens}, **kwargs)
@@ -578,4 +586,4 @@ def test_architectures_that_transformers_lacks_come_back_here(name, tmp_path):
     transformer.save_pretrained(tmp_path)
     back = build_transformer_model(tmp_path, return_keras_model=False, **arguments)
     assert type(back) is type(transformer)
-    np.testing.assert_array_equal(ours(back), ours(transformer))
+    equal(ours(back), ours(transformer))

@@ -126,7 +126,7 @@ def predictions(model):
 @pytest.mark.parametrize("write", ["model.save", "keras"])
 def test_whole_models_in_h5(tmp_path, write):
     """What `keras.saving` writes is what `model.save` wrote before it named the class."""
-    for name in swept(DISTINCT, traced=True) if write == "model.save" else ["bert"]:
+    for name in swept(DISTINCT, once=True) if write == "model.save" else ["bert"]:
         model = build_transformer_model(model=name, **SIZES)
         if write == "keras":
             keras.saving.save_model(model, tmp_path / "model.h5")

@@ -53,6 +53,7 @@ def test_entities_are_scored_as_spans_with_types(script, data):
     assert task.score([np.full_like(truth, 4)], [truth]) == 0
 
 
+@pytest.mark.eager
 @pytest.mark.long
 def test_both_starts_are_scored(script, data, checkpoint, monkeypatch, capsys):
     argv = f"""x {checkpoint()} --data {data} --epochs 4 --batch-size 8

@@ -1,21 +1,23 @@
 """Sweeps over architectures: the same property of many models."""
 
+import os
 from collections.abc import Sequence
 
 import keras
 
 
-def swept(cases: Sequence, first: int = 0, *, traced: bool = False) -> Sequence:
-    """All cases; on JAX, which compiles each for seconds, every third, beginning with `first`.
+def swept(cases: Sequence, first: int = 0, *, once: bool = False) -> Sequence:
+    """All cases on PyTorch; on JAX and TensorFlow, which compile or trace for seconds, a third each.
 
-    Where each is `traced` for seconds, TensorFlow takes the third after it, and PyTorch all.
+    JAX begins with the case `first`, TensorFlow with the one after it. What takes seconds on
+    PyTorch as well is tried `once`: there only what the others leave. `BERT4KERAS_SWEEP=all` in the
+    environment gives every case on every backend.
 
     What differs between the backends is inside the layers; the reference outputs of all
     architectures are compared on each of them (`test_models.py`).
     """
-    match keras.backend.backend():
-        case "jax":
-            return cases[first::3]
-        case "tensorflow" if traced:
-            return cases[(first + 1) % 3 :: 3]
-    return cases
+    backend = keras.backend.backend()
+    if os.environ.get("BERT4KERAS_SWEEP") == "all" or (backend == "torch" and not once):
+        return cases
+    shift = ("jax", "tensorflow", "torch").index(backend)
+    return cases[(first + shift) % 3 :: 3]

@@ -80,7 +80,7 @@ def train_from(model, state, seed=None):
     return history["loss"]
 
 
-@pytest.mark.parametrize("name", swept(NAMES, traced=True))
+@pytest.mark.parametrize("name", swept(NAMES, once=True))
 def test_every_architecture_trains_to_the_loss_of_float32(name):
     """The band is a fifth of how far losses of float32 from other initial weights lie apart.
 
