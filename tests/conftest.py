@@ -165,7 +165,7 @@ def drawn_in_few_shapes() -> Iterator[None]:
 
 @pytest.fixture
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decode without graphs on TensorFlow, which is quicker where a model writes few tokens once."""
+    """Decode without a graph on TensorFlow: quicker where a model writes few tokens once."""
     import keras
 
     from bert4keras.generation import decoding

@@ -14,7 +14,9 @@ GUIDES = [path for path in sorted(ROOT.glob("docs/*.md")) if "```python" in path
 
 def by_where_they_run(guides):
     return [
-        pytest.param(path, id=path.stem, marks=[] if path.stem == ON_TENSORFLOW else pytest.mark.eager)
+        pytest.param(
+            path, id=path.stem, marks=[] if path.stem == ON_TENSORFLOW else pytest.mark.eager
+        )
         for path in guides
     ]
 

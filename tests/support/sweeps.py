@@ -7,7 +7,7 @@ import keras
 
 
 def swept(cases: Sequence, first: int = 0, *, once: bool = False) -> Sequence:
-    """All cases on PyTorch; on JAX and TensorFlow, which compile or trace for seconds, a third each.
+    """All cases on PyTorch; a third on JAX and on TensorFlow, which compile or trace for seconds.
 
     JAX begins with the case `first`, TensorFlow with the one after it. What takes seconds on
     PyTorch as well is tried `once`: there only what the others leave. `BERT4KERAS_SWEEP=all` in the
