@@ -55,6 +55,7 @@ def arguments(
         parser.error("give --checkpoint, the folder of an official base model, or --quick")
     args.texts = args.texts or None
     args.name, args.started, args.data = name, time.time(), None
+    args.sample = False
     args.argv = list(sys.argv[1:] if argv is None else argv)
     keras.utils.set_random_seed(args.seed)
     args.output.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
     python experiments/NAME.py --data DATA --quick                  # small, minutes on two cores
     python experiments/NAME.py --data DATA --checkpoint FOLDER      # an official base model
+    python experiments/NAME.py --sample                             # made-up data that come along
     python experiments/NAME.py predict TEXT [TEXT …] --output RUN   # what a run has learnt
 
 `DATA` is a folder with a folder for each data set; the scripts say which files they read. A run
@@ -109,6 +110,9 @@ def arguments(
     parser.add_argument("texts", nargs="*", metavar="predict TEXT", help="after a run: use it")
     parser.add_argument("--checkpoint", type=Path, help="folder of an official checkpoint")
     parser.add_argument("--data", type=Path, help="folder of the data sets")
+    if needs_data:
+        help = "in place of --data: made-up data that come along; with --quick"
+        parser.add_argument("--sample", action="store_true", help=help)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--output", type=Path, default=Path("runs") / name)
@@ -119,11 +123,18 @@ def arguments(
     args = parser.parse_args(argv)
     args.name, args.started = name, time.time()
     args.argv = list(sys.argv[1:] if argv is None else argv)
+    args.sample = needs_data and args.sample
+    args.quick |= args.sample
     read_texts(args, parser)
     if args.texts is None:
         need("matplotlib")  # for the curve of the training
+    if args.sample and args.texts is None:
+        args.data = write_sample(args, parser)
     if needs_data and args.texts is None and args.data is None:
-        parser.error("--data is missing: the folder of the data sets")
+        parser.error(
+            "--data is missing: the folder of the data sets (experiments/data.md says where they "
+            "are published), or --sample for made-up ones that come along"
+        )
     if not args.quick and args.checkpoint is None:
         parser.error("give --checkpoint, the folder of an official base model, or --quick")
     args.size = quick if args.quick else full
@@ -145,6 +156,15 @@ def files_of(checkpoint: Path) -> Files:
         return find_files(checkpoint)
     except CheckpointError as error:
         raise SystemExit(f"--checkpoint {checkpoint}: {error}") from error
+
+
+def write_sample(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Path:
+    """Write the data of `--sample` into the folder of the run."""
+    if args.data is not None or args.checkpoint is not None:
+        parser.error("--sample has data of its own and is --quick: without --data and --checkpoint")
+    import sample
+
+    return sample.write(args.output / "sample")
 
 
 def read_texts(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -178,10 +198,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_archive(data: Path, archive: str, member: str) -> str:
-    """A text file in an archive below the folder of the data sets."""
+    """A text file in an archive below the folder of the data sets, or unpacked beside it."""
     path = data / archive
+    unpacked = path.parent / member
     try:
-        if path.suffix == ".zip":
+        if not path.exists() and unpacked.is_file():
+            content = unpacked.read_bytes()
+        elif path.suffix == ".zip":
             with zipfile.ZipFile(path) as opened:
                 content = opened.read(member)
         else:
@@ -480,7 +503,7 @@ def report(args: argparse.Namespace, data: str, scores: dict[str, Any]) -> dict[
 
     Args:
         args: what `arguments` returned.
-        data: the data set and what part of it was scored.
+        data: the data set and what part of it was scored; of `--sample` that it is made up.
         scores: the scores, the most important one first.
     """
     places = {"data": "DATA", "output": "RUN", "checkpoint": "CHECKPOINT", "run": "OTHER_RUN"}
@@ -488,7 +511,7 @@ def report(args: argparse.Namespace, data: str, scores: dict[str, Any]) -> dict[
     command = shlex.join(places.get(word, word) for word in args.argv)
     result = {
         "example": args.name,
-        "data": data,
+        "data": f"made up, in the form of: {data}" if args.sample else data,
         "size": "quick" if args.quick else "full",
         "checkpoint": args.checkpoint.name,
         "seed": args.seed,

@@ -225,11 +225,8 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
         return None
 
     labelled, unlabelled = (read_pairs(args.data, member) for member in (TRAIN, UNLABELLED))
-    train, valid, test = (
-        labelled[: -2 * HELD_OUT],
-        labelled[-2 * HELD_OUT : -HELD_OUT],
-        labelled[-HELD_OUT:],
-    )
+    n = min(HELD_OUT, len(labelled) // 4)
+    train, valid, test = labelled[: -2 * n], labelled[-2 * n : -n], labelled[-n:]
     counts = Counter(token for pair in train + unlabelled for text in pair[:2] for token in text)
     base = args.tokenizer.token_dict
     tokens, keep_tokens = aligned_tokens(counts, count_characters(args.data), base)

@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 ELSEWHERE = (
     *("README.md", "README_en.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
     *("examples/README.md", "examples/data/README.md", "examples/weights/tiny_zh/README.md"),
-    *("experiments/README.md", "pretraining/README.md", "pretraining/texts/README.md"),
-    "benchmarks/README.md",
+    *("experiments/README.md", "experiments/data.md", "benchmarks/README.md"),
+    *("pretraining/README.md", "pretraining/texts/README.md"),
 )
 """Documents outside of `docs/`."""
 RENAMED = {"README.md": "index.md", "README_en.md": "index_en.md"}
