@@ -1,6 +1,6 @@
 """Attention: scores, weights and weighted values, with masks and biases."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -194,14 +194,30 @@ def dot_product_attention(
     if visible is not None:
         floats = ops.zeros((), query.dtype) if bias is None else bias
         bias = ops.where(visible, floats, ops.cast(lowest(query.dtype), query.dtype))
-    whole = not isinstance(key, list)
-    fused = whole and keras.backend.backend() == "torch"
-    kernel = torch_attention if fused else plain_attention
+    kernel = plain_attention if isinstance(key, list) else attention_kernel(query)
     output = kernel(query, key, value, scale, bias)
     if visible is None:
         return output
     any_visible = ops.any(visible, axis=-1, keepdims=True)
     return output * ops.cast(ops.transpose(any_visible, (0, 2, 1, 3)), output.dtype)
+
+
+def attention_kernel(query: Tensor) -> Callable:
+    """Choose what computes attention, by the backend, the device and the type of the queries.
+
+    PyTorch chooses its kernel by itself. On JAX, cuDNN has one for GPUs and half precision, which
+    never writes the scores to memory. On TPUs `keras.ops.dot_product_attention` applies the mask of
+    the first sequence to all of a batch and drops biases, and TensorFlow has no such kernel: the
+    two products of matrices remain, which XLA fuses with the softmax between them.
+    """
+    match keras.backend.backend():
+        case "torch":
+            return torch_attention
+        case "jax" if keras.backend.standardize_dtype(query.dtype) in ("bfloat16", "float16"):
+            import jax
+
+            return jax_attention if jax.default_backend() == "gpu" else plain_attention
+    return plain_attention
 
 
 def plain_attention(
@@ -214,6 +230,16 @@ def plain_attention(
     scores = attention_scores(query * ops.cast(scale, query.dtype), key)
     scores = scores if bias is None else scores + bias
     return weighted_values(softmax(scores), value)
+
+
+def jax_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None
+) -> Tensor:
+    """`dot_product_attention` by the kernel of cuDNN, where it takes these sizes, or by XLA."""
+    if bias is not None:  # of which cuDNN takes no axis of queries or keys of size 1
+        lengths = (query.shape[1], key.shape[1])
+        bias = ops.broadcast_to(bias, (*bias.shape[:2], *lengths))
+    return ops.dot_product_attention(query, key, value, bias=bias, scale=scale)
 
 
 def torch_attention(

@@ -220,11 +220,26 @@ def test_a_row_without_visible_keys_gives_zeros_and_a_finite_gradient(dtype, kin
             assert np.isfinite(g).all()
 
 
+def on_device(device, monkeypatch):
+    """Make JAX say that it has another device; give the calls of Keras' attention from now on."""
+    if keras.backend.backend() != "jax":
+        return [] if device == "cpu" else pytest.skip("about JAX")
+    calls, kernel = [], ops.dot_product_attention
+    monkeypatch.setattr("jax.default_backend", lambda: device)
+    monkeypatch.setattr(
+        ops, "dot_product_attention", lambda *x, **y: calls.append(x) or kernel(*x, **y)
+    )
+    return calls
+
+
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float32", 2e-6), ("bfloat16", 3e-2), ("float16", 4e-3)]
 )
 @pytest.mark.parametrize("bias", [None, "boolean", "float"])
-def test_fused_attention_of_every_precision(dtype, tolerance, bias):
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_fused_attention_of_every_precision(dtype, tolerance, bias, device, monkeypatch):
+    """The way of a GPU ends in the same function, which then takes XLA instead of cuDNN."""
+    calls = on_device(device, monkeypatch)
     query, key, value = (normal(2, 7, 4, 8, seed=i) for i in range(3))
     key, value = key[:, :, :2], value[:, :, :2]
     bias = {"boolean": np.tril(np.ones((7, 7), "bool")), "float": normal(7, 7)}.get(bias)
@@ -239,6 +254,7 @@ def test_fused_attention_of_every_precision(dtype, tolerance, bias):
     visible, floats = backend.attention_visibility(ops.convert_to_tensor(mask), bias, dtype)
     query, key, value = (cast(x, dtype) for x in (query, key, value))
     found = backend.dot_product_attention(query, key, value, 1 / 3, visible, floats)
+    assert len(calls) == (device == "gpu" and dtype != "float32")
     assert keras.backend.standardize_dtype(found.dtype) == dtype
     np.testing.assert_allclose(as_float32(found), expected, atol=tolerance)
 
