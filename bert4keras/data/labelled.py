@@ -67,11 +67,11 @@ class LabelledTexts(DataGenerator):
         texts = (text,) if isinstance(text, str) else text
         return self.tokenizer.encode(*texts, maxlen=self.maxlen)
 
-    def inputs(self, texts: Sequence[Text]) -> list[np.ndarray]:
-        """Return the inputs of a model for texts: token ids and segment ids, (texts, length)."""
+    def inputs(self, texts: Sequence[Text]) -> list[np.ndarray] | np.ndarray:
+        """Return the inputs of a model for texts, (texts, length): token ids and segment ids."""
         token_ids, segment_ids = zip(*map(self.encode, texts), strict=True)
         padded = self.pad(token_ids, value=getattr(self.tokenizer, "_token_pad_id", 0))
-        return [padded, self.pad(segment_ids)] if self.segment_ids else [padded]
+        return [padded, self.pad(segment_ids)] if self.segment_ids else padded
 
     def targets(self, texts: Sequence[Text], labels: Sequence[Any]) -> np.ndarray:
         """Return the targets of the texts of a batch; subclasses define this method."""

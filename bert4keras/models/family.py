@@ -22,6 +22,7 @@ class Family:
         causal: suffix of the name of its class for language models; empty if there is none.
         gates: whether its configs can describe gated feed-forward layers.
         maps_always: whether it maps embeddings to hidden_size even if they have that size.
+        in_transformers: whether `transformers` has it.
         mark: a key that identifies old files, which have neither `model_type` nor a class.
         strings: keys whose values must be strings, because the functions rely on it.
         versions: takes a config and its path, returns those of `models` that it may be, the most
@@ -40,6 +41,7 @@ class Family:
     causal: str = ""
     gates: bool = False
     maps_always: bool = False
+    in_transformers: bool = True
     mark: str = ""
     strings: tuple[str, ...] = ()
     versions: Callable[[Mapping[str, Any], Any], Sequence[str]] | None = None

@@ -39,6 +39,7 @@ class GAU_alpha(RoFormerV2):
             "GAUAlpha",
             {**FACTORED_KEYS, **same("attention_key_size")},
             gates=True,
+            in_transformers=False,
         ),
     )
     dialect = RULE

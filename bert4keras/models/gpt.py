@@ -220,7 +220,17 @@ class GPT2_ML(GPT2):
     }
     vocabulary_variables = ("newslm/embeddings/word_embed",)
     # Hugging Face has no such model: these are our own files and those of the authors.
-    families = (Family("gpt2_ml", ("gpt2_ml",), "GPT2ML", FACTORED_KEYS, NO_SEGMENTS, gates=True),)
+    families = (
+        Family(
+            "gpt2_ml",
+            ("gpt2_ml",),
+            "GPT2ML",
+            FACTORED_KEYS,
+            NO_SEGMENTS,
+            gates=True,
+            in_transformers=False,
+        ),
+    )
     dialect = RULE
     signatures = (Signature("gpt2_ml", has=("(.*/)?newslm/layer/0/query_layer/kernel",)),)
 

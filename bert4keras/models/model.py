@@ -337,9 +337,14 @@ class Model(
             layers[resuming.ENTRY] = {name: to_numpy(v) for name, v in state.items()}
         save_layers(filepath, layers)
 
-    def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        tokenizer: Any = None,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write a folder that `transformers` loads, as `Transformer.save_pretrained` does."""
-        pretrained.transformer_of(self).save_pretrained(folder, tokenizer)
+        pretrained.transformer_of(self).save_pretrained(folder, tokenizer, card)
 
     def save_weights_as_checkpoint(
         self, filename: str | Path, mapping: dict[str, list[str]] | None = None, dtype: Any = None

@@ -34,6 +34,7 @@ class NEZHA(BERT):
             BERT_KEYS,
             EPSILON,
             {"max_relative_position": (64,), **TIED},
+            in_transformers=False,  # until 4.x
         ),
     )
     dialect = bert_like("nezha")

@@ -17,6 +17,7 @@ from bert4keras.checkpoints.names import to_hugging_face
 from bert4keras.checkpoints.writing import replacing
 from bert4keras.layers.positions import PositionEmbedding
 from bert4keras.models import peft, weights, written_configs
+from bert4keras.models.card import CARD_FILE, check_card, model_card
 from bert4keras.models.config_files import write_json
 from bert4keras.models.masks import LM_Mask
 from bert4keras.models.messages import warn
@@ -112,6 +113,8 @@ def save_pretrained(
     tokenizer: Any = None,
     head: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    card: Mapping[str, Any] | None = None,
+    loading: Mapping[str, str] | None = None,
 ) -> None:
     """Write a folder that `transformers` loads, as `Transformer.save_pretrained` describes.
 
@@ -121,7 +124,10 @@ def save_pretrained(
         tokenizer: its tokenizer.
         head: further tensors of the weight file by name, of layers that are none of the model's.
         settings: what the config says of these.
+        card: what the model card says besides.
+        loading: code that loads the model, see `card.model_card`.
     """
+    check_card(card)
     config = written_configs.to_hugging_face(transformer, causal=isinstance(transformer, LM_Mask))
     config |= settings or {}
     vocabulary = vocabulary_files(transformer, tokenizer)
@@ -130,11 +136,19 @@ def save_pretrained(
     tensors = {**to_hugging_face(variables, transformer.dialect), **(head or {})}
     metadata = {"format": "pt", **weights.metadata(transformer)}
     former = f"{safetensors.stale_file_pattern('model.safetensors')}|{peft.STALE_FILES}"
+    text = None
+    if not (Path(folder) / CARD_FILE).exists():
+        name = Path(folder).resolve().name
+        text = model_card(transformer, name, config, vocabulary, card, loading)
+    elif card is not None:
+        warn(f"{Path(folder) / CARD_FILE} is there and stays as it is: card is not written")
     with _replacing(folder, "config.json", former, vocabulary) as place:
         safetensors.write_shards(place / "model.safetensors", tensors, metadata)
         write_json(place / "config.json", config)
         if adapter is not None:
             peft.write(adapter, place)
+        if text is not None:
+            (place / CARD_FILE).write_text(text, encoding="utf-8")
 
 
 def save_adapter(model: Any, folder: str | Path) -> None:

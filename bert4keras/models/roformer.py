@@ -123,7 +123,16 @@ class RoFormerV2(RoFormer):
         for layer, names in BERT.variable_names.items()
     } | {"Output-Mapping": ["bert/encoder/embedding_hidden_mapping_out/kernel"]}
     # Hugging Face has no such model: these are our own files and those of the authors.
-    families = (Family("roformer_v2", ("roformer_v2",), "RoFormerV2", FACTORED_KEYS, gates=True),)
+    families = (
+        Family(
+            "roformer_v2",
+            ("roformer_v2",),
+            "RoFormerV2",
+            FACTORED_KEYS,
+            gates=True,
+            in_transformers=False,
+        ),
+    )
     dialect = Dialect("bert")
     signatures = (
         Signature(

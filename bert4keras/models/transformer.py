@@ -472,8 +472,16 @@ class Transformer(Blocks):
         """
         weights.save(self, filename, mapping, dtype)
 
-    def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        tokenizer: Any = None,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write `config.json`, `model.safetensors` and the tokenizer, which `transformers` loads.
+
+        A model card, `README.md`, says what the model is and how to load it. One that is in the
+        folder stays as it is.
 
         Files that an earlier call wrote into the folder are replaced in a single step: a reader
         finds either the old model or the new one, even if writing is interrupted.
@@ -492,13 +500,16 @@ class Transformer(Blocks):
                 `generation_config.json`, are written, cut down to `keep_tokens`. A SentencePiece
                 model cannot be cut down, and only a tokenizer or a longer `vocab.txt` has the names
                 of `compound_tokens`.
+            card: what the model card says besides, any of: `scores`, numbers by name, such as
+                `{"f1": 0.92}`; `data`, a text on what the model was trained on, in Markdown;
+                `license` and `language`, as hubs name them, such as `'apache-2.0'` and `'zh'`.
 
         Raises:
-            ValueError: Hugging Face cannot describe the model, a weight has no variable name, or
-                the tokenizer belongs to another model.
+            ValueError: Hugging Face cannot describe the model, a weight has no variable name, the
+                tokenizer belongs to another model, or the card has another key.
             CheckpointError: the folder cannot be written to, or the disk is full.
         """
-        pretrained.save_pretrained(self, folder, tokenizer)
+        pretrained.save_pretrained(self, folder, tokenizer, card=card)
 
 
 def is_subclass(layer: Any, base: type) -> bool:

@@ -1,6 +1,6 @@
 """Sentence embeddings from a pretrained folder."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -20,6 +20,7 @@ from bert4keras.layers.pooling import (
     PositionWeightedPooling1D,
 )
 from bert4keras.models.model import Model
+from bert4keras.models.pretrained import save_pretrained
 from bert4keras.sentences.building import build_transformer
 from bert4keras.sentences.folder import (
     MODULES_FILE,
@@ -54,6 +55,17 @@ _POOLINGS = {
     "weightedmean": PositionWeightedPooling1D,
     "lasttoken": LastVisibleToken,
 }
+
+LOADING = {
+    "bert4keras": (
+        "from bert4keras.sentences import SentenceEncoder\n\nencoder = SentenceEncoder({name})"
+    ),
+    "sentence-transformers": (
+        "from sentence_transformers import SentenceTransformer\n\n"
+        "encoder = SentenceTransformer({name})"
+    ),
+}
+"""Code that loads what `save` writes, for the model card."""
 
 
 class SentenceEncoder:
@@ -247,7 +259,7 @@ class SentenceEncoder:
 
     # --- Saving
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, card: Mapping[str, Any] | None = None) -> None:
         """Write a folder from which this class and sentence-transformers compute the same vectors.
 
         The files of the transformer are replaced in one step, those of pooling and projections in
@@ -255,12 +267,14 @@ class SentenceEncoder:
 
         Args:
             folder: the folder, created if it does not exist.
+            card: what the model card says, see `Transformer.save_pretrained`.
 
         Raises:
             CheckpointError: the folder cannot be written.
-            ValueError: a config of Hugging Face cannot describe the model.
+            ValueError: a config of Hugging Face cannot describe the model, or the card has another
+                key.
         """
-        self.transformer.save_pretrained(folder, self.tokenizer)
+        save_pretrained(self.transformer, folder, self.tokenizer, card=card, loading=LOADING)
         layout = replace(
             self._layout,
             steps=tuple(map(_projection, self._projections)),

@@ -28,6 +28,14 @@ from bert4keras.sentences.inputs import (
 )
 from bert4keras.text.pretrained import load_tokenizer
 
+LOADING = {
+    "bert4keras": "from bert4keras.sentences import CrossEncoder\n\nencoder = CrossEncoder({name})",
+    "sentence-transformers": (
+        "from sentence_transformers import CrossEncoder\n\nencoder = CrossEncoder({name})"
+    ),
+}
+"""Code that loads what `save` writes, for the model card."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -182,15 +190,17 @@ class CrossEncoder:
         found, _ = as_list(list(pairs), is_pair, "a pair of texts (str)")
         return TrainingBatches(self._inputs, found, labels, batch_size, joined=True)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, card: Mapping[str, Any] | None = None) -> None:
         """Write a folder that `transformers`, sentence-transformers and this class load.
 
         Args:
             folder: the folder, created if it does not exist.
+            card: what the model card says, see `Transformer.save_pretrained`.
 
         Raises:
             CheckpointError: the folder cannot be written.
-            ValueError: a config of Hugging Face cannot describe the model.
+            ValueError: a config of Hugging Face cannot describe the model, or the card has another
+                key.
         """
         tensors = {}
         for name, layer in self._layers.items():
@@ -203,7 +213,7 @@ class CrossEncoder:
             "label2id": labels,
             "sentence_transformers": {"activation_fn": ACTIVATIONS[self.activation]},
         }
-        save_pretrained(self.transformer, folder, self.tokenizer, tensors, settings)
+        save_pretrained(self.transformer, folder, self.tokenizer, tensors, settings, card, LOADING)
 
 
 def _head(config: Mapping[str, Any], folder: Path) -> tuple[str, Head]:

@@ -50,7 +50,7 @@ def test_a_round_trip_gives_every_variable_back(source, tmp_path, capsys):
     assert "cls/predictions/output_bias -> MLM-Bias" in printed
     assert "0 left behind" in printed
     files = {path.name for path in (tmp_path / "hf").iterdir()}
-    assert files == {"config.json", "model.safetensors", "vocab.txt"}
+    assert files == {"README.md", "config.json", "model.safetensors", "vocab.txt"}
     config = json.loads((tmp_path / "hf/config.json").read_text())
     assert config["architectures"] == ["BertForPreTraining"]
 

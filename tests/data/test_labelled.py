@@ -61,7 +61,7 @@ def test_pairs_and_models_without_segments(tokenizer):
     assert token_ids[0, : len(ids)].tolist() == ids and targets.tolist() == [1]
     assert segment_ids[0, : len(ids)].tolist() == segments and 1 in segments
     alone = TextClassificationGenerator([pair], [3], tokenizer, segment_ids=False)
-    assert len(alone.inputs([pair, pair])) == 1
+    assert alone.inputs([pair, pair]).tolist() == [token_ids[0].tolist()] * 2
 
 
 def test_batches_are_of_similar_length(tokenizer):

@@ -323,7 +323,7 @@ def test_what_cannot_be_cut_down_is_left_out(folder, tmp_path):
     ):
         built(path, compound_tokens=[[3, 4]]).save_pretrained(tmp_path / "compound")
     files = {file.name for file in (tmp_path / "compound").iterdir()}
-    assert files == {"config.json", "model.safetensors", "generation_config.json"}
+    assert files == {"README.md", "config.json", "model.safetensors", "generation_config.json"}
 
 
 def names(path):

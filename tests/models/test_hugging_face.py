@@ -418,7 +418,7 @@ def test_transformers_cuts_texts_as_the_tokenizer_did(tmp_path, lower):
     model = build_transformer_model(model="bert", **SIZES)
     model.save_pretrained(tmp_path, tokenizer)  # what is returned by default does it too
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt")
+        *("README.md", "config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt")
     ]
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert theirs.model_max_length == SIZES["max_position"]

@@ -175,6 +175,8 @@ def test_saved_and_loaded(whole, encoder, tmp_path):
     found = encoder.encode(TEXTS)
     encoder.save(tmp_path / "saved")
     encoder.save(tmp_path / "saved")  # again, over itself
+    card = (tmp_path / "saved/README.md").read_text(encoding="utf-8")
+    assert 'encoder = SentenceEncoder("saved")' in card and "build_transformer_model" not in card
     again = SentenceEncoder(tmp_path / "saved")
     np.testing.assert_allclose(again.encode(TEXTS), found, atol=1e-6)
     assert (again.prompts, again.max_length) == (encoder.prompts, 24)
