@@ -110,6 +110,11 @@ def test_all_documents_and_examples_are_pages(site):
         for path in sorted((ROOT / folder).glob(f"*{suffix}")):
             name = path.stem if folder == "docs" else f"examples/{path.name}"
             assert (site / f"{name}.html").is_file(), path
+    for path in (ROOT / "examples/notebooks").glob("*.ipynb"):
+        page = (site / f"examples/notebooks/{path.name}.html").read_text(encoding="utf-8")
+        pictures = [each for each in re.findall(r'src="([^"]+)"', page) if ".ipynb-" in each]
+        assert len(pictures) == path.read_text(encoding="utf-8").count('"image/png"') > 0
+        assert all((site / "examples/notebooks" / picture).is_file() for picture in pictures)
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
     for path in (ROOT / "docs").glob("*.md"):
         assert f": {path.name}\n" in nav, f"{path.name} is not in the nav of mkdocs.yml"
