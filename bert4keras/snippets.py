@@ -18,10 +18,10 @@ from bert4keras.data.arrays import (
 from bert4keras.data.files import open
 from bert4keras.data.generator import DataGenerator, sample_length
 from bert4keras.data.labelled import SequenceLabelingGenerator, TextClassificationGenerator
-from bert4keras.data.parallel import parallel_apply, parallel_apply_generator
 from bert4keras.data.tags import spans_to_tags, tags_to_spans
 from bert4keras.extending import delete_arguments, insert_arguments, is_one_of
 from bert4keras.generation.autoregressive import AutoRegressiveDecoder
+from bert4keras.parallel import parallel_apply, parallel_apply_generator
 from bert4keras.text.strings import (
     convert_to_str,
     convert_to_unicode,

@@ -2,7 +2,6 @@
 
 * `arrays` pads sequences, resizes weights, and finds the best label sequence.
 * `files` opens files, whose lines may be read by index.
-* `parallel` applies a function to items by several processes or threads.
 * `tags` turns spans into BIO and other tags, and back.
 * `generator` forms batches of samples; `labelled` those of texts with labels or tags.
 """

@@ -3,16 +3,20 @@
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, product
+from functools import partial
+from itertools import chain, islice, product
 from numbers import Integral
 from types import MappingProxyType
 from typing import Any
 
+from bert4keras.parallel import parallel_apply
 from bert4keras.text.chat import chat_text
 from bert4keras.text.strings import is_string, truncate_sequences
 
 SPECIALS = ("pad", "unk", "mask", "start", "end")
 _PATTERNS = ("S*E*E", "S*ES*E")
+_TEXTS_AT_ONCE = 500
+"""How many texts a process is sent at once."""
 
 
 class TokenizerBase:
@@ -192,6 +196,34 @@ class TokenizerBase:
         token_ids = [self.tokens_to_ids(tokens) for tokens in sequences]
         segment_ids = ([self._segments[i % 2]] * len(ids) for i, ids in enumerate(token_ids))
         return list(chain.from_iterable(token_ids)), list(chain.from_iterable(segment_ids))
+
+    def encode_batch(
+        self, texts: Iterable[str | Sequence], workers: int = 1, **options: Any
+    ) -> list[tuple[list[int], list[int]]]:
+        """Encode many texts, each for itself, by one or several processes.
+
+        Processes take as many texts at once as is worth sending; the result does not depend on
+        their number. Starting them takes longer than encoding some thousand short texts.
+
+        Args:
+            texts: any number of what `encode` takes, or of tuples of several that are joined.
+            workers: number of processes; 1 encodes in this one.
+            **options: `maxlen`, `pattern` and `truncate_from` of `encode`.
+
+        Returns:
+            For each text what `encode` returns: ids and segment ids.
+
+        Raises:
+            ValueError: there are no workers.
+            IndexError, TypeError, ValueError: as in `encode`.
+        """
+        encode = partial(_encoded, self, options)
+        if workers == 1:
+            return encode(texts)
+        left = iter(texts)
+        parts = iter(lambda: list(islice(left, _TEXTS_AT_ONCE)), [])
+        results = parallel_apply(encode, parts, workers, 4 * workers, unordered=False)
+        return list(chain.from_iterable(results))
 
     def _joined(self, sequences: list[list[str]]) -> list[list[str]]:
         """Return sequences without the start tokens that are dropped by the pattern `S*E*E`."""
@@ -440,6 +472,14 @@ def settled_words(text: str) -> int:
     while end and not text[end - 1].isalnum():
         end -= 1
     return end
+
+
+def _encoded(
+    tokenizer: TokenizerBase, options: Mapping[str, Any], texts: Iterable[str | Sequence]
+) -> list[tuple[list[int], list[int]]]:
+    """Encode texts, or tuples of texts, one by one."""
+    given = (text if isinstance(text, tuple) else (text,) for text in texts)
+    return [tokenizer.encode(*each, **options) for each in given]
 
 
 def _texts_and_options(more: tuple) -> tuple[tuple, tuple]:

@@ -29,6 +29,7 @@ ENGINES = {"keras", "tensorflow", "jax", "torch"}
 ROOMS = [
     "lazy",
     "extending",
+    "parallel",
     "checkpoints",
     "text",
     "data",
@@ -54,6 +55,7 @@ ROOMS = [
 WITHOUT_KERAS = [
     "lazy",
     "extending",
+    "parallel",
     "checkpoints",
     "text",
     "data",

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert4keras.snippets import lowercase_and_normalize
+from bert4keras.text import base
 from bert4keras.text.strings import well_formed
 from bert4keras.tokenizers import SpTokenizer, Tokenizer, TokenizerBase, load_vocab, save_vocab
 
@@ -314,6 +315,24 @@ def test_encode_takes_lists_of_texts_and_tokens():
     assert CASED.encode(tokens) == CASED.encode(*tokens) == CASED.encode(a, tokens[1], c) == three
     assert CASED.encode([a, b]) == CASED.encode(a, b)
     assert CASED.encode([a, b, c], maxlen=7) == CASED.encode(a, b, c, maxlen=7)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_batch_is_encoded_as_its_texts_are(workers, monkeypatch):
+    monkeypatch.setattr(base, "_TEXTS_AT_ONCE", 3)
+    texts = ["我们是", "the 中国", ("我们是", "中国"), ["中", "国"], "", "playing", "中国 the"]
+    expected = [CASED.encode(*text if isinstance(text, tuple) else [text]) for text in texts]
+    assert CASED.encode_batch(iter(texts), workers) == expected
+    assert CASED.encode_batch([], workers) == []
+    short = CASED.encode_batch(texts, workers, maxlen=4, truncate_from="left")
+    assert short[1] == CASED.encode("the 中国", maxlen=4, truncate_from="left")
+    with pytest.raises(TypeError, match="encode: 5 has the type int"):
+        CASED.encode_batch(["中国", 5], workers)
+
+
+def test_a_batch_needs_a_worker():
+    with pytest.raises(ValueError, match="workers is 0: give at least 1"):
+        CASED.encode_batch(["中国"], 0)
 
 
 @pytest.mark.parametrize(
