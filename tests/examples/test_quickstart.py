@@ -217,6 +217,8 @@ def test_both_readmes_show_the_same_code():
     )
     assert chinese == english
     assert len(chinese) >= 2
+    (labels,) = (b for b in code_blocks("README_en.md") if "TextClassificationGenerator(" in b)
+    assert len(labels.replace("\n\n", "\n").splitlines()) == 10, "as the text says"
 
 
 @pytest.mark.long
