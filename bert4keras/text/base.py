@@ -223,7 +223,7 @@ class TokenizerBase:
         left = iter(texts)
         parts = iter(lambda: list(islice(left, _TEXTS_AT_ONCE)), [])
         results = parallel_apply(encode, parts, workers, 4 * workers, unordered=False)
-        return list(chain.from_iterable(results))
+        return list(chain.from_iterable(results or []))
 
     def _joined(self, sequences: list[list[str]]) -> list[list[str]]:
         """Return sequences without the start tokens that are dropped by the pattern `S*E*E`."""
