@@ -26,7 +26,8 @@ def folder(script, tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore")  # of what the peer does
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_is_measured_on_both_sides(script, folder, name):
+def test_a_row_is_measured_on_both_sides(script, folder, name, monkeypatch):
+    monkeypatch.setattr(script, "NEW", 4)
     ours, theirs = (
         script.measure(engine, name, folder, ARGUMENTS) for engine in ("torch", script.PEER)
     )
