@@ -68,7 +68,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.name, args.started, args.seed = name, time.time(), 0
     args.argv = list(sys.argv[1:] if argv is None else argv)
-    args.quick = args.checkpoint == TINY
+    args.quick, args.sample = args.checkpoint == TINY, False
     return args
 
 
