@@ -127,45 +127,45 @@ class Batches:
 Run = Callable[[], Any]
 
 
-def ours(name: str, config: dict, folder: str, batches: Batches) -> Run:
+def ours(name: str, folder: str, batches: Batches) -> Run:
     """What a row does with this library: a function that ends when the device has."""
     kind = name.split()[0]
     ways = {"pretrain": pretrained, "finetune": fine_tuned, "encode": encoded, "write": written}
     if kind == "load":
         return lambda: loaded(folder, batches)
-    return ways[kind](name, config, folder, batches)
+    return ways[kind](name, folder, batches)
 
 
-def trained(model: Any, x: list[np.ndarray], y: np.ndarray, n_rows: int) -> Run:
-    """Compile a model with the optimizer and loss of both sides; a pass over the samples."""
+def compiled(model: Any) -> Any:
+    """Compile a model of `bert4keras.models.Model` with the optimizer and loss of both sides."""
     import keras
 
-    from bert4keras.models import Model
     from bert4keras.optimizers import Adam
 
-    model = Model(model.inputs, model.outputs[0])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(Adam(RATE, weight_decay=0.01), loss)
-    return lambda: model.fit(x, y, batch_size=n_rows, shuffle=False, verbose=0)
+    return model
 
 
-def pretrained(name: str, config: dict, folder: str, batches: Batches) -> Run:
+def pretrained(name: str, folder: str, batches: Batches) -> Run:
     """A step of masked language modelling, with scores at the masked positions."""
     from bert4keras.models import build_transformer_model
 
-    model = build_transformer_model(
-        folder, with_mlm="linear", masked_positions=True, precision="mixed_bfloat16"
+    model = compiled(
+        build_transformer_model(
+            folder, with_mlm="linear", masked_positions=True, precision="mixed_bfloat16"
+        )
     )
     x = [batches.token_ids, np.zeros_like(batches.token_ids), batches.positions]
-    return trained(model, x, batches.targets, len(batches.token_ids))
+    n_rows = len(batches.token_ids)
+    return lambda: model.fit(x, batches.targets, batch_size=n_rows, shuffle=False, verbose=0)
 
 
-def fine_tuned(name: str, config: dict, folder: str, batches: Batches) -> Run:
+def fine_tuned(name: str, folder: str, batches: Batches) -> Run:
     """A pass over ragged texts in batches of 32, bucketed."""
     import keras
 
     from bert4keras.models import Model, build_transformer_model
-    from bert4keras.optimizers import Adam
     from bert4keras.snippets import DataGenerator
 
     class Texts(DataGenerator):
@@ -179,16 +179,14 @@ def fine_tuned(name: str, config: dict, folder: str, batches: Batches) -> Run:
                     batch = []
 
     encoder = build_transformer_model(folder, with_pool=True, precision="mixed_bfloat16")
-    model = Model(encoder.inputs, keras.layers.Dense(2, dtype="float32")(encoder.output))
-    model.compile(
-        Adam(RATE, weight_decay=0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
+    head = keras.layers.Dense(2, dtype="float32")
+    model = compiled(Model(encoder.inputs, head(encoder.output)))
     rows = zip(batches.token_ids, batches.lengths, batches.labels, strict=True)
     texts = Texts([(ids[:n], y) for ids, n, y in rows], 32, bucket=lambda sample: len(sample[0]))
     return lambda: model.fit(texts.forfit(), steps_per_epoch=len(texts), epochs=1, verbose=0)
 
 
-def encoded(name: str, config: dict, folder: str, batches: Batches) -> Run:
+def encoded(name: str, folder: str, batches: Batches) -> Run:
     """Vectors of all tokens of ragged texts."""
     from bert4keras.models import build_transformer_model
 
@@ -197,7 +195,7 @@ def encoded(name: str, config: dict, folder: str, batches: Batches) -> Run:
     return lambda: model.predict(x, batch_size=32, verbose=0)
 
 
-def written(name: str, config: dict, folder: str, batches: Batches) -> Run:
+def written(name: str, folder: str, batches: Batches) -> Run:
     """New tokens after prompts."""
     from bert4keras.generation import Generator
     from bert4keras.models import build_transformer_model
@@ -222,7 +220,7 @@ def loaded(folder: str, batches: Batches) -> Any:
 # --------------------------------------------------------------------------------------- the peer
 
 
-def theirs(name: str, config: dict, folder: str, batches: Batches) -> Run:
+def theirs(name: str, folder: str, batches: Batches) -> Run:
     """What a row does with `transformers` on PyTorch."""
     import torch
     import transformers
@@ -368,7 +366,7 @@ def measure(engine: str, name: str, folder: str, args: argparse.Namespace) -> di
     batches = Batches(name, config, args.tokens)
     compiled = count_compilations(engine)
     start = time.perf_counter()
-    run = (theirs if engine == PEER else ours)(name, config, folder, batches)
+    run = (theirs if engine == PEER else ours)(name, folder, batches)
     run()
     first = time.perf_counter() - start
     compiled = dict(compiled)
