@@ -159,13 +159,19 @@ def test_weights_are_not_averaged_when_fit_fails():
 @pytest.mark.skipif(
     keras.backend.backend() == "tensorflow", reason="TensorFlow itself may stay between two graphs"
 )
+# Python drops an interrupt that meets a callback of the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_at_any_moment_leaves_all_variables(model):
     random = np.random.default_rng(0)
     x, y = (np.repeat(each, 200, axis=0) for each in batch())
+    caught = 0
     for _ in range(20):
         timer = threading.Timer(random.uniform(0, 0.1), _thread.interrupt_main)
-        with pytest.raises(KeyboardInterrupt):
+        try:
             timer.start()
-            while True:
+            while timer.is_alive():
                 model.fit(x, y, batch_size=2, verbose=0)
+        except KeyboardInterrupt:
+            caught += 1
         assert all(np.isfinite(x).all() for xs in state_of(model).values() for x in xs)
+    assert caught >= 15
