@@ -1,5 +1,6 @@
-"""The documents in `docs/`: their code runs, one block after the other."""
+"""The documents in `docs/`: their code runs, block after block, and is the same in both languages."""
 
+import ast
 import contextlib
 import io
 import re
@@ -9,7 +10,18 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ON_TENSORFLOW = "serving"  # it writes ONNX
-GUIDES = [path for path in sorted(ROOT.glob("docs/*.md")) if "```python" in path.read_text("utf-8")]
+ENGLISH = sorted(ROOT.glob("docs/*_en.md"))
+"""Translations of the Chinese documents beside them, whose code is run there."""
+GUIDES = [
+    path
+    for path in sorted(ROOT.glob("docs/*.md"))
+    if path not in ENGLISH and "```python" in path.read_text("utf-8")
+]
+
+
+def blocks_of(path):
+    """The blocks of code of a document, each with its language."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", path.read_text("utf-8"), re.M | re.S)
 
 
 def by_where_they_run(guides):
@@ -26,14 +38,27 @@ def by_where_they_run(guides):
 def test_the_code_of_a_guide_runs(guide, tmp_path, monkeypatch, uncompiled):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", guide.read_text(encoding="utf-8"), re.M | re.S)
     names = {}
     with contextlib.redirect_stdout(io.StringIO()):
-        for block in blocks:
-            exec(compile(block, str(guide), "exec"), names)
+        for language, code in blocks_of(guide):
+            if language == "python":
+                exec(compile(code, str(guide), "exec"), names)
     if guide.stem == "adding_a_model":
         assert names["difference"].shape == (2, 5, 100)
 
 
 def test_there_are_guides():
     assert {"adding_a_model", "generation", "serving", "training"} <= {path.stem for path in GUIDES}
+
+
+def without_comments(language, code):
+    return ast.dump(ast.parse(code)) if language == "python" else code
+
+
+@pytest.mark.parametrize("english", ENGLISH, ids=lambda path: path.stem)
+def test_both_languages_show_the_same_code(english):
+    chinese = english.with_name(f"{english.stem.removesuffix('_en')}.md")
+    code, translated = (
+        [without_comments(*block) for block in blocks_of(path)] for path in (chinese, english)
+    )
+    assert code == translated
