@@ -1,4 +1,4 @@
-"""The documents in `docs/`: their code runs, block after block, and is the same in both languages."""
+"""The documents in `docs/`: their code runs, block after block, and is one in both languages."""
 
 import ast
 import contextlib
