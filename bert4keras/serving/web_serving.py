@@ -23,7 +23,7 @@ class WebServing:
 
     An answer is JSON: `{"code": 0, "desc": "succeeded", "data": …}`, with what the function
     returned as `data`. In an error response `code` is 1 for a missing argument, 2 for a function
-    that failed and otherwise the HTTP status; `desc` says what is wrong. `docs/serving.md` has a
+    that failed and otherwise the HTTP status; `desc` says what is wrong. `docs/serving_en.md` has a
     table.
 
     All functions run in one thread, one call at a time, so that a model is never called by two

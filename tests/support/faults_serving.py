@@ -1,4 +1,4 @@
-"""Attack a server of `WebServing` from outside, and see that it does what docs/serving.md says.
+"""Attack a server of `WebServing` from outside, and see that it does what docs/serving_en.md says.
 
     python tests/support/faults_serving.py                     # everything, some minutes: a table
     python tests/support/faults_serving.py bodies framing      # some of the sections
