@@ -27,7 +27,7 @@ scopes      scopes and bindings of names
 edits       changes of a text at positions
 source      a script as text and syntax tree
 
-`docs/migration.md` lists every difference.
+`docs/migration_en.md` lists every difference.
 """
 
 from bert4keras.migrate.command import main, migrate_files

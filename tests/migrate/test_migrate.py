@@ -313,9 +313,10 @@ def test_what_is_left_is_of_the_kinds_that_are_named():
         assert ("bert4keras.migrate:" in migrate(cases.original(name))) == bool(kinds), name
 
 
-def test_the_document_shows_the_diffs():
-    text = cases.DOCUMENT.read_text(encoding="utf-8")
-    assert text[text.index(cases.BEGIN) :] == cases.diffs(), (
+@pytest.mark.parametrize("language", cases.DOCUMENTS)
+def test_the_document_shows_the_diffs(language):
+    text = cases.DOCUMENTS[language].read_text(encoding="utf-8")
+    assert text[text.index(cases.BEGIN) :] == cases.diffs(language), (
         "run python tests/support/migration_cases.py"
     )
 

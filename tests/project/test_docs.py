@@ -55,10 +55,26 @@ def without_comments(language, code):
     return ast.dump(ast.parse(code)) if language == "python" else code
 
 
+def chinese_of(english):
+    return english.with_name(f"{english.stem.removesuffix('_en')}.md")
+
+
 @pytest.mark.parametrize("english", ENGLISH, ids=lambda path: path.stem)
 def test_both_languages_show_the_same_code(english):
-    chinese = english.with_name(f"{english.stem.removesuffix('_en')}.md")
     code, translated = (
-        [without_comments(*block) for block in blocks_of(path)] for path in (chinese, english)
+        [without_comments(*block) for block in blocks_of(path)]
+        for path in (chinese_of(english), english)
     )
     assert code == translated
+
+
+def outline_of(path):
+    """The levels of headings and the numbers of cells of rows, in their order."""
+    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.M | re.S)
+    marks = re.findall(r"^(#+ |\|.*)", text, re.M)
+    return [mark if mark[0] == "#" else mark.count("|") for mark in marks]
+
+
+@pytest.mark.parametrize("english", ENGLISH, ids=lambda path: path.stem)
+def test_both_languages_have_the_same_sections_and_tables(english):
+    assert outline_of(chinese_of(english)) == outline_of(english) != []

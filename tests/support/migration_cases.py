@@ -1,6 +1,6 @@
-"""The scripts in `tests/migrate/scripts`, what becomes of them, and their part of the document.
+"""The scripts in `tests/migrate/scripts`, what becomes of them, and their part of the documents.
 
-python tests/support/migration_cases.py        # writes the diffs into docs/migration.md
+python tests/support/migration_cases.py        # writes the diffs into docs/migration{,_en}.md
 """
 
 import difflib
@@ -11,21 +11,50 @@ from bert4keras.migrate import migrate
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "tests" / "migrate" / "scripts"
-DOCUMENT = ROOT / "docs" / "migration.md"
+DOCUMENTS = {"zh": ROOT / "docs" / "migration.md", "en": ROOT / "docs" / "migration_en.md"}
+"""The documents that show the diffs, by their language."""
 BEGIN = "<!-- Written by tests/support/migration_cases.py. -->\n"
 
 SCRIPTS = {
-    "classify": "classification with a training generator, a callback that saves, checkpoints",
-    "title": "UniLM, a loss layer with a metric, beam search and sampling",
-    "labeling": "CRF, MEMM and pointers, imports from inside of Keras 2",
-    "own_layers": "layers of one's own and those of the library, all by a star import",
-    "architectures": "all architectures, subclasses, conditional normalisation",
-    "training_tricks": "optimizers and what extends them",
-    "text_tools": "tokenizers, files, data, decoding without a model",
-    "version_05": "names of 0.2 to 0.7",
-    "tf_keras": "`TF_KERAS=1`, sessions, several GPUs, `K.function`",
-    "gradients": "adversarial training, gradient penalty, attribution",
+    "classify": {
+        "zh": "用数据生成器训练的分类，保存权重的回调，`ModelCheckpoint`",
+        "en": "classification with a training generator, a callback that saves, checkpoints",
+    },
+    "title": {
+        "zh": "UniLM，带指标的损失层，束搜索和采样",
+        "en": "UniLM, a loss layer with a metric, beam search and sampling",
+    },
+    "labeling": {
+        "zh": "CRF、MEMM 和指针，从 Keras 2 内部导入",
+        "en": "CRF, MEMM and pointers, imports from inside of Keras 2",
+    },
+    "own_layers": {
+        "zh": "自己写的层和本库的层，全部用星号导入",
+        "en": "layers of one's own and those of the library, all by a star import",
+    },
+    "architectures": {
+        "zh": "所有模型结构，子类，条件归一化",
+        "en": "all architectures, subclasses, conditional normalisation",
+    },
+    "training_tricks": {"zh": "优化器及其扩展", "en": "optimizers and what extends them"},
+    "text_tools": {
+        "zh": "分词器、文件、数据，不用模型的解码",
+        "en": "tokenizers, files, data, decoding without a model",
+    },
+    "version_05": {"zh": "0.2 到 0.7 的名字", "en": "names of 0.2 to 0.7"},
+    "tf_keras": {
+        "zh": "`TF_KERAS=1`、session、多个 GPU、`K.function`",
+        "en": "`TF_KERAS=1`, sessions, several GPUs, `K.function`",
+    },
+    "gradients": {
+        "zh": "对抗训练、梯度惩罚、归因",
+        "en": "adversarial training, gradient penalty, attribution",
+    },
 }
+"""The scripts, and what they show, in each language."""
+
+SHOWS = {"zh": "内容：{}。", "en": "Shows {}."}
+BY_HAND_HEADING = {"zh": "手工改的（{}）：", "en": "By hand ({}):"}
 
 BY_HAND = {
     "tf_keras": [
@@ -87,24 +116,25 @@ def difference(old: str, new: str) -> str:
     return "".join(list(difflib.unified_diff(*lines, n=1))[2:])
 
 
-def diffs() -> str:
-    """The diffs of all scripts, as they stand in the document."""
+def diffs(language: str) -> str:
+    """The diffs of all scripts, as they stand in the document of a language."""
     parts = [BEGIN]
-    for name, content in SCRIPTS.items():
+    for name, shown in SCRIPTS.items():
         old, new = original(name), migrate(original(name))
-        parts.append(f"### {name}.py\n\nShows {content}.\n")
+        parts.append(f"### {name}.py\n\n{SHOWS[language].format(shown[language])}\n")
         parts.append(f"```diff\n{difference(old, new)}```\n")
         if name in BY_HAND:
-            kinds = " and ".join(dict.fromkeys(kind for kind, _, _ in BY_HAND[name]))
-            parts.append(f"By hand ({kinds}):\n")
+            kinds = ", ".join(dict.fromkeys(kind for kind, _, _ in BY_HAND[name]))
+            parts.append(f"{BY_HAND_HEADING[language].format(kinds)}\n")
             parts.append(f"```diff\n{difference(new, finished(name))}```\n")
     return "\n".join(parts)
 
 
 def write() -> None:
-    """Write the diffs into the document."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(text[: text.index(BEGIN)] + diffs(), encoding="utf-8")
+    """Write the diffs into the documents."""
+    for language, document in DOCUMENTS.items():
+        text = document.read_text(encoding="utf-8")
+        document.write_text(text[: text.index(BEGIN)] + diffs(language), encoding="utf-8")
 
 
 if __name__ == "__main__":
