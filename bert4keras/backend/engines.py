@@ -1,7 +1,9 @@
 """All that differs by engine: compilation, recomputation, dropout, Adam, values of tensors."""
 
 import functools
+import itertools
 import os
+import random
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -340,6 +342,39 @@ def dropout(x: Tensor, rate: float, seed: Tensor | None) -> Tensor:
             generator = torch.Generator(x.device).manual_seed(int(seed[0] + seed[1]))
             kept = torch.empty_like(x).bernoulli_(1 - rate, generator=generator)
             return x * kept / (1 - rate)
+
+
+class SeedsOfRuns(keras.random.SeedGenerator):
+    """Seeds that the host gives to a function compiled by JAX, new ones each time that it runs.
+
+    Where it is traced, the state of Keras' global generator would be a constant, which Keras
+    refuses. Other engines read that state in each run.
+    """
+
+    def __init__(self) -> None:  # without a variable: it may be made where a function is traced
+        self._first = random.getrandbits(32)  # by keras.utils.set_random_seed, like Keras' own
+        self._runs = itertools.count()
+
+    def next(self, ordered: bool = True) -> Tensor:
+        """Return (2,), two integers that no other run has."""
+        import jax
+        from jax.experimental import io_callback
+
+        def draw() -> np.ndarray:
+            return np.array([self._first, next(self._runs) % 2**32], "uint32")
+
+        return io_callback(draw, jax.ShapeDtypeStruct((2,), "uint32"))
+
+
+def seed_of_run() -> keras.random.SeedGenerator | None:
+    """Return the `seed` of random numbers for which the caller names none; None is Keras' own."""
+    match keras.backend.backend():
+        case "jax":
+            from jax.core import Tracer
+
+            return SeedsOfRuns() if isinstance(ops.zeros(()), Tracer) else None
+        case _:
+            return None
 
 
 # ------------------------------------------------------------------------------------- optimization

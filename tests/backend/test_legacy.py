@@ -479,7 +479,6 @@ SHAPE_CASES = [
         X,
     ),
 ]
-UNSEEDED = {"random_normal"}
 
 
 def named(cases):
@@ -490,7 +489,7 @@ def named(cases):
 # asks for sizes, which are numbers then.
 TORCH = keras.backend.backend() == "torch"
 EAGER = CASES + SHAPE_CASES if TORCH else SHAPE_CASES
-COMPILED = [] if TORCH else [c for c in CASES + SHAPE_CASES if c[0] not in UNSEEDED]
+COMPILED = [] if TORCH else CASES + SHAPE_CASES
 
 
 @pytest.mark.parametrize(("function", "arrays", "expected"), named(EAGER))
@@ -845,6 +844,45 @@ def test_random_functions_take_the_seed_generator_of_a_layer():
     first, second = (numpy_of(K.random_normal((4,), seed=generator)) for _ in range(2))
     assert not np.array_equal(first, second)
     assert not np.array_equal(numpy_of(K.random_normal((4,))), numpy_of(K.random_normal((4,))))
+
+
+def test_random_functions_without_a_seed_draw_anew_in_each_run_of_a_compiled_function():
+    def drawn(seed):
+        keras.utils.set_random_seed(seed)
+        draw = compiled(lambda x: (K.random_uniform(K.shape(x)), K.dropout(x, 0.5)))
+        return [numpy_of(each) for _ in range(3) for each in draw(keras.ops.ones((5, 4)))]
+
+    first, again, other = drawn(1), drawn(1), drawn(2)
+    for one, same in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, same)
+    runs = [each.tobytes() for each in first + other]
+    assert len(set(runs)) == len(runs)
+
+
+class EitherOne(keras.layers.Layer):
+    """One of two inputs by chance in training, as a layer for the original is written."""
+
+    def call(self, inputs):
+        old, new = inputs
+        mask = K.random_binomial(shape=[1], p=0.5)
+        return K.in_train_phase(mask * new + (1 - mask) * old, new)
+
+    def compute_output_shape(self, shapes):
+        return shapes[1]
+
+
+def test_a_layer_that_draws_without_a_seed_trains_and_predicts():
+    x = keras.Input((3,))
+    dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+    model = keras.Model(x, dense(EitherOne()([x, 0 * x])))
+    model.compile("sgd", "mse", run_eagerly=False)
+    kernels = []
+    for _ in range(24):
+        model.train_on_batch(np.ones((2, 3)), np.ones((2, 1)))
+        kernels.append(model.get_weights()[0][0, 0])
+    moved = np.diff([0, *kernels]) != 0  # by half of the steps, those in which it took the input
+    assert 2 <= moved.sum() <= 22
+    np.testing.assert_array_equal(model.predict(np.ones((2, 3)), verbose=0), np.zeros((2, 1)))
 
 
 # === Control ===
