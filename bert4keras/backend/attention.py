@@ -1,5 +1,6 @@
 """Attention: scores, weights and weighted values, with masks and biases."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -114,10 +115,11 @@ def weighted_values(weights: Tensor, value: Keys) -> Tensor:
     """
     if isinstance(value, list):
         ends = np.cumsum([part.shape[2] for part in value])
-        output = sum(
+        outputs = [
             product(weights[..., end - part.shape[2] : end], part, shared_rows(weights, part))
             for end, part in zip(ends.tolist(), value, strict=True)
-        )
+        ]
+        output = functools.reduce(ops.add, outputs)  # `sum` would begin with 0 + …
     else:
         output = product(weights, ops.transpose(value, (0, 2, 1, 3)))
     return ops.transpose(output, (0, 2, 1, 3))

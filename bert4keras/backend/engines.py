@@ -377,6 +377,23 @@ def seed_of_run() -> keras.random.SeedGenerator | None:
             return None
 
 
+def written(x: Tensor, axis: int, start: Tensor, new: Tensor) -> Tensor:
+    """Return a tensor in which `new` stands from an index of one axis on.
+
+    Args:
+        x: any tensor.
+        axis: one of its axes; the others are as long in `new`.
+        start: (), where the first entry of `new` goes.
+        new: fits from there on.
+    """
+    if keras.backend.backend() == "torch":  # where Keras makes coordinates of all entries
+        import torch
+
+        indices = start + torch.arange(new.shape[axis], device=x.device)
+        return torch.index_copy(x, axis, indices, new.to(x.dtype))
+    return ops.slice_update(x, [start if i == axis else 0 for i in range(len(x.shape))], new)
+
+
 # ------------------------------------------------------------------------------------- optimization
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from bert4keras.backend.engines import compiled
+from bert4keras.backend.engines import compiled, written
+from bert4keras.backend.replay import replayed
 from bert4keras.backend.tensors import Tensor
 from bert4keras.generation.prompts import input_kinds
 from bert4keras.generation.selection import NEG_INF, Settings, State, initial_state, is_end, select
@@ -48,6 +49,7 @@ class Decoding:
         select: the compiled `_select`.
         decode_step: the compiled `_decode_step`.
         decode: the compiled `_decode`.
+        next_state: `_next_state`, a step of `_decode`; recorded on PyTorch.
         n_compilations: number of times that one of them was compiled.
     """
 
@@ -62,8 +64,9 @@ class Decoding:
         self.n_compilations = 0
         self.prefill = self.compile_counted(self._prefill)
         self.select = self.compile_counted(self._select)
-        self.decode_step = self.compile_counted(self._decode_step)
+        self.decode_step = self.compile_counted(replayed(self._decode_step, self.model))
         self.decode = self.compile_counted(self._decode)
+        self.next_state = replayed(self._next_state, self.model)
 
     def compile_counted(self, function: Callable) -> Callable:
         """Compile a method and count how many times it is traced."""
@@ -149,7 +152,7 @@ class Decoding:
             # The prompt is the same for all beams, so only the cache of the outputs is reordered.
             cache = keras.tree.map_structure(lambda x: ops.take(x, parents, axis=0), cache)
             token_ids = ops.take(token_ids, parents, axis=0)
-        token_ids = ops.slice_update(token_ids, [0, slot], repeat_for_prompts(tokens)[:, None])
+        token_ids = written(token_ids, 1, slot, repeat_for_prompts(tokens)[:, None])
         return state | {"token_ids": token_ids, "output_cache": cache}
 
     def _decode_step(self, state: State) -> State:
@@ -168,15 +171,8 @@ class Decoding:
 
     def _decode(self, state: State, limit: Tensor, sampling_params: Mapping[str, Tensor]) -> State:
         """Decode until there are `limit` tokens or all hypotheses are finished."""
-        changing = (
-            "token_ids",
-            "output_cache",
-            "log_probs",
-            "has_nan",
-            *self.selection_keys(state),
-        )
+        changing = self.changing_keys(state)
         constants = {name: value for name, value in state.items() if name not in changing}
-        loop_state = {name: state[name] for name in changing}
 
         def unfinished(loop_state: State) -> Tensor:
             return ops.logical_and(
@@ -184,16 +180,22 @@ class Decoding:
             )
 
         def body(loop_state: State) -> tuple[State]:
-            state = self._select(self._decode_step(constants | loop_state), sampling_params)
-            return ({name: state[name] for name in changing},)
+            return (self.next_state(constants | loop_state, sampling_params),)
 
+        loop_state = {name: state[name] for name in changing}
         return constants | ops.while_loop(unfinished, body, (loop_state,))[0]
+
+    def _next_state(self, state: State, sampling_params: Mapping[str, Tensor]) -> State:
+        """Decode one token; return what changes of the state."""
+        new = self._select(self._decode_step(state), sampling_params)
+        return {name: new[name] for name in self.changing_keys(state)}
 
     # --- parts of them
 
-    def selection_keys(self, state: State) -> list[str]:
-        """Return the names of the state that `select` changes."""
-        names = ("step", "finished", "scores", "lengths", "output_ids", "seen_tokens")
+    def changing_keys(self, state: State) -> list[str]:
+        """Return the names of the state that decoding a token changes."""
+        names = ("token_ids", "output_cache", "log_probs", "has_nan")
+        names += ("step", "finished", "scores", "lengths", "output_ids", "seen_tokens")
         return [x for x in state if x in names or x.startswith("finished_")]
 
     def forward(self, state: State, start: Tensor, length: int) -> tuple[Tensor, Cache]:
@@ -228,13 +230,14 @@ class Decoding:
         )
         inputs = {"Token": token_ids, "Position": ops.maximum(slots - left_padding, 0)}
         inputs |= state["inputs"] | {"Context": state["context"].get("hidden_states")}
+        new_slots = start + ops.arange(length, dtype="int32")
         all_inputs, new_inputs = [], []
         for kind, per_slot in input_kinds(self.decoder).items():
             x = inputs[kind]
             if per_slot:
                 x = x[:, :n_slots]
             all_inputs.append(x)
-            new_inputs.append(ops.slice(x, [0, start], [x.shape[0], length]) if per_slot else x)
+            new_inputs.append(ops.take(x, new_slots, axis=1) if per_slot else x)
         condition, *rest = self.decoder.layer_norm_conds
         if self.condition is not None:
             condition = self.condition(all_inputs[-self.decoder.n_additional_inputs :])

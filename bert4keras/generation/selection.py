@@ -10,6 +10,7 @@ from typing import Any
 
 from keras import ops
 
+from bert4keras.backend.engines import written
 from bert4keras.backend.tensors import Tensor, softmax
 
 State = dict[str, Any]
@@ -220,7 +221,7 @@ def sample_tokens(
 def append_tokens(state: State, tokens: Tensor) -> State:
     """Append the chosen tokens (batch, n) to the outputs."""
     step = state["step"]
-    output_ids = ops.slice_update(state["output_ids"], [0, 0, step], tokens[..., None])
+    output_ids = written(state["output_ids"], 2, step, tokens[..., None])
     new_state = state | {"output_ids": output_ids, "step": step + 1}
     if "seen_tokens" in state:
         vocabulary = ops.arange(state["seen_tokens"].shape[-1], dtype="int32")
@@ -313,7 +314,7 @@ def select_group(
     length = ops.cast(step + 1, "float32")
     new_scores = ops.where(ends, scores, NEG_INF)[:, :size] / length**length_penalty
     new_output_ids = ops.take_along_axis(state["output_ids"], parents[:, :size, None], axis=1)
-    new_output_ids = ops.slice_update(new_output_ids, [0, 0, step], tokens[:, :size, None])
+    new_output_ids = written(new_output_ids, 2, step, tokens[:, :size, None])
     new_lengths = ops.broadcast_to(step + 1, (batch, size))
     all_scores = ops.concatenate([state["finished_scores"], new_scores], axis=1)
     finished_scores, best = ops.top_k(all_scores, size)

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from bert4keras.backend.attention import laid_out
+from bert4keras.backend.engines import written
 from bert4keras.backend.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -157,8 +158,8 @@ class LayerCache:
         (prompt_key, prompt_value), (key, value) = next(cache.before)
         slot = cache.start - prompt_key.shape[3]
         new_key, new_value = laid_out(*project())
-        key = ops.slice_update(key, [0, 0, 0, slot], new_key)
-        value = ops.slice_update(value, [0, 0, slot, 0], new_value)
+        key = written(key, 3, slot, new_key)
+        value = written(value, 2, slot, new_value)
         cache.output.append((key, value))
         return [prompt_key, key], [prompt_value, value], cache.visible
 
