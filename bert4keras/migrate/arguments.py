@@ -37,7 +37,7 @@ class Arguments:
         """Tell whether an argument is dropped."""
         if name in rule.dropped:
             return True
-        return name in rule.flags and is_constant(arg.value, False)
+        return name in rule.flags and (is_constant(arg.value, False) or is_constant(arg.value, 0))
 
     def rewrite(self, name: str | None, arg: Arg, rule: rules.Arguments) -> None:
         """Apply a rule to an argument that is not dropped."""
@@ -62,9 +62,9 @@ class Arguments:
             self.edits.replace((start, start + len(arg.name)), name)
 
     def replace_flag(self, arg: Arg, flag: rules.Flag) -> None:
-        """Rewrite a boolean argument that has become one of two strings."""
+        """Rewrite an argument, true or false, that has become one of two values."""
         self.name(arg, flag.name)
-        if is_constant(arg.value, True):
+        if is_constant(arg.value, True) or is_constant(arg.value, 1):
             self.edits.replace(arg.value_span, repr(flag.true))
         elif text_of(arg.value) is None:
             start, end = arg.value_span

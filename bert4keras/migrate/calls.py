@@ -29,6 +29,7 @@ class Calls(Rewriter):
     def __init__(self, parts: Parts):
         super().__init__(parts)
         self.by_name: dict[str, Callable[[ast.Call], None]] = {
+            "bert4keras.backend.sequence_masking": self.mark_masking,
             "bert4keras.snippets.sequence_padding": self.rewrite_padding,
         }
         self.by_method: dict[str, Callable[[ast.Call], None]] = {
@@ -133,6 +134,13 @@ class Calls(Rewriter):
             ")",
         )
         self.arguments.drop(args, [args.index(decay)])
+
+    def mark_masking(self, call: ast.Call) -> None:
+        """Mark `sequence_masking(x, mask, 1)`, where 1 was a mode before 0.10.1, now a value."""
+        third = self.source.args(call)[2:3]
+        if third and not third[0].name and is_constant(third[0].value, 1):
+            advice = "'-inf' in place of 1, in a script for a version before 0.10.1"
+            self.comments.mark(call, rules.Mark("graph", advice))
 
     def rewrite_padding(self, call: ast.Call) -> None:
         """Rewrite `sequence_padding(x, padding=…)`, whose value has become a single number."""

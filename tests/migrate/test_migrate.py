@@ -82,6 +82,10 @@ MARKED = {
         "bert4keras.layers.FactorizedEmbedding no longer exists",
     ),
     "from bert4keras.tokenizers import Tokenizer\n": ("t.encode(a, first_length=3)\n", "sequence_"),
+    "from bert4keras.backend import sequence_masking\n": (
+        "y = sequence_masking(x, mask, 1, -1)\n",
+        "'-inf' in place of 1",
+    ),
     "import keras\nclass L(keras.layers.Layer):\n    def call(self, x):\n        self.n = 5\n": (
         "    def compute_output_shape(self, shape):\n        return shape[:-1] + (self.n,)\n",
         "set self.n in build()",

@@ -201,6 +201,26 @@ RULES = {
         "from bert4keras.tokenizers import Tokenizer\nt = Tokenizer(d, do_lower_case=True)\n"
         "t.encode(a, maxlen=3)\nt.tokenize(a)[1:]\nt._token_start_id\n",
     ),
+    "arguments of versions before 0.10.1": (
+        "from bert4keras.backend import search_layer, sequence_masking\n"
+        "from bert4keras.layers import MultiHeadAttention\n"
+        "from bert4keras.tokenizers import load_vocab\n"
+        "tokens, kept = load_vocab(path, simplified=True, startwith=['[PAD]'])\n"
+        "layer = search_layer(x, 'Embedding', exclude=seen)\n"
+        "attention = MultiHeadAttention(2, 4, scaled_dot_product=False)\n"
+        "y = sequence_masking(x, mask, mode=1, axis=-1)\n"
+        "y = sequence_masking(x, mask, mode=0, axis=2)\n"
+        "y = sequence_masking(x, mask, mode=chosen)\n",
+        "from bert4keras.backend import search_layer, sequence_masking\n"
+        "from bert4keras.layers import MultiHeadAttention\n"
+        "from bert4keras.tokenizers import load_vocab\n"
+        "tokens, kept = load_vocab(path, simplified=True, startswith=['[PAD]'])\n"
+        "layer = search_layer(x, 'Embedding')\n"
+        "attention = MultiHeadAttention(2, 4, attention_scale=False)\n"
+        "y = sequence_masking(x, mask, value='-inf', axis=-1)\n"
+        "y = sequence_masking(x, mask, axis=2)\n"
+        "y = sequence_masking(x, mask, value='-inf' if chosen else 0)\n",
+    ),
     "tokenizers of others": (
         "from transformers import BertTokenizer\nfrom bert4keras.snippets import to_array\n"
         "t.encode(a, max_length=3)\n",

@@ -7,17 +7,17 @@ from bert4keras.migrate.rules.spelling import spelled_out
 
 @dataclass(frozen=True)
 class Flag:
-    """A boolean argument that has become one of two strings.
+    """An argument, true or false, that has become one of two values.
 
     Attributes:
         name: the new name of the argument.
-        true: the value for True.
-        false: the value for False, the default.
+        true: the value for True or 1.
+        false: the value for False or 0, the default.
     """
 
     name: str
     true: str
-    false: str
+    false: str | int
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,20 @@ _TWO_FILES = Arguments(
     renamed={"newname": "dst", "newpath": "dst", "oldname": "src", "oldpath": "src"}
 )
 
-_REDUCING = Arguments(renamed={"keep_dims": "keepdims", "reduction_indices": "axis"})
-_OF_FILE = Arguments(renamed={"dirname": "path", "filename": "path"})
-_TWO_FILES = Arguments(
-    renamed={"newname": "dst", "newpath": "dst", "oldname": "src", "oldpath": "src"}
-)
-
 ARGUMENTS = {
-    "bert4keras.backend.search_layer": Arguments(dropped=("exclude_from",)),
+    "bert4keras.backend.search_layer": Arguments(dropped=("exclude", "exclude_from")),
+    "bert4keras.backend.sequence_masking": Arguments(
+        flags={"mode": Flag("value", true="-inf", false=0)}
+    ),
+    "bert4keras.layers.MultiHeadAttention": Arguments(
+        renamed={"scaled_dot_product": "attention_scale"}
+    ),
     "bert4keras.models.Model": Arguments(renamed={"input": "inputs", "output": "outputs"}),
     "bert4keras.models.build_transformer_model": _BUILDING,
     "bert4keras.snippets.AutoRegressiveDecoder.wraps": Arguments(
         renamed={"default": "default_rtype"}
     ),
+    "bert4keras.tokenizers.load_vocab": Arguments(renamed={"startwith": "startswith"}),
     "bert4keras.tokenizers.Tokenizer": Arguments(opposites={"case_sensitive": "do_lower_case"}),
     "keras.callbacks.LambdaCallback": Arguments(
         renamed={"on_batch_begin": "on_train_batch_begin", "on_batch_end": "on_train_batch_end"}
