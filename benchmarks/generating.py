@@ -150,9 +150,7 @@ def serve(engine: str, model: str, folder: str) -> None:
     else:
         write, size = keras_engine(model, folder, engine.partition("-")[2])
     for case in cases_of(model, engine):
-        for _ in range(
-            3 if engine == "torch" else 1
-        ):  # records after 64 steps
+        for _ in range(3 if engine == "torch" else 1):  # records after 64 steps
             write(case)
         with open(f"{folder}/{engine}-{case}.json", "w") as file:
             json.dump(write(case), file)

@@ -82,6 +82,10 @@ MARKED = {
         "bert4keras.layers.FactorizedEmbedding no longer exists",
     ),
     "from bert4keras.tokenizers import Tokenizer\n": ("t.encode(a, first_length=3)\n", "sequence_"),
+    "import keras # 9\n": (
+        "from bert4keras.layers import EmbeddingDense\n",
+        "the layer Embedding itself, called with mode='dense'",
+    ),
     "from bert4keras.backend import sequence_masking\n": (
         "y = sequence_masking(x, mask, 1, -1)\n",
         "'-inf' in place of 1",

@@ -195,6 +195,17 @@ RULES = {
         "from bert4keras.models import build_transformer_model\n"
         "m = build_transformer_model(a, b, model='albert', application='unilm')\n",
     ),
+    "GPT and SentencePiece by their first names": (
+        "from bert4keras.models import GPT_OpenAI, build_transformer_model\n"
+        "from bert4keras.utils import SpmTokenizer\n"
+        "t = SpmTokenizer(path)\n"
+        "m = build_transformer_model(a, b, model='gpt_openai')\nn = GPT_OpenAI(**c)\n",
+        "from bert4keras.models import build_transformer_model\n"
+        "from bert4keras.models import GPT\n"
+        "from bert4keras.tokenizers import SpTokenizer\n"
+        "t = SpTokenizer(path)\n"
+        "m = build_transformer_model(a, b, model='gpt')\nn = GPT(**c)\n",
+    ),
     "old tokenizer": (
         "from bert4keras.utils import Tokenizer\nt = Tokenizer(d, case_sensitive=False)\n"
         "t.encode(a, max_length=3)\nt.tokenize(a, add_cls=False)\nt._token_cls_id\n",

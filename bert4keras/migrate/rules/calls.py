@@ -55,7 +55,7 @@ LOSSES = {
 
 _BUILDING = Arguments(
     renamed={"checkpoint_file": "checkpoint_path", "keep_words": "keep_tokens"},
-    values={"application": {"seq2seq": "unilm"}},
+    values={"application": {"seq2seq": "unilm"}, "model": {"gpt_openai": "gpt"}},
     flags={
         "albert": Flag("model", true="albert", false="bert"),
         "seq2seq": Flag("application", true="unilm", false="encoder"),

@@ -59,7 +59,25 @@ MARKS = {
     f"{K}.set_learning_phase": Mark("devices", "delete this; pass training= to the call instead"),
     f"{K}.set_session": _SESSION,
     "bert4keras.backend.graph_mode_decorator": Mark("gradients", "tf.custom_gradient"),
+    **_missing(
+        "bert4keras.layers",
+        "EmbeddingDense",
+        "the layer Embedding itself, called with mode='dense'",
+    ),
+    **_missing("bert4keras.layers", "add_seq_mask", "sequence_masking of bert4keras.backend"),
+    **_missing("bert4keras.models", "Bert4LM Bert4Seq2seq BertModel", "BERT of bert4keras.models"),
     "bert4keras.models.data_parallel": _PARALLEL,
+    **_missing(
+        "bert4keras.optimizers",
+        "ExponentialMovingAverage LAMB add_weight_decay_into",
+        "a class made by extend_with_exponential_moving_average, extend_with_layer_adaptation or "
+        "extend_with_weight_decay",
+    ),
+    **_missing(
+        "bert4keras.snippets",
+        "BeamSearch",
+        "AutoRegressiveDecoder, whose predict gives states, too",
+    ),
     "bert4keras.snippets.Hook": Mark("names", "bert4keras.snippets itself, which is a module now"),
     "bert4keras.snippets.Progress": Mark("graph", "keras.utils.Progbar, or tqdm"),
     "bert4keras.snippets.get_all_attributes": Mark("graph", "vars(x)"),
