@@ -66,3 +66,16 @@ def test_checkpoints_have_any_name_and_a_period(model, tmp_path):
     np.testing.assert_array_equal(expected, model.predict(X, verbose=0))
     model.load_weights(tmp_path / "e02.ckpt")
     assert np.abs(model.predict(X, verbose=0) - expected).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "saved"), [("val_acc", ["e01", "e03"]), ("mlm_loss", ["e01", "e02"])]
+)
+def test_a_value_that_keras_does_not_know_is_better_by_its_name(name, saved, model, tmp_path):
+    path = f"{tmp_path}/e{{epoch:02d}}"
+    callback = ModelCheckpoint(path, name, save_best_only=True, save_weights_only=True)
+    callback.set_model(model)
+    callback.on_train_begin()
+    for epoch, value in enumerate([0.5, 0.4, 0.6]):
+        callback.on_epoch_end(epoch, {name: value})
+    assert sorted(each.name for each in tmp_path.iterdir()) == saved

@@ -24,6 +24,14 @@ def groupby(iterable, key: Callable | Sequence | None = None) -> list[tuple[Any,
     return [(each, [item for _, item in group]) for each, group in pairs]
 
 
+def _direction(monitor: str) -> str:
+    """Return whether more or less of a metric is better, by its name as in Keras 2.
+
+    Keras 3 asks the metric, and knows none of those that a layer tracks.
+    """
+    return "max" if "acc" in monitor else "min" if "loss" in monitor else "auto"
+
+
 class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
     """Save a model or its weights during training, in files of any name.
 
@@ -35,7 +43,8 @@ class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
         verbose: whether to print a line for each file.
         save_best_only: whether to save a model only if it is the best so far.
         save_weights_only: whether to save only the weights.
-        mode: 'min', 'max', or 'auto', which depends on the name of the metric.
+        mode: 'min', 'max', or 'auto', which is 'max' for a name with "acc", 'min' for one with
+            "loss", and otherwise what the metric says.
         period: number of epochs between two files.
         **kwargs: see `keras.callbacks.ModelCheckpoint`.
     """
@@ -58,7 +67,7 @@ class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
             verbose=verbose,
             save_best_only=save_best_only,
             save_weights_only=save_weights_only,
-            mode=mode,
+            mode=_direction(monitor) if mode == "auto" else mode,
             **kwargs,
         )
         self.filepath = str(filepath)
