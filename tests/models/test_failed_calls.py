@@ -161,7 +161,8 @@ def test_weights_are_not_averaged_when_fit_fails():
 )
 # Python drops an interrupt that meets a callback of the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_at_any_moment_leaves_all_variables(model):
+def test_an_interrupt_at_any_moment_leaves_all_variables(model, request):
+    request.addfinalizer(keras.utils.clear_session)  # a name scope of Keras may be left open
     random = np.random.default_rng(0)
     x, y = (np.repeat(each, 200, axis=0) for each in batch())
     caught = 0
