@@ -44,15 +44,19 @@ class TrainingModel(keras.Model):
         training: bool = False,
         optimizer_variables: list | None = None,
     ) -> tuple:
-        """Compute the objective of a training step; Keras calls this on JAX only."""
+        """Compute the loss or the objective of a step; Keras calls this on JAX only."""
         values = trainable_variables, non_trainable_variables, metrics_variables
         data = x, y, sample_weight
-        if self.step is None or not training:
-            return super().compute_loss_and_updates(
-                *values, *data, training=training, optimizer_variables=optimizer_variables
+        if self.step is not None and training:
+            return steps.stateless_loss_and_updates(
+                self, self.step, (*values, optimizer_variables or []), data
             )
-        return steps.stateless_loss_and_updates(
-            self, self.step, (*values, optimizer_variables), data
+        if steps.layers_track_metrics(self):
+            return steps.stateless_plain_updates(
+                self, (*values, optimizer_variables), data, training
+            )
+        return super().compute_loss_and_updates(
+            *values, *data, training=training, optimizer_variables=optimizer_variables
         )
 
     def compute_loss(

@@ -673,13 +673,13 @@ def plain_train_step(model: keras.Model, data: Any) -> dict:
 
 
 def predictions_and_loss(
-    model: keras.Model, x: Any, y: Any, sample_weight: Any
+    model: keras.Model, x: Any, y: Any, sample_weight: Any, training: bool = True
 ) -> tuple[Any, Tensor]:
-    """Run a model in training mode, and compute the loss, those that layers add included."""
-    training = {"training": True} if keras_private.takes_training(model) else {}
-    predictions = model(x, **training)
+    """Run a model, in training mode or not; compute the loss, those that layers add included."""
+    mode = {"training": training} if keras_private.takes_training(model) else {}
+    predictions = model(x, **mode)
     loss = keras_private.batch_loss(
-        model, x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=True
+        model, x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=training
     )
     return predictions, loss
 
@@ -717,3 +717,36 @@ def stateless_loss_and_updates(
         model, step, weights, State(others, None), metrics, data, loss_scale
     )
     return scaled, (result.loss, result.predictions, result.state.values, result.metrics)
+
+
+def layers_track_metrics(model: keras.Model) -> bool:
+    """Tell whether metrics are updated where the model is called, not only by `compile`."""
+    layers = keras_private.layers_within(model, include_self=False)
+    return any(layer.metrics_variables for layer in layers)
+
+
+def stateless_plain_updates(
+    model: keras.Model,
+    variables: tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor] | None],
+    data: tuple[Any, Any, Any],
+    training: bool,
+) -> tuple[Tensor, tuple]:
+    """Compute the loss for the trainer on JAX, from the values of all variables.
+
+    It is what Keras computes, except that updates of the metrics of layers are kept, too.
+    """
+    weights, others, metrics, optimizer_values = variables
+    mapping = [
+        *zip(model.trainable_variables, weights, strict=True),
+        *zip(model.non_trainable_variables, others, strict=True),
+        *zip(model.metrics_variables, metrics, strict=True),
+    ]
+    with pure_scope(mapping) as scope:
+        predictions, loss = predictions_and_loss(model, *data, training)
+    state = values_after(scope, model.non_trainable_variables, others)
+    scaled = loss
+    if training and optimizer_values is not None:
+        with keras.StatelessScope(zip(model.optimizer.variables, optimizer_values, strict=True)):
+            scaled = model.optimizer.scale_loss(loss)
+    metrics = values_after(scope, model.metrics_variables, metrics)
+    return scaled, (loss, predictions, state, metrics)

@@ -8,7 +8,7 @@ from keras.src.backend import set_keras_mask
 from losses import gradients as gradients_of_tensors
 
 from bert4keras.backend import compiled, sparse_multilabel_categorical_crossentropy
-from bert4keras.layers import GlobalPointer
+from bert4keras.layers import GlobalPointer, Loss
 from bert4keras.models import Model
 from bert4keras.training import (
     CoSENT,
@@ -653,3 +653,30 @@ def test_batches_of_unknown_size_train(loss):
     )
     history = model.fit(x, labels, epochs=10, verbose=0, shuffle=False, batch_size=8).history
     assert history["loss"][-1] < history["loss"][0]
+
+
+class Tracked(Loss):
+    """The mean of its input, which it also tracks, as what `migrate` writes for `add_metric`."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.level_metric = keras.metrics.Mean("level")
+
+    def compute_loss(self, inputs, mask=None):
+        level = keras.ops.mean(inputs)
+        self.level_metric.update_state(level)
+        return level
+
+
+def test_metrics_that_layers_track_are_reported():
+    x = keras.Input((2,), dtype="int32")
+    y = keras.layers.Embedding(4, 1, embeddings_initializer="ones", name="table")(x)
+    y = keras.layers.Dropout(0.5, seed=0)(y)
+    model = Model(x, Tracked()(y))
+    model.compile(keras.optimizers.SGD(0.5))
+    history = model.fit(np.ones((6, 2)), batch_size=2, epochs=3, verbose=0).history
+    np.testing.assert_allclose(history["level"], history["loss"], 1e-5)
+    assert len(set(history["level"])) == 3
+    expected = model.get_weights()[0][1, 0]
+    found = model.evaluate(np.ones((6, 2)), batch_size=2, verbose=0, return_dict=True)
+    np.testing.assert_allclose([found["level"], found["loss"]], expected, 1e-5)
