@@ -94,14 +94,16 @@ class Batch:
         weights: Weights,
         replaced: Sequence[tuple[keras.Variable, Tensor]] = (),
         state: State | None = None,
+        training: bool = True,
     ) -> Pass:
-        """Run the model in training mode and compute the loss.
+        """Run the model and compute the loss.
 
         Args:
             weights: values of the trainable variables.
             replaced: pairs of a variable and its value in this pass, which override all others.
             state: the initial state, by default that before the batch: all passes have the same
                 dropout masks, unless one starts from the state after another.
+            training: whether the model runs in training mode.
         """
         model, state = self.model, state or self.state
         mapping = [
@@ -112,7 +114,8 @@ class Batch:
         ]
         set_generator(state.generator)
         with pure_scope(mapping) as scope:
-            predictions, loss = predictions_and_loss(model, self.x, self.y, self.sample_weight)
+            data = self.x, self.y, self.sample_weight
+            predictions, loss = predictions_and_loss(model, *data, training)
         values = values_after(scope, model.non_trainable_variables, state.values)
         metrics = values_after(scope, model.metrics_variables, self.metrics)
         return Pass(loss, predictions, State(values, generator_state()), metrics)
@@ -736,17 +739,10 @@ def stateless_plain_updates(
     It is what Keras computes, except that updates of the metrics of layers are kept, too.
     """
     weights, others, metrics, optimizer_values = variables
-    mapping = [
-        *zip(model.trainable_variables, weights, strict=True),
-        *zip(model.non_trainable_variables, others, strict=True),
-        *zip(model.metrics_variables, metrics, strict=True),
-    ]
-    with pure_scope(mapping) as scope:
-        predictions, loss = predictions_and_loss(model, *data, training)
-    state = values_after(scope, model.non_trainable_variables, others)
-    scaled = loss
+    batch = Batch(model, *data, State(others, None), metrics, 1.0)
+    result = batch.run(weights, training=training)
+    scaled = result.loss
     if training and optimizer_values is not None:
         with keras.StatelessScope(zip(model.optimizer.variables, optimizer_values, strict=True)):
-            scaled = model.optimizer.scale_loss(loss)
-    metrics = values_after(scope, model.metrics_variables, metrics)
-    return scaled, (loss, predictions, state, metrics)
+            scaled = model.optimizer.scale_loss(result.loss)
+    return scaled, (result.loss, result.predictions, result.state.values, result.metrics)

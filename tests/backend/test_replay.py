@@ -113,9 +113,17 @@ def test_what_is_the_same_each_time_is_computed_once(model):
         np.testing.assert_allclose(found.detach(), expected.detach(), 1e-5)
 
 
-LM = {"application": "lm", "with_mlm": "linear"}
+SIZES = {
+    "vocab_size": 30,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "max_position_embeddings": 64,
+    "hidden_act": "gelu",
+}
 KINDS = {
-    "bert": LM,
+    "bert": {"application": "lm", "with_mlm": "linear"},
     "t5.1.1": {"with_lm": "linear", "hidden_act": ["gelu", "linear"]},
     "gpt2": {},
     "llama": {},
@@ -125,18 +133,9 @@ CALLS = [{}, {"topk": 3}, {"sample": True, "seed": 1, "n": 2}, {"stream": True}]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_recorded_steps_write_the_same(kind, monkeypatch):
-    sizes = {
-        "vocab_size": 30,
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 8,
-        "max_position_embeddings": 64,
-        "hidden_act": "gelu",
-    }
     keras.utils.set_random_seed(1)
     transformer = build_transformer_model(
-        model=kind, return_keras_model=False, **(sizes | KINDS[kind])
+        model=kind, return_keras_model=False, **(SIZES | KINDS[kind])
     )
     random = np.random.default_rng(0)
     transformer.model.set_weights(
@@ -161,10 +160,7 @@ def test_recorded_steps_write_the_same(kind, monkeypatch):
 
 def test_added_layers_are_recorded_anew(monkeypatch):
     monkeypatch.setattr(replay, "PATIENCE", 2)
-    transformer = build_transformer_model(
-        model="gpt2", vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=8, max_position_embeddings=64, return_keras_model=False,
-    )  # fmt: skip
+    transformer = build_transformer_model(model="gpt2", return_keras_model=False, **SIZES)
     generator = Generator(transformer, end_id=3, maxlen=12)
     generator.generate([[5, 6]], minlen=12)
     add_lora(transformer.model, rank=2)
