@@ -7,6 +7,9 @@ from bert4keras.migrate import rules
 from bert4keras.migrate.edits import Edits
 from bert4keras.migrate.source import Arg, Source, is_constant, text_of
 
+MODE = 4
+"""The place of `mode` in `EarlyStopping` and `ReduceLROnPlateau` of Keras 2."""
+
 
 class Arguments:
     """Rewrites the arguments of calls."""
@@ -32,6 +35,21 @@ class Arguments:
             else:
                 self.rewrite(name, arg, rule)
         self.drop(args, dropped)
+
+    def add_mode(self, call: ast.Call) -> None:
+        """Say whether more or less of the metric that a callback watches is better."""
+        args = self.source.args(call)
+        named = {arg.name: arg for arg in args if arg.name}
+        watched = named.get("monitor") or (args[0] if args and not args[0].name else None)
+        name = watched and text_of(watched.value)
+        if not name or name.removeprefix("val_") == "loss" or any(arg.star for arg in args):
+            return
+        better = "max" if "acc" in name or name.startswith("fmeasure") else "min"
+        mode = named.get("mode")
+        if mode and isinstance(mode.value, ast.Constant) and mode.value.value == "auto":
+            self.put_text(mode.value, better)
+        elif not mode and len([arg for arg in args if not arg.name]) <= MODE:
+            self.append(call, f"mode={better!r}")
 
     def is_dropped(self, name: str | None, arg: Arg, rule: rules.Arguments) -> bool:
         """Tell whether an argument is dropped."""

@@ -77,6 +77,8 @@ class Calls(Rewriter):
             return
         if name in rules.ARGUMENTS:
             self.arguments.apply(call, rules.ARGUMENTS[name])
+        if name in rules.WATCHERS and not self.names.modern:
+            self.arguments.add_mode(call)
         if name.startswith("keras.optimizers.") and name.count(".") == 2:
             self.arguments.apply(call, rules.OPTIMIZER_ARGUMENTS)
         if name.startswith(("keras.optimizers.", "bert4keras.optimizers.")):

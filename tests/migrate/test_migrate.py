@@ -256,6 +256,7 @@ def test_what_is_right_in_keras_3_stays_in_scripts_for_it(head):
         f"{head}import keras\nx: keras.Model = keras.Model(a, b)\n"
         "x.compile('adam', 'mse', [1.0])\nprint(keras.backend.floatx(), keras.backend.backend())\n"
         "c = keras.callbacks.ModelCheckpoint('a.keras')\n"
+        "c = keras.callbacks.EarlyStopping('val_f1')\n"
         "y = keras.layers.GlobalMaxPooling1D()(z)\n"
     )
     assert migrate(script) == script

@@ -9,6 +9,16 @@ RULES = {
         "from tensorflow.keras.preprocessing.sequence import pad_sequences\n",
         "from keras.preprocessing.sequence import pad_sequences\n",
     ),
+    "what is better, by the name of a metric": (
+        "from keras.callbacks import EarlyStopping, ReduceLROnPlateau\n"
+        "a = EarlyStopping('val_sparse_accuracy', patience=2)\n"
+        "b = ReduceLROnPlateau(monitor='val_nll', mode='auto')\n"
+        "c = [EarlyStopping(), EarlyStopping('val_acc', 0, 1, 0, 'max'), EarlyStopping(name)]\n",
+        "from keras.callbacks import EarlyStopping, ReduceLROnPlateau\n"
+        "a = EarlyStopping('val_sparse_accuracy', patience=2, mode='max')\n"
+        "b = ReduceLROnPlateau(monitor='val_nll', mode='min')\n"
+        "c = [EarlyStopping(), EarlyStopping('val_acc', 0, 1, 0, 'max'), EarlyStopping(name)]\n",
+    ),
     "imports of one's own are left alone": (
         "import keras\nfrom .bert4keras.models import Mine\nkeras.Model(x, y)\n",
         "import keras\nfrom .bert4keras.models import Mine\nfrom bert4keras.models import Model\n"

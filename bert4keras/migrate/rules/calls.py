@@ -117,6 +117,10 @@ ARGUMENTS = {
 }
 """Changes of arguments by the new full name of the called function."""
 
+WATCHERS = frozenset({"keras.callbacks.EarlyStopping", "keras.callbacks.ReduceLROnPlateau"})
+"""Callbacks that watch a metric, `monitor`, and are told by `mode` whether more of it is better;
+without it, Keras 2 goes by the name of the metric, and Keras 3 asks the metric, if it knows it."""
+
 OPTIMIZER_ARGUMENTS = Arguments(renamed={"lr": "learning_rate"})
 """For all classes of `keras.optimizers`, also when extended by `extend_with_*`."""
 
