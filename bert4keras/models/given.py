@@ -52,6 +52,14 @@ def as_array(values: Any, index: int) -> Any:
     return array.astype(keras.config.floatx()) if array.dtype == "float64" else array
 
 
+def is_one_batch(x: Any, batch_size: int | None) -> bool:
+    """Tell whether arrays, one per input, are a single batch of this size, by default 32."""
+    for first in keras.tree.flatten(x):
+        shape = tuple(getattr(first, "shape", ()))
+        return len(shape) > 0 and shape[0] is not None and shape[0] <= (batch_size or 32)
+    return False
+
+
 Prepare = Callable[[tuple], tuple]
 
 

@@ -24,6 +24,7 @@ from bert4keras.models.given import (
     as_arrays,
     as_batches,
     inspectable_inputs,
+    is_one_batch,
     original_errors,
     with_ranks,
     yields_batches,
@@ -245,10 +246,15 @@ class Model(
         steps: int | None = None,
         callbacks: Any = None,
     ) -> Any:
-        """Predict as `keras.Model.predict` does, on inputs as `fit` accepts them."""
+        """Predict as `keras.Model.predict` does, on inputs as `fit` accepts them.
+
+        `verbose="auto"` shows a bar for more than one batch: scripts predict text by text.
+        """
         check_counts("predict", batch_size=batch_size)
         options = {"steps": steps}
         x, _ = self._standardize_data("predict", x, None, options)
+        if verbose == "auto" and is_one_batch(x, batch_size):
+            verbose = 0
         with self.in_use(), original_errors(x):
             return super().predict(
                 x, batch_size=batch_size, verbose=verbose, callbacks=callbacks, **options

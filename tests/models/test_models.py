@@ -269,6 +269,16 @@ def test_nested_lists_generators_and_none_targets(encoder):
         encoder.predict([[[1, 2], [1]], [[0, 0], [0]]])
 
 
+def test_a_bar_is_drawn_for_more_than_one_batch(encoder, capsys):
+    ids = np.ones((3, 4), "int32")
+    encoder.predict([ids, ids * 0])
+    assert capsys.readouterr().out == ""
+    encoder.predict([ids, ids * 0], batch_size=2)
+    assert "2/2" in capsys.readouterr().out
+    encoder.predict([ids, ids * 0], verbose=1)
+    assert "1/1" in capsys.readouterr().out
+
+
 def test_a_generator_of_lists_trains(folder):
     base = build_transformer_model(folder, with_pool=True)
     model = Model(base.inputs, keras.layers.Dense(2, activation="softmax")(base.output))
