@@ -138,6 +138,12 @@ def parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--learning-rate", type=float, default=1e-3)
     train.add_argument("--warmup", type=float, default=0.1, help="share of the steps")
+    train.add_argument(
+        "--decay",
+        type=float,
+        help="share of the steps, the last ones, over which the rate falls to 0; all after the "
+        "warm-up by default, 0 to train on from the checkpoint later",
+    )
     train.add_argument("--weight-decay", type=float, default=0.01)
     train.add_argument("--clip-norm", type=float, help="largest norm of the whole gradient")
     train.add_argument("--seed", type=int, default=0)
@@ -225,6 +231,11 @@ def check(args: argparse.Namespace) -> None:
         )
     if not 0 <= args.warmup < 1:
         raise SystemExit(f"--warmup is {args.warmup}: give a share of the steps, less than 1")
+    if args.decay is not None and not 0 <= args.decay <= 1 - args.warmup:
+        raise SystemExit(
+            f"--decay is {args.decay}: give a share of the steps, {1 - args.warmup:g} at most "
+            f"beside --warmup {args.warmup:g}"
+        )
     if not 0 < args.masked_share < 1:
         raise SystemExit(f"--masked-share is {args.masked_share}: give a share of the tokens")
     if args.stages and not args.data:
@@ -373,7 +384,7 @@ def generator_config(args: argparse.Namespace, path: Path) -> Path:
 
 
 def built(args: argparse.Namespace, config: Path) -> Objective:
-    """The model of a task, compiled with an optimizer, warm-up and linear decay."""
+    """The model of a task, compiled with an optimizer, warm-up and decay of its rate."""
     options = {"dropout_rate": args.dropout, "attention_dropout_rate": args.dropout}
     options["precision"] = args.precision
     if args.task == "electra":
@@ -398,7 +409,12 @@ def built(args: argparse.Namespace, config: Path) -> Objective:
 
 def schedule(args: argparse.Namespace) -> dict[int, float]:
     """Factors of the learning rate by step, with straight lines between them."""
-    return {round(args.warmup * args.steps): 1, args.steps: 0}
+    factors = {round(args.warmup * args.steps): 1.0}
+    if args.decay is not None:
+        factors[round((1 - args.decay) * args.steps)] = 1.0
+    if args.decay != 0:
+        factors[args.steps] = 0.0
+    return factors
 
 
 def initialize(args: argparse.Namespace, objective: Objective, batches: Batches) -> None:

@@ -607,6 +607,20 @@ def test_a_wrong_file_of_settings(script, tmp_path, content, message):
         script.settings(["--config", str(tmp_path / "missing.yaml")])
 
 
+@pytest.mark.parametrize(
+    ("given", "factors"),
+    [
+        ([], {10: 1, 100: 0}),
+        (["--decay", "0.2"], {10: 1, 80: 1, 100: 0}),
+        (["--decay", "0.9"], {10: 1, 100: 0}),
+        (["--decay", "0"], {10: 1, 100: 1}),
+    ],
+)
+def test_the_rate_falls_at_the_end(script, given, factors):
+    argv = ["--output", "o", "--corpus", "a", "--steps", "100", "--epoch-steps", "50", *given]
+    assert script.schedule(script.settings(argv)) == factors
+
+
 def test_the_readme_names_every_flag(script):
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     for parser in (script.parser(), data_utils.parser()):
@@ -633,6 +647,7 @@ def test_the_files_of_settings_that_come_along(script, file):
         ("--output o --corpus a --steps 10 --epoch-steps 4", "--save-steps 4 has to divide"),
         ("--output o --corpus a --epoch-steps 10 --save-steps 4", "has to divide"),
         ("--output o --corpus a --warmup 1", "--warmup is 1.0"),
+        ("--output o --corpus a --decay 0.95", "0.9 at most beside --warmup 0.1"),
         ("--output o --corpus a --length 1000", "of 1000 tokens are longer than --positions 512"),
         ("--output o --corpus a --positions 64", "of 128 tokens are longer than --positions 64"),
         ("--output o --data d --min-count 2", "--min-count 2 has no effect"),
