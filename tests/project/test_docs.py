@@ -51,6 +51,11 @@ def test_there_are_guides():
     assert {"adding_a_model", "generation", "serving", "training"} <= {path.stem for path in GUIDES}
 
 
+def test_every_document_is_there_in_both_languages():
+    documents = {path for path in ROOT.glob("docs/*.md") if path not in ENGLISH}
+    assert documents == {chinese_of(path) for path in ENGLISH}
+
+
 def without_comments(language, code):
     return ast.dump(ast.parse(code)) if language == "python" else code
 
