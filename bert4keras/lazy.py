@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
+from bert4keras.starting import starts_keras
+
 
 def lazy_imports(
     package: str, modules: Mapping[str, str]
@@ -17,6 +19,7 @@ def lazy_imports(
     def get(name: str) -> object:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{modules[name]}"), name)
+        with starts_keras():
+            return getattr(import_module(f"{package}.{modules[name]}"), name)
 
     return get, lambda: list(modules)

@@ -17,8 +17,11 @@ the running backend (or symbolic Keras tensors) and is written in `keras.ops`.
     saving         `registered`, for layers and functions in saved models
 """
 
-import keras
-from keras import ops
+from bert4keras.starting import starts_keras as _starts_keras
+
+with _starts_keras():
+    import keras
+    from keras import ops
 
 from bert4keras.backend.activations import (
     ACTIVATIONS,

@@ -24,9 +24,12 @@ first, then those of their sub-layers in the order of creation.
 As in 0.11.5, `import *` also gives `K`, `keras` and a few functions of `bert4keras.backend`.
 """
 
-import keras
-from keras import initializers
-from keras.layers import Layer
+from bert4keras.starting import starts_keras as _starts_keras
+
+with _starts_keras():
+    import keras
+    from keras import initializers
+    from keras.layers import Layer
 
 from bert4keras.backend.attention import attention_normalize
 from bert4keras.backend.engines import recompute_grad

@@ -33,7 +33,10 @@ it, subclass it and override a hook: `get_inputs`, `apply_embeddings`, `apply_ma
 `variable_mapping`, `load_variable`, `create_variable`, `load_embeddings`, `initializer`.
 """
 
-import keras
+from bert4keras.starting import starts_keras as _starts_keras
+
+with _starts_keras():
+    import keras
 
 from bert4keras.models.albert import ALBERT, ALBERT_Unshared
 from bert4keras.models.architectures import ARCHITECTURES

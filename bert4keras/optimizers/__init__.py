@@ -12,7 +12,10 @@ are ordinary optimizer classes that take the arguments of the optimizer and of a
   (`layer_wise_lr_decay`).
 """
 
-from bert4keras.optimizers.algorithms import AdaFactor, Adam, Lion, Muon
+from bert4keras.starting import starts_keras as _starts_keras
+
+with _starts_keras():
+    from bert4keras.optimizers.algorithms import AdaFactor, Adam, Lion, Muon
 from bert4keras.optimizers.extensions import (
     extend_with_exponential_moving_average,
     extend_with_gradient_accumulation,

@@ -18,7 +18,10 @@ distribution  data_parallel, model_parallel, layout_map: more than one device
             batch_mean: the weighted mean of the batch, in a loss layer
 """
 
-from bert4keras.training.averages import EvaluateAverage
+from bert4keras.starting import starts_keras as _starts_keras
+
+with _starts_keras():
+    from bert4keras.training.averages import EvaluateAverage
 from bert4keras.training.distribution.layout import layout_map
 from bert4keras.training.distribution.model import DistributedModel
 from bert4keras.training.distribution.parts import batch_mean

@@ -27,6 +27,7 @@ FILES = {
 ENGINES = {"keras", "tensorflow", "jax", "torch"}
 
 ROOMS = [
+    "starting",
     "lazy",
     "extending",
     "parallel",
@@ -53,6 +54,7 @@ ROOMS = [
 ]
 """From the bottom to the top; a room imports itself and what stands before it."""
 WITHOUT_KERAS = [
+    "starting",
     "lazy",
     "extending",
     "parallel",
@@ -310,6 +312,8 @@ def is_of_a_face(statement):
     if isinstance(statement, ast.Assign):
         names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
         return isinstance(statement.value, ast.Name) or all(n.startswith("_") for n in names)
+    if isinstance(statement, ast.With):
+        return all(map(is_of_a_face, statement.body))
     return isinstance(statement, ast.Import | ast.ImportFrom | ast.Expr) or (
         isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
     )

@@ -79,7 +79,7 @@ def test_a_face_gives_nothing_else(name):
     module = face(name)
     rooms = {room.name for room in pkgutil.iter_modules(getattr(module, "__path__", []))}
     given = {each for each in vars(module) if not each.startswith("__")}
-    assert given - rooms == set(FACES[name].split())
+    assert given - rooms - {"_starts_keras"} == set(FACES[name].split())
 
 
 @pytest.mark.parametrize("name", FACES)
@@ -89,12 +89,20 @@ def test_a_star_import_gives_all_names(name):
     assert names.keys() - {"__builtins__"} == set(FACES[name].split())
 
 
+def is_import(statement):
+    """Tell whether a statement imports, perhaps where it is told which engine is missing."""
+    if isinstance(statement, ast.With):
+        called = [ast.unparse(item.context_expr) for item in statement.items]
+        return called == ["_starts_keras()"] and all(map(is_import, statement.body))
+    return isinstance(statement, ast.Import | ast.ImportFrom)
+
+
 @pytest.mark.parametrize("name", FACES)
 def test_a_face_has_no_code(name):
     docstring, *statements = ast.parse(source_of(name)).body
     assert isinstance(docstring, ast.Expr)
     *imports, names = statements
-    assert all(isinstance(each, ast.Import | ast.ImportFrom) for each in imports)
+    assert all(map(is_import, imports))
     assert isinstance(names, ast.Assign) and names.targets[0].id == "__all__"
 
 

@@ -85,6 +85,57 @@ def test_other_backends_need_no_tensorflow(backend, tmp_path):
     assert {"keras", backend} <= loaded
 
 
+WITHOUT_AN_ENGINE = """
+import importlib, sys
+import bert4keras.snippets, bert4keras.tokenizers
+assert "keras" not in sys.modules
+sys.modules.update(dict.fromkeys({missing}))  # as if they were not installed
+messages = set()
+for name in {names}:
+    module, _, attribute = name.partition(":")
+    try:
+        getattr(importlib.import_module("bert4keras." + module), attribute)
+    except ImportError as error:
+        assert error.__suppress_context__, name
+        messages.add(str(error))
+    else:
+        raise AssertionError(name)
+print(*messages)
+"""
+
+
+@pytest.mark.parametrize(
+    ("told", "missing", "instead"),
+    [
+        (None, ["tensorflow"], "set KERAS_BACKEND=jax or KERAS_BACKEND=torch, or "),
+        (None, ["tensorflow", "jax"], "set KERAS_BACKEND=torch, or "),
+        ("tensorflow", ["tensorflow", "jax", "torch"], ""),
+    ],
+)
+def test_a_missing_engine_is_one_sentence(told, missing, instead, tmp_path):
+    """Whatever is imported first; what needs no Keras is imported all the same."""
+    names = ["layers", "models", "optimizers", "training", "backend", "legacy"]
+    names += ["generation:Generator", "sentences:SentenceEncoder"]
+    environment = os.environ | {"KERAS_HOME": str(tmp_path)}
+    environment.pop("KERAS_BACKEND", None)
+    if told:
+        environment["KERAS_BACKEND"] = told
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_AN_ENGINE.format(missing=missing, names=names)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    reason = f"KERAS_BACKEND={told}" if told else "KERAS_BACKEND is not set"
+    assert result.stdout == (
+        f"{reason}, so that Keras would run on tensorflow, which is not installed: {instead}"
+        "pip install tensorflow\n"
+    )
+
+
 def project():
     """The metadata in pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
