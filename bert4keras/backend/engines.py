@@ -115,6 +115,19 @@ def compiles_every_shape() -> bool:
     return keras.backend.backend() == "jax"
 
 
+def computes_on_cpu() -> bool:
+    """Tell whether new tensors are on a CPU, and not on an accelerator."""
+    return known_values(ops.zeros(())) is not None
+
+
+def computes_faster_in_parts() -> bool:
+    """Tell whether a batch with much padding is better computed in parts of similar lengths.
+
+    On a CPU it is, unless a model would be compiled for the shapes of the parts.
+    """
+    return computes_on_cpu() and not compiles_every_shape()
+
+
 @contextmanager
 def first_in_turn(known: set, key: Hashable) -> Iterator[None]:
     """Hold `TRACING` if `key` is not in `known` yet; it is added when the block has succeeded."""

@@ -1,9 +1,12 @@
 """Functions of NumPy arrays: padding, bucketing, resizing of weights, Viterbi decoding."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
+FREE_PADDING = 64
+"""Padding of a batch that takes about as long as another call of a model on a CPU, in tokens."""
 
 
 def to_array(*args: Any) -> np.ndarray | list[np.ndarray]:
@@ -103,6 +106,31 @@ def bucket_length(length: int) -> int:
         return length
     step = max(16, 1 << (length - 1).bit_length() >> 3)
     return -(-length // step) * step
+
+
+def similar_lengths(lengths: Sequence[int], batch_size: int, divided: bool) -> Iterator[list[int]]:
+    """Put sequences of similar length into batches.
+
+    Args:
+        lengths: the length of each sequence.
+        batch_size: largest number of sequences in a batch.
+        divided: whether a batch also ends where its padding would exceed both `FREE_PADDING`
+            elements and a quarter of what is no padding.
+
+    Yields:
+        The indices of the sequences of a batch, longest first.
+    """
+    batch, total = [], 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        padding = lengths[batch[0]] * (len(batch) + 1) - total - lengths[i] if batch else 0
+        too_much = divided and padding > max(FREE_PADDING, (total + lengths[i]) / 4)
+        if len(batch) == batch_size or too_much:
+            yield batch
+            batch, total = [], 0
+        batch.append(i)
+        total += lengths[i]
+    if batch:
+        yield batch
 
 
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -159,10 +159,7 @@ class DataGenerator:
             seq_dims: number of padded axes.
             mode: `post` or `pre`.
         """
-        length = None
-        if len(sequences) and (self.bucket or _every_shape_is_compiled()):
-            length = [bucket_length(n) for n in longest(sequences, seq_dims)]
-        return sequence_padding(sequences, length, value, seq_dims, mode)
+        return padded(sequences, value, seq_dims, mode, rounded=bool(self.bucket))
 
     def _passes(self, random: bool) -> Iterator:
         """Yield the batches of endless passes."""
@@ -242,11 +239,40 @@ class DataGenerator:
         return dataset.prefetch(tf.data.AUTOTUNE)
 
 
+def padded(
+    sequences: Sequence,
+    value: float = 0,
+    seq_dims: int = 1,
+    mode: str = "post",
+    rounded: bool = False,
+) -> np.ndarray:
+    """Pad sequences as `sequence_padding` does, to lengths that are rounded up on JAX.
+
+    Args:
+        sequences: sequences of one rank.
+        value: the padding value.
+        seq_dims: number of padded axes.
+        mode: `post` or `pre`.
+        rounded: whether lengths are rounded up by `bucket_length` on the other backends too.
+    """
+    length = None
+    if len(sequences) and (rounded or _every_shape_is_compiled()):
+        length = [bucket_length(n) for n in longest(sequences, seq_dims)]
+    return sequence_padding(sequences, length, value, seq_dims, mode)
+
+
 def _every_shape_is_compiled() -> bool:
     """Ask the backend; this imports Keras, which `pad` does without where it can."""
     from bert4keras.backend.engines import compiles_every_shape
 
     return compiles_every_shape()
+
+
+def batches_are_divided() -> bool:
+    """Ask the backend whether a batch with much padding is better computed in parts."""
+    from bert4keras.backend.engines import computes_faster_in_parts
+
+    return computes_faster_in_parts()
 
 
 def _map_like(types: Any, values: Any, leaf: Callable) -> Any:

@@ -1,16 +1,24 @@
 """Batches of texts with a label each, or with a tag for each character; labels of new texts."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from bert4keras.data.generator import DataGenerator, sample_length
+from bert4keras.data.arrays import similar_lengths
+from bert4keras.data.generator import (
+    DataGenerator,
+    batches_are_divided,
+    padded,
+    sample_length,
+)
 from bert4keras.data.tags import Span, spans_to_tags, tag_names, tags_to_spans
 from bert4keras.text.base import TokenizerBase
 
 Text = str | Sequence[str]
 """A text, or a pair of texts, which become one sequence."""
+Row = tuple[list[int], list[int]]
+"""Token ids and segment ids."""
 
 
 def check_lengths(texts: Sequence, labels: Sequence, what: str) -> None:
@@ -69,19 +77,45 @@ class LabelledTexts(DataGenerator):
 
     def inputs(self, texts: Sequence[Text]) -> list[np.ndarray] | np.ndarray:
         """Return the inputs of a model for texts, (texts, length): token ids and segment ids."""
-        token_ids, segment_ids = zip(*map(self.encode, texts), strict=True)
-        padded = self.pad(token_ids, value=getattr(self.tokenizer, "_token_pad_id", 0))
-        return [padded, self.pad(segment_ids)] if self.segment_ids else padded
+        return self._arrays(list(map(self.encode, texts)), self.pad)
+
+    def _arrays(
+        self, rows: Sequence[Row], pad: Callable[..., np.ndarray]
+    ) -> list[np.ndarray] | np.ndarray:
+        """Return the inputs of a model for encoded texts, padded by a function."""
+        token_ids, segment_ids = zip(*rows, strict=True)
+        arrays = pad(token_ids, value=getattr(self.tokenizer, "_token_pad_id", 0))
+        return [arrays, pad(segment_ids)] if self.segment_ids else arrays
 
     def targets(self, texts: Sequence[Text], labels: Sequence[Any]) -> np.ndarray:
         """Return the targets of the texts of a batch; subclasses define this method."""
         raise NotImplementedError(f"{type(self).__name__} must define targets(texts, labels)")
 
     def outputs(self, model: Any, texts: Sequence[Text]) -> Iterator[tuple[Text, np.ndarray]]:
-        """Yield each text with what a model computes for it, padding included, by batches."""
-        for start in range(0, len(texts), self.batch_size):
-            batch = texts[start : start + self.batch_size]
-            yield from zip(batch, model.predict_on_batch(self.inputs(batch)), strict=True)
+        """Yield each text with what a model computes for it, padding included, in their order.
+
+        With `bucket` the texts of 50 batches are sorted by length, so that there is little padding;
+        on a CPU a batch is divided where texts are much shorter than its longest.
+        """
+        size = self.batch_size * (self.bucket_window if self.bucket else 1)
+        for start in range(0, len(texts), size):
+            some = texts[start : start + size]
+            yield from zip(some, self._computed(model, some), strict=True)
+
+    def _computed(self, model: Any, texts: Sequence[Text]) -> list[np.ndarray]:
+        """Return what a model computes for each of some texts."""
+        rows = list(map(self.encode, texts))
+        found: dict[int, np.ndarray] = {}
+        for indices in self._batches([len(token_ids) for token_ids, _ in rows]):
+            arrays = self._arrays([rows[i] for i in indices], padded)
+            found.update(zip(indices, model.predict_on_batch(arrays), strict=True))
+        return [found[i] for i in range(len(rows))]
+
+    def _batches(self, lengths: list[int]) -> Iterable[Sequence[int]]:
+        """Return the indices of the texts of each batch of prediction."""
+        if not self.bucket:
+            return [range(len(lengths))]
+        return similar_lengths(lengths, self.batch_size, batches_are_divided())
 
 
 def _text_length(sample: tuple[Text, Any]) -> int:

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from bert4keras.backend.engines import compiled
-from bert4keras.data.arrays import bucket_length, sequence_padding
+from bert4keras.backend.engines import compiled, computes_faster_in_parts
+from bert4keras.data.arrays import bucket_length, sequence_padding, similar_lengths
 from bert4keras.data.generator import DataGenerator
 from bert4keras.generation.prompts import next_power_of_two, position_limit
 from bert4keras.models.variables import to_numpy
@@ -124,7 +124,7 @@ def divide_budget(lengths: Sequence[int], budget: int) -> tuple[int, int]:
 
 
 class Runner:
-    """Runs a model on rows, in batches of similar length and of few shapes.
+    """Runs a model on rows, in batches of similar length (see `similar_lengths`) and few shapes.
 
     TensorFlow compiles one graph for all shapes and PyTorch none; JAX compiles for every new shape,
     so for JAX lengths are rounded up by `bucket_length`, and numbers of rows to powers of two.
@@ -151,16 +151,15 @@ class Runner:
 
         Args:
             rows: see `Inputs.encode`.
-            batch_size: rows in a batch.
+            batch_size: largest number of rows in a batch.
             verbose: whether to show a progress bar.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: give at least 1")
         outputs = np.zeros((len(rows), self.size), "float32")
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
+        lengths = [len(token_ids) for token_ids, _ in rows]
         bar = keras.utils.Progbar(len(rows), verbose=verbose, unit_name="text")
-        for start in range(0, len(rows), batch_size):
-            indices = order[start : start + batch_size]
+        for indices in similar_lengths(lengths, batch_size, computes_faster_in_parts()):
             outputs[indices] = self._batch([rows[i] for i in indices])
             if verbose:
                 bar.add(len(indices))

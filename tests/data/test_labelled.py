@@ -1,8 +1,11 @@
 """Batches of texts with labels or tags, and what is predicted of texts."""
 
+import keras
 import numpy as np
 import pytest
 
+from bert4keras.backend import engines
+from bert4keras.data.arrays import similar_lengths
 from bert4keras.snippets import SequenceLabelingGenerator, TextClassificationGenerator
 from bert4keras.tokenizers import Tokenizer
 
@@ -71,6 +74,66 @@ def test_batches_are_of_similar_length(tokenizer):
     np.random.seed(0)  # noqa: NPY002
     sizes = [sum(x[0].size for x, _ in each.__iter__(random=True)) for each in (train, whole)]
     assert sizes[0] < 0.9 * sizes[1]
+
+
+class Counting:
+    """A model that counts the tokens of each row, and keeps the shapes that it was given."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def predict_on_batch(self, token_ids):
+        self.shapes.append(token_ids.shape)
+        return np.count_nonzero(token_ids, axis=1)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_prediction_puts_texts_of_similar_length_together(tokenizer, monkeypatch, on_cpu):
+    monkeypatch.setattr(engines, "computes_on_cpu", lambda: on_cpu)
+    texts = ["我" * (n * 37 % 101 * 4 + 1) for n in range(101)]
+    rounded = engines.compiles_every_shape()
+    sizes = {}
+    for bucket in (True, False):
+        batches = TextClassificationGenerator(
+            texts, [0] * 101, tokenizer, batch_size=8, bucket=bucket, segment_ids=False
+        )
+        model = Counting()
+        found = list(batches.outputs(model, texts))
+        assert found == [(text, len(text) + 2) for text in texts]
+        rows = [rows for rows, _ in model.shapes]
+        assert sum(rows) == 101 and max(rows) == 8
+        assert (len(rows) > 13) == (bucket and on_cpu and not rounded)
+        sizes[bucket] = sum(rows * length for rows, length in model.shapes)
+    n_tokens = sum(map(len, texts)) + 2 * 101
+    assert sizes[True] < (1.25 if rounded else 1.1) * n_tokens < 1.5 * n_tokens < sizes[False]
+
+
+@pytest.mark.backend
+def test_where_tensors_are():
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            accelerated = bool(tf.config.list_logical_devices("GPU"))
+        case "jax":
+            import jax
+
+            accelerated = jax.default_backend() != "cpu"
+        case _:
+            import torch
+
+            accelerated = torch.cuda.is_available()
+    assert engines.computes_on_cpu() != accelerated
+
+
+def test_batches_of_similar_length():
+    lengths = [30, 400, 200, 390, 410, 200, 380, 20, 10]
+    divided = [[4, 1, 3], [6], [2, 5], [0, 7, 8]]
+    assert list(similar_lengths(lengths, 3, divided=True)) == divided
+    whole = [[4, 1, 3], [6, 2, 5], [0, 7, 8]]
+    assert list(similar_lengths(lengths, 3, divided=False)) == whole
+    assert list(similar_lengths([], 3, divided=True)) == []
 
 
 TEXT = "我在 Beijing 去上海2024年"

@@ -14,6 +14,7 @@ import pytest
 from bert_folder import write_bert
 from tokenizer_folders import qwen_embedding
 
+from bert4keras.backend.engines import computes_faster_in_parts
 from bert4keras.sentences import SentenceEncoder, quantize_embeddings
 from bert4keras.sentences.folder import LENGTH_FILE, MODULES_FILE, SETTINGS_FILE, read_layout
 from bert4keras.training import CoSENT, InfoNCE, Matryoshka, SimCSE
@@ -145,6 +146,21 @@ def test_poolings(bert, mode):
     encoder = SentenceEncoder(bert, pooling=mode, max_length=24)
     right = [pooled(hidden_states(bert, x, 24))[POOLINGS.index(mode)] for x in TEXTS]
     np.testing.assert_allclose(encoder.encode(TEXTS), right, atol=2e-5)
+
+
+def test_a_batch_with_much_padding_is_divided(encoder, monkeypatch):
+    n_rows, arrays = [], encoder._inputs.arrays
+
+    def recorded(rows, length=None):
+        n_rows.append(len(rows))
+        return arrays(rows, length)
+
+    monkeypatch.setattr(encoder._inputs, "arrays", recorded)
+    encoder.encode(["今天天气很好" * 9] + ["今"] * 9)  # 24 tokens and 3
+    if computes_faster_in_parts():
+        assert n_rows == [4, 6]
+    else:
+        assert n_rows == [16 if keras.backend.backend() == "jax" else 10]
 
 
 def test_vectors_of_a_whole_folder(whole, encoder):
