@@ -39,12 +39,12 @@ SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TYPE = "sentence_transformers.models."
 
 
-def ragged_texts(n: int) -> list[str]:
-    """Texts of 5 to 500 characters, half of them below 60."""
+def ragged_texts(n: int, shortest: int = 5, longest: int = 500) -> list[str]:
+    """Texts of 5 to 500 characters or as given, half of them below 60."""
     lines = (ROOT / "examples/data/reading/train.json").read_text(encoding="utf-8")
     characters = "".join(c for c in lines if "\u4e00" <= c <= "\u9fff" or c in "，。")
     random = np.random.default_rng(0)
-    lengths = np.clip(np.exp(random.normal(np.log(60), 0.9, n)), 5, 500).astype(int)
+    lengths = np.clip(np.exp(random.normal(np.log(60), 0.9, n)), shortest, longest).astype(int)
     starts = random.integers(0, len(characters) - 500, n)
     return [characters[i : i + length] for i, length in zip(starts, lengths, strict=True)]
 
