@@ -315,9 +315,10 @@ def head_activation(transformer: Transformer) -> str:
     has_head = getattr(transformer, "with_lm", True)
     argument = transformer.head_argument if has_head else "with_lm"
     given = getattr(transformer, argument)
-    head = keras.activations.get(chosen_activation(given or None, "softmax"))
-    head = keras.activations.serialize(head)
-    if not given or head not in ("softmax", "linear"):
+    # By `serialize`, Keras would import TensorFlow on any backend, which takes seconds.
+    names = {keras.activations.softmax: "softmax", keras.activations.linear: "linear"}
+    head = names.get(keras.activations.get(chosen_activation(given or None, "softmax")))
+    if not given or head is None:
         raise TypeError(
             f"Generator got a model with {argument}={given!r}: build it with "
             "True (probabilities) or 'linear' (logits)"

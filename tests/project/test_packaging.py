@@ -54,14 +54,18 @@ WITHOUT_TENSORFLOW = """
 import sys
 import bert4keras.backend, bert4keras.layers, bert4keras.legacy, bert4keras.models
 import bert4keras.optimizers, bert4keras.training
+from bert4keras.generation import Generator
+from bert4keras.models import build_transformer_model
+
+sizes = dict(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+writer = build_transformer_model(**sizes, intermediate_size=8, application="lm", with_mlm="linear")
+Generator(writer, end_id=3, maxlen=1).generate([[2, 5]])
 assert "tensorflow" not in sys.modules
 sys.modules["tensorflow"] = None  # as if it were not installed
 
 import keras
 import numpy as np
-from bert4keras.models import build_transformer_model
 
-sizes = dict(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
 config = dict(sizes, intermediate_size=8, with_pool=True)
 keras.utils.set_random_seed(0)
 transformer = build_transformer_model(**config, return_keras_model=False)
