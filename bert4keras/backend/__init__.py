@@ -70,7 +70,6 @@ from bert4keras.backend.loops import fold, scan
 from bert4keras.backend.losses import (
     check_labels,
     multilabel_categorical_crossentropy,
-    several_hot,
     sparse_multilabel_categorical_crossentropy,
 )
 from bert4keras.backend.positions import (
@@ -173,7 +172,6 @@ __all__ = [
     "search_layer",
     "sequence_masking",
     "set_gelu",
-    "several_hot",
     "shapes_of",
     "shared_rows",
     "sinusoidal_embeddings",

@@ -407,6 +407,25 @@ def written(x: Tensor, axis: int, start: Tensor, new: Tensor) -> Tensor:
     return ops.slice_update(x, [start if i == axis else 0 for i in range(len(x.shape))], new)
 
 
+def entries(x: Tensor) -> Callable[[Any], Tensor]:
+    """Return a function from an index to x[index], for a loop that is differentiated.
+
+    The gradient of each x[index] is as large as x on TensorFlow and PyTorch, so that a loop over x
+    takes time that grows with the square of its length.
+    """
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            x = tf.convert_to_tensor(x)
+            array = tf.TensorArray(x.dtype, tf.shape(x)[0], element_shape=x.shape[1:])
+            return array.unstack(x).read
+        case "torch":
+            return x.unbind(0).__getitem__
+        case _:
+            return x.__getitem__
+
+
 # ------------------------------------------------------------------------------------- optimization
 
 

@@ -6,27 +6,34 @@ from typing import Any
 import keras
 from keras import ops
 
-from bert4keras.backend.tensors import Tensor
+from bert4keras.backend.engines import entries
 
 
 def fold(step: Callable, state: Any, elements: Any) -> Any:
     """Run `state = step(state, element)` over axis 0 of `elements` and return the final state.
 
     The graph contains a single step, whatever the length, and is differentiable. `keras.ops.scan`
-    does not suffice on TensorFlow: XLA cannot differentiate its loop, which has no upper bound.
+    does not suffice on TensorFlow, where XLA cannot differentiate its loop, which has no upper
+    bound, nor on PyTorch, where the time of the gradient grows with the square of the length.
 
     Args:
         step: takes the state and an element, returns a state of the same shapes and types.
         state: the initial state, a tensor or a nest of them.
         elements: a tensor (length, ...) or a nest of them.
     """
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() == "jax":
         return ops.scan(lambda state, element: (step(state, element), None), state, elements)[0]
-    length = ops.shape(keras.tree.flatten(elements)[0])[0]
+    shape: Any = ops.shape(keras.tree.flatten(elements)[0])
+    length = shape[0]
+    reads = keras.tree.map_structure(entries, elements)
 
-    def body(i: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return i + 1, step(state, keras.tree.map_structure(lambda x: x[i], elements))
+    def body(i: Any, state: Any) -> tuple[Any, Any]:
+        return i + 1, step(state, keras.tree.map_structure(lambda read: read(i), reads))
 
+    if keras.backend.backend() == "torch":
+        for i in range(length):
+            _, state = body(i, state)
+        return state
     return ops.while_loop(lambda i, _: i < length, body, (0, state), maximum_iterations=length)[1]
 
 

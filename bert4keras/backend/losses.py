@@ -1,11 +1,17 @@
 """Multi-label losses: cross-entropy with several correct classes."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from bert4keras.backend.engines import known_values
 from bert4keras.backend.tensors import Tensor, lowest
+
+LOG_ZERO = lowest("float32") / 10
+"""Stands for the logarithm of 0 in sums of exponentials; that of minus infinity has no gradient."""
 
 
 def check_labels(
@@ -53,23 +59,34 @@ def multilabel_categorical_crossentropy(y_true: Tensor, y_pred: Tensor) -> Tenso
         ValueError: a label is out of range, unless this runs in compiled code.
     """
     check_labels(y_true, 0, 1, "the labels of multilabel_categorical_crossentropy")
-    dtype = keras.backend.result_type(y_pred.dtype, "float32")
-    y_true = ops.cast(y_true, dtype)
+    y_true = ops.cast(y_true, score_dtype(y_pred))
     in_range = ops.logical_and(y_true >= 0, y_true <= 1)
-    # Soft labels weight exp(±score). Scripts mask with -inf or with -1e12.
-    masked = y_pred <= max(-1e11, lowest(y_pred.dtype))
-    scores = ops.cast(ops.where(masked, ops.zeros_like(y_pred), y_pred), dtype)
-    log_zero = ops.cast(lowest(dtype) / 10, dtype)
+    masked = is_masked(y_pred)
+    scores = ops.cast(ops.where(masked, ops.zeros_like(y_pred), y_pred), y_true.dtype)
 
+    # Soft labels weight exp(±score).
     def log_weight(weight: Tensor) -> Tensor:
         positive = ops.logical_and(weight > 0, ops.logical_not(masked))
-        return ops.where(positive, ops.log(ops.where(positive, weight, 1)), log_zero)
+        return ops.where(positive, ops.log(ops.where(positive, weight, 1)), LOG_ZERO)
 
-    zero = ops.zeros_like(scores[..., :1])
-    positive = ops.concatenate([log_weight(y_true) - scores, zero], axis=-1)
-    negative = ops.concatenate([log_weight(1 - y_true) + scores, zero], axis=-1)
-    loss = ops.logsumexp(positive, axis=-1) + ops.logsumexp(negative, axis=-1)
+    loss = log_one_and_sum(log_weight(y_true) - scores)
+    loss = loss + log_one_and_sum(log_weight(1 - y_true) + scores)
     return ops.cast(ops.where(ops.all(in_range, axis=-1), loss, float("nan")), y_pred.dtype)
+
+
+def score_dtype(logits: Tensor) -> str:
+    """Return the type in which losses are computed: float32, or float64 if the logits are that."""
+    return keras.backend.result_type(logits.dtype, "float32")
+
+
+def is_masked(logits: Tensor) -> Tensor:
+    """Tell which classes are left out: scripts mask them with -inf or with -1e12."""
+    return logits <= max(-1e11, lowest(logits.dtype))
+
+
+def log_one_and_sum(x: Tensor) -> Tensor:
+    """Compute log(1 + Σ exp(x)) over the last axis, which is not empty."""
+    return ops.softplus(ops.logsumexp(x, axis=-1))
 
 
 def sparse_multilabel_categorical_crossentropy(
@@ -79,7 +96,8 @@ def sparse_multilabel_categorical_crossentropy(
 
     https://kexue.fm/archives/8888#sparse, but the wrong classes are summed directly. There their
     sum is that of all classes minus that of the correct ones. If a correct class has a high score,
-    that difference has no correct digit left, and a gradient of the wrong sign.
+    that difference has no correct digit left, and a gradient of the wrong sign. Labels take memory
+    for their indices only, not for all classes.
 
     Args:
         y_true: (..., n), class indices (floats are cast), every row padded to the same `n`. An
@@ -94,24 +112,53 @@ def sparse_multilabel_categorical_crossentropy(
         ValueError: an index is out of range, unless this runs in compiled code.
     """
     name = "the class indices of sparse_multilabel_categorical_crossentropy"
-    check_labels(y_true, 0, ops.shape(y_pred)[-1] - 1, name)
-    labels = several_hot(ops.cast(y_true, "int32"), y_pred)
-    if mask_zero:
-        y_pred = y_pred[..., 1:]
-        labels = labels[..., 1:]
-    return multilabel_categorical_crossentropy(labels, y_pred)
+    shape: Any = ops.shape(y_pred)
+    check_labels(y_true, 0, shape[-1] - 1, name)
+    given: Tensor = ops.cast(y_true, "int32")
+    in_range = ops.logical_and(given >= 0, given < shape[-1])
+    given = ops.where(in_range, given, 0)
+    indices: Tensor = ops.sort(led_by(0, given) if mask_zero else given, axis=-1)
+    # An index counts where it differs from the one before; those of padding never do.
+    is_new = indices != led_by(0 if mask_zero else -1, indices)[..., :-1]
+    scores = ops.where(is_masked(y_pred), LOG_ZERO, ops.cast(y_pred, score_dtype(y_pred)))
+    right: Tensor = ops.take_along_axis(scores, indices, axis=-1)
+    right = ops.where(ops.logical_and(is_new, right > LOG_ZERO), -right, LOG_ZERO)
+    wrong = filled_at(scores, indices, LOG_ZERO)
+    loss = log_one_and_sum(led_by(LOG_ZERO, right)) + log_one_and_sum(wrong)
+    return ops.cast(ops.where(ops.all(in_range, axis=-1), loss, float("nan")), y_pred.dtype)
 
 
-def several_hot(indices: Tensor, like: Tensor) -> Tensor:
-    """Multi-hot encode class indices (..., n) in the shape (..., classes) and type of `like`.
+def led_by(first: float, x: Tensor) -> Tensor:
+    """Prepend a number to each row along the last axis."""
+    return ops.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[1, 0]], constant_values=first)
 
-    An index out of range gives NaN for all classes.
+
+def filled_at(x: Tensor, indices: Tensor, value: float) -> Tensor:
+    """Replace the entries of x (..., classes) at indices (..., n) of its last axis by a number."""
+    ones = ops.ones_like(indices)
+    axes = [ops.cumsum(ones, axis=i) - 1 for i in range(len(x.shape) - 1)]
+    coordinates: Tensor = ops.reshape(ops.stack([*axes, indices], axis=-1), (-1, len(x.shape)))
+    return ops.scatter_update(x, coordinates, ops.full_like(coordinates[:, 0], value, x.dtype))
+
+
+def flat_indices(indices: Tensor, shape: Sequence[Any], meaning: str) -> Tensor:
+    """Number classes along several axes as if these were one.
+
+    Args:
+        indices: (..., n, axes), the index of each class along each axis.
+        shape: sizes of the axes.
+        meaning: what the indices are called in the message.
+
+    Returns:
+        (..., n), int32, -1 where an index is out of range.
+
+    Raises:
+        ValueError: an index is out of range, unless this runs in compiled code.
     """
-    in_range = ops.logical_and(indices >= 0, indices < ops.shape(like)[-1])
-    columns = ops.where(in_range, indices, 0)
-    ones = ops.ones_like(columns)
-    axes = [ops.cumsum(ones, axis=i) - 1 for i in range(len(like.shape) - 1)]
-    coordinates = ops.reshape(ops.stack([*axes, columns], axis=-1), (-1, len(like.shape)))
-    updates = ops.cast(ops.ones_like(coordinates[:, 0]), like.dtype)
-    hot = ops.scatter_update(ops.zeros_like(like), coordinates, updates)
-    return ops.where(ops.all(in_range, axis=-1, keepdims=True), hot, float("nan"))
+    flat, valid = 0, True
+    for axis, size in enumerate(shape):
+        index: Tensor = ops.cast(indices[..., axis], "int32")
+        check_labels(index, 0, size - 1, meaning)
+        valid = ops.logical_and(valid, ops.logical_and(index >= 0, index < size))
+        flat = flat * size + index
+    return ops.where(valid, flat, -1)

@@ -19,8 +19,10 @@ class GlobalPointer(MaskReader):
     Input (batch, length, features), output (batch, heads, length, length): [b, h, i, j] scores the
     span of type h from position i to position j, both included. Scores are minus infinity where one
     of the positions is masked or the span ends before it starts. Spans with a score above 0 are
-    predicted. Train with the loss `training.MultilabelCrossentropy(class_axes=2)`: a multilabel
-    softmax over all spans of a type.
+    predicted. Train with a multilabel softmax over all spans of a type, one of these losses of
+    `training`: `SparseMultilabelCrossentropy(mask_zero=True, class_axes=2)`, whose labels (batch,
+    heads, n, 2) list the spans, or `MultilabelCrossentropy(class_axes=2)`, whose labels have the
+    shape of the scores.
 
     Args:
         heads: number of span types.

@@ -14,6 +14,7 @@ from keras import ops
 
 from bert4keras.backend.losses import (
     check_labels,
+    flat_indices,
     multilabel_categorical_crossentropy,
     sparse_multilabel_categorical_crossentropy,
 )
@@ -186,26 +187,38 @@ class SparseMultilabelCrossentropy(PositionLoss):
     `MultilabelCrossentropy` with the correct classes given by index
     (https://kexue.fm/archives/8888).
 
-    y_true: (..., n), class indices, padded to the same n.
+    y_true: (..., n), class indices, padded to the same n; (..., n, class_axes) with several axes.
     y_pred: (..., classes), logits.
 
     Args:
-        mask_zero: index 0 is padding, and its logit is left out.
+        mask_zero: index 0 is padding, and its logit is left out; with several axes that is the
+            class whose index is 0 along all of them.
+        class_axes: number of axes that are classes; 2 for the scores (batch, heads, length, length)
+            of `GlobalPointer`, whose labels are then (batch, heads, n, 2), start and end of each
+            span.
         reduction: see `keras.losses.Loss`.
         name: name of the loss.
     """
 
-    def __init__(self, mask_zero: bool = False, **kwargs: Any) -> None:
+    def __init__(self, mask_zero: bool = False, class_axes: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mask_zero = mask_zero
+        self.class_axes = class_axes
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Return the loss of each position, (...)."""
+        if self.class_axes > 1:
+            shape: Any = ops.shape(y_pred)
+            y_true = flat_indices(
+                y_true, shape[-self.class_axes :], f"class indices of {self.name}"
+            )
+            y_pred = flatten(y_pred, -self.class_axes)
         return sparse_multilabel_categorical_crossentropy(y_true, y_pred, self.mask_zero)
 
     def get_config(self) -> dict:
         """Return the arguments of the constructor."""
-        return super().get_config() | {"mask_zero": self.mask_zero}
+        own = {"mask_zero": self.mask_zero, "class_axes": self.class_axes}
+        return super().get_config() | own
 
 
 # ------------------------------------------------------------------------------- one label a token

@@ -19,8 +19,8 @@ BACKEND = """
     multilabel_categorical_crossentropy on_present_values ops piecewise_linear plain_attention
     pool1d pooling present_values product recompute_by_default recompute_grad recomputed
     recomputed_by_jax recomputed_by_tensorflow registered reshape root_mean_square
-    rotary_frequencies scaling_kind scan search_layer sequence_masking set_gelu several_hot
-    shapes_of shared_rows sinusoidal_embeddings softmax
+    rotary_frequencies scaling_kind scan search_layer sequence_masking set_gelu shapes_of
+    shared_rows sinusoidal_embeddings softmax
     sparse_multilabel_categorical_crossentropy standardized swish torch_attention weighted_values
     without_gradients yarn_factor yarn_frequencies
 """

@@ -310,6 +310,46 @@ def test_sparse_multilabel_is_multilabel_by_index(mask_zero):
     np.testing.assert_allclose(value(loss(indices, scores)), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("mask_zero", [False, True])
+def test_sparse_multilabel_of_spans(mask_zero):
+    """Spans that are listed twice, masked or at the ends of the matrix, and none at all."""
+    scores = normal(2, 3, 4, 4, scale=3)
+    scores[0, 0, 1, 1] = scores[1, 0, 0, 1] = -np.inf
+    spans = RANDOM_SPANS if mask_zero else RANDOM_SPANS[:, :, 1:]
+    labels = np.zeros((2, 3, 4, 4), "float32")
+    for row, kind, i in np.ndindex(spans.shape[:3]):
+        labels[(row, kind, *spans[row, kind, i])] = 1
+    given = scores.copy()
+    if mask_zero:
+        labels[:, :, 0, 0], scores[:, :, 0, 0] = 0, -np.inf
+    loss = SparseMultilabelCrossentropy(mask_zero, class_axes=2, reduction=None)
+    dense = MultilabelCrossentropy(class_axes=2, reduction=None)
+    expected = value(dense(labels, scores))
+    np.testing.assert_allclose(value(loss(spans, given)), expected, rtol=1e-5)
+    weights = normal(2, 3)  # each loss has a gradient of its own
+    found, right = (
+        gradients_of_tensors(lambda x, y=y, f=f: ops.sum(f(y, x) * tensor(weights)), [tensor(x)])[0]
+        for f, y, x in ((loss, tensor(spans), given), (dense, tensor(labels), scores))
+    )
+    np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-6)
+
+
+RANDOM_SPANS = np.array(
+    [
+        [[[0, 0], [1, 1], [2, 3]], [[0, 0], [3, 3], [0, 1]], [[0, 0], [2, 2], [2, 2]]],
+        [[[0, 0], [0, 1], [0, 3]], [[0, 0], [1, 2], [1, 2]], [[0, 0], [3, 3], [3, 3]]],
+    ]
+)
+
+
+@pytest.mark.parametrize("mask_zero", [False, True])
+def test_sparse_multilabel_without_any_label(mask_zero):
+    scores = normal(2, 5)
+    found = SparseMultilabelCrossentropy(mask_zero, reduction=None)(np.zeros((2, 0), int), scores)
+    expected = np.log1p(np.exp(scores[:, 1 if mask_zero else 0 :]).sum(-1))
+    np.testing.assert_allclose(value(found), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("loss", [SparseMultilabelCrossentropy(), TokenCrossentropy(ignore=0)])
 def test_labels_by_index_of_as_many_classes_as_a_batch_has(loss):
     """As where a text has a class for each pair of its tokens."""
@@ -354,6 +394,8 @@ def in_a_compiled_function(function, *arrays):
 WRONG_LABELS = {
     "sparse multilabel, -1": (SparseMultilabelCrossentropy(), [[-1, 1], [2, 3]]),
     "sparse multilabel, 4": (SparseMultilabelCrossentropy(mask_zero=True), [[0, 1], [2, 4]]),
+    "spans, -1": (SparseMultilabelCrossentropy(class_axes=2), [[[0, -1]], [[1, 1]]]),
+    "spans, 4": (SparseMultilabelCrossentropy(class_axes=2), [[[0, 4]], [[1, 1]]]),
     "multilabel, 5": (MultilabelCrossentropy(), [[0, 1, 5, 0], [0, 0, 0, 1]]),
     "tokens, -1": (TokenCrossentropy(from_logits=True), [-1, 2]),
     "tokens, 4": (TokenCrossentropy(from_logits=True, ignore=0), [4, 2]),
@@ -364,7 +406,8 @@ WRONG_LABELS = {
 
 @pytest.mark.parametrize(("loss", "labels"), WRONG_LABELS.values(), ids=WRONG_LABELS)
 def test_labels_out_of_range_are_refused(loss, labels):
-    labels, scores = np.array(labels), normal(2, 4)
+    labels = np.array(labels)
+    scores = normal(2, 4, 4) if getattr(loss, "class_axes", 1) == 2 else normal(2, 4)
     for given in (labels, tensor(labels)):
         with pytest.raises(ValueError, match=r"must be from 0 to .*, but one is (-1|4|5) at \["):
             loss(given, scores)
@@ -604,7 +647,7 @@ LOSSES = [
     CoSENT(scale=10.0),
     SimCSE(temperature=0.1, hard_negatives=True),
     MultilabelCrossentropy(class_axes=2, reduction="sum"),
-    SparseMultilabelCrossentropy(mask_zero=True),
+    SparseMultilabelCrossentropy(mask_zero=True, class_axes=2),
     TokenCrossentropy(label_smoothing=0.1, ignore=-1, from_logits=True),
     SparseCategoricalFocalCrossentropy(alpha=[0.5, 0.5], gamma=1.0),
     RDropCrossentropy(alpha=2.0, label_smoothing=0.3, name="mine"),
