@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import os
 import random
 import threading
@@ -405,6 +406,20 @@ def written(x: Tensor, axis: int, start: Tensor, new: Tensor) -> Tensor:
         indices = start + torch.arange(new.shape[axis], device=x.device)
         return torch.index_copy(x, axis, indices, new.to(x.dtype))
     return ops.slice_update(x, [start if i == axis else 0 for i in range(len(x.shape))], new)
+
+
+def products_with_rows(x: Tensor, table: Tensor) -> Tensor:
+    """Multiply x (..., size) by each row of a table (n, size): (..., n).
+
+    For 2 to 16 vectors, as in a step of decoding, TensorFlow takes 2 to 9 times as long on a CPU
+    with the table as the second factor, which it rearranges, as with the table as the first one.
+    """
+    *shape, size = x.shape
+    few = None not in shape and 2 <= math.prod(shape) <= 16
+    if few and keras.backend.backend() == "tensorflow":
+        products = ops.matmul(table, ops.transpose(ops.reshape(x, (-1, size))))
+        return ops.reshape(ops.transpose(products), (*shape, table.shape[0]))
+    return ops.matmul(x, ops.transpose(table))
 
 
 def entries(x: Tensor) -> Callable[[Any], Tensor]:

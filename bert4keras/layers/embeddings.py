@@ -11,6 +11,7 @@ from keras import ops
 from keras.layers import Embedding as KerasEmbedding
 from keras.layers import Layer
 
+from bert4keras.backend.engines import products_with_rows
 from bert4keras.backend.saving import registered
 from bert4keras.backend.tensors import Tensor
 from bert4keras.layers.adapters import Adaptable
@@ -147,7 +148,7 @@ class Embedding(Adaptable, TableLayer, KerasEmbedding):
         if mode != "dense":
             raise ValueError(f"Embedding has the modes 'embedding' and 'dense', not {mode!r}")
         table = ops.cast(self.embeddings, self.compute_dtype)
-        return ops.matmul(ops.cast(inputs, self.compute_dtype), ops.transpose(table))
+        return products_with_rows(ops.cast(inputs, self.compute_dtype), table)
 
     def compute_output_spec(self, inputs: Tensor, mode: str = "embedding") -> keras.KerasTensor:
         size = self.output_dim if mode == "embedding" else self.input_dim

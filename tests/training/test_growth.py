@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 from keras import ops
+from losses import gradients
 from memory import bytes_written
 
+from bert4keras.backend.engines import products_with_rows
+from bert4keras.backend.loops import fold
 from bert4keras.generation import Generator
 from bert4keras.layers import ConditionalRandomField
 from bert4keras.models import build_transformer_model
@@ -91,3 +94,27 @@ def lengths_of_calls(model, *names):
         layer = model.get_layer(name)
         layer.call = noting(name, layer.call)
     return lengths
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 19])
+def test_a_fold_of_any_length_and_its_gradient(length):
+    """A recurrence that depends on the order: what TensorFlow runs in pieces ends where it ends."""
+    values = normal(length, 2)
+
+    def last(x):
+        visible = ops.ones((length, 2), "bool")
+        state = ops.ones((2,))
+        return ops.sum(fold(lambda s, e: ops.where(e[1], s / 2 + e[0], s), state, (x, visible)))
+
+    weights = 0.5 ** np.arange(length)[::-1]
+    expected = 2 * 0.5**length + (values * weights[:, None]).sum()
+    np.testing.assert_allclose(float(last(ops.convert_to_tensor(values))), expected, rtol=1e-5)
+    (gradient,) = gradients(last, [ops.convert_to_tensor(values)])
+    np.testing.assert_allclose(gradient, weights[:, None] * np.ones(2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 1, 3), (2, 8, 3), (17, 3)])
+def test_products_with_the_rows_of_a_table(shape):
+    x, table = normal(*shape), normal(5, 3)
+    found = products_with_rows(ops.convert_to_tensor(x), ops.convert_to_tensor(table))
+    np.testing.assert_allclose(ops.convert_to_numpy(found), x @ table.T, rtol=1e-4, atol=1e-5)
