@@ -428,18 +428,21 @@ class Model(
         Args:
             filepath: the file or folder.
             format: see `keras.Model.export`.
-            int8: for 'onnx': write kernels and tables in eight bits, and compare what onnxruntime
-                computes with the model, see `bert4keras.export.write_onnx`.
+            int8: for 'onnx': write kernels and tables in eight bits, see
+                `bert4keras.export.write_onnx`, which compares what onnxruntime computes with the
+                model, in eight bits or not.
             **kwargs: see `keras.Model.export`.
 
         Raises:
             ValueError: the backend is not TensorFlow, which reads `.keras` files of all backends;
-                or the format cannot hold the model.
+                or the format cannot hold the model; or onnxruntime is missing, or computes
+                something else with the file.
         """
         if int8 and format != "onnx":
             raise ValueError(f"int8=True is for format='onnx', and export() got {format!r}")
-        if int8:
-            write_onnx(self, Path(filepath), self.examples(), int8=True, **kwargs)
+        if format == "onnx":
+            examples = [] if "input_signature" in kwargs else self.examples()
+            write_onnx(self, Path(filepath), examples, int8, **kwargs)
             return
         check_export(self, format)
         super().export(filepath, format, **kwargs)
