@@ -112,7 +112,7 @@ def ours(way: str, folder: str, batch: int) -> Engine:
     """`predict` of this library, or `WebServing`."""
     import keras
 
-    if keras.backend.backend() == "torch":
+    if keras.config.backend() == "torch":
         use_all_processors()
     model = classifier(folder, None)
     batches = TextClassificationGenerator(
