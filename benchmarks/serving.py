@@ -297,9 +297,9 @@ def make_folder(folder: str, layers: int, size: int, texts: Sequence[str]) -> No
         num_attention_heads=max(2, size // 64),
         intermediate_size=4 * size,
         num_labels=2,
+        initializer_range=0.05,  # so that texts differ, and no probability is 0 or 1
     )
     model = transformers.BertForSequenceClassification(config)
-    torch.nn.init.normal_(model.classifier.weight)
     model.save_pretrained(folder)
 
 
