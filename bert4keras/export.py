@@ -84,7 +84,7 @@ def write_onnx(
     """
     check_export(model, "onnx")
     require_onnx()
-    half = any(x.compute_dtype == "float16" for x in keras_private.layers_within(model))
+    half = _computes_in(model, "float16")
     if int8 and half:
         raise ValueError(
             "eight bits are made of float32: build the model with precision='float32', into which "
@@ -190,7 +190,7 @@ def _check_onnx(model: keras.Model) -> None:
             f"the model has {size / 2**30:.1f} GiB of weights, and an ONNX file holds 2: use "
             "format='tf_saved_model'"
         )
-    if any(layer.compute_dtype == "bfloat16" for layer in keras_private.layers_within(model)):
+    if _computes_in(model, "bfloat16"):
         raise ValueError(
             "onnxruntime reads no bfloat16: build the model with precision='float32' (or "
             "'float16'), into which the weights of this one load, and export that"
@@ -200,6 +200,11 @@ def _check_onnx(model: keras.Model) -> None:
             "export(format='onnx') cannot write the loop of decode(): export the model that gives "
             "the scores, and decode these by snippets.ViterbiDecoder(trans)"
         )
+
+
+def _computes_in(model: keras.Model, dtype: str) -> bool:
+    """Tell whether a layer of a model computes in a type."""
+    return any(layer.compute_dtype == dtype for layer in keras_private.layers_within(model))
 
 
 def _smallest_inputs(model: keras.Model) -> list[np.ndarray] | np.ndarray:

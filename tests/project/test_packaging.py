@@ -25,21 +25,26 @@ TEXTS = [
 ]
 
 
-def loaded_by(statement, folder, backend="tensorflow"):
-    """The frameworks that a fresh interpreter has loaded after a statement."""
-    code = f"import json, sys\n{statement}\nprint(json.dumps(list(sys.modules)))"
-    # Keras reads a file in the home directory, or here, which may name another backend.
-    environment = {**os.environ, "KERAS_BACKEND": backend, "KERAS_HOME": str(folder)}
+def printed_by(code, folder, environment):
+    """What a fresh interpreter prints in a folder; it must not fail."""
     result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         cwd=folder,
-        env=environment,
+        # Keras reads a file in the home directory, or here, which may name another backend.
+        env=environment | {"KERAS_HOME": str(folder)},
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    return FRAMEWORKS & set(json.loads(result.stdout.splitlines()[-1]))
+    return result.stdout
+
+
+def loaded_by(statement, folder, backend="tensorflow"):
+    """The frameworks that a fresh interpreter has loaded after a statement."""
+    code = f"import json, sys\n{statement}\nprint(json.dumps(list(sys.modules)))"
+    printed = printed_by(code, folder, os.environ | {"KERAS_BACKEND": backend})
+    return FRAMEWORKS & set(json.loads(printed.splitlines()[-1]))
 
 
 @pytest.mark.parametrize(
@@ -120,21 +125,13 @@ def test_a_missing_engine_is_one_sentence(told, missing, instead, tmp_path):
     """Whatever is imported first; what needs no Keras is imported all the same."""
     names = ["layers", "models", "optimizers", "training", "backend", "legacy"]
     names += ["generation:Generator", "sentences:SentenceEncoder"]
-    environment = os.environ | {"KERAS_HOME": str(tmp_path)}
+    environment = dict(os.environ)
     environment.pop("KERAS_BACKEND", None)
     if told:
         environment["KERAS_BACKEND"] = told
-    result = subprocess.run(
-        [sys.executable, "-c", WITHOUT_AN_ENGINE.format(missing=missing, names=names)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    code = WITHOUT_AN_ENGINE.format(missing=missing, names=names)
     reason = f"KERAS_BACKEND={told}" if told else "KERAS_BACKEND is not set"
-    assert result.stdout == (
+    assert printed_by(code, tmp_path, environment) == (
         f"{reason}, so that Keras would run on tensorflow, which is not installed: {instead}"
         "pip install tensorflow\n"
     )
